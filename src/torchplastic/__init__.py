@@ -1,0 +1,22 @@
+"""Differentiable plasticity for PyTorch: networks that learn how to learn."""
+
+from torchplastic import functional
+from torchplastic.nn.linear import PlasticLinear
+from torchplastic.nn.lstm import LSTM
+from torchplastic.nn.rnn import PlasticRNN, PlasticRNNCell
+from torchplastic.rules import RULES, Rule
+from torchplastic.state import LSTMState, PlasticState
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "LSTM",
+    "RULES",
+    "LSTMState",
+    "PlasticLinear",
+    "PlasticRNN",
+    "PlasticRNNCell",
+    "PlasticState",
+    "Rule",
+    "functional",
+]

@@ -1,0 +1,149 @@
+"""The LSTM baseline, under the same call as the plastic layers.
+
+Axes: T time, B batch, I inputs, N cells; gates are ordered as in torch.nn.LSTM: input, forget, cell, output.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from torchplastic.ops import checks
+from torchplastic.state import LSTMState
+
+HOLD = 20.0  # what an input bit adds to the gates of its cell: sigmoid(20) = 1 - 2e-9
+
+
+class LSTM(nn.Module):
+    """An LSTM, `y, state = lstm(x, state=None, clamp=None)`, one layer of torch.nn.LSTM.
+
+    held_inputs=n ties the first n input lines to the first n cells (the baseline of Miconi et al. 2018,
+    sec. 4.2): where `clamp` is true the bit overrides its cell, i.e. 20 is added to the cell's input
+    gate (open), 20 taken from its forget gate (shut), 20 added to its output gate (open) and 20 times the
+    bit to its candidate. Bits of ±1 so give tanh(±1). Where it is false the line acts through its weights alone.
+
+    Args:
+        input_size, hidden_size: I and N.
+        held_inputs: n, at most the smaller of I and N.
+        batch_first: x, y and clamp are `[B, T, …]`.
+
+    Parameters: `core`, a torch.nn.LSTM(I, N).
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        *,
+        held_inputs: int = 0,
+        batch_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if input_size < 1 or hidden_size < 1:
+            raise ValueError(f"LSTM: sizes must be at least 1; got {input_size} and {hidden_size}.")
+        if not 0 <= held_inputs <= min(input_size, hidden_size):
+            raise ValueError(
+                f"LSTM: held_inputs must lie between 0 and {min(input_size, hidden_size)}, the smaller of "
+                f"input_size and hidden_size; got {held_inputs}."
+            )
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.held_inputs = held_inputs
+        self.batch_first = batch_first
+        self.core = nn.LSTM(input_size, hidden_size, device=device, dtype=dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """All weights uniform within 1 / sqrt(N), as torch.nn.LSTM."""
+        bound = self.hidden_size**-0.5
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.uniform_(-bound, bound, generator=generator)
+
+    def forward(
+        self, x: Tensor, state: LSTMState | None = None, clamp: Tensor | None = None
+    ) -> tuple[Tensor, LSTMState]:
+        """Run over a sequence.
+
+        Args:
+            x: `[T, B, I]`, `[B, T, I]` with batch_first, or `[T, I]` unbatched.
+            state: where to start; None means zeros.
+            clamp: bool of the shape of x, or `[T, I]` for the whole batch, true only on the first held_inputs lines.
+
+        Returns:
+            y `[T, B, N]` (`[B, T, N]`, `[T, N]`), and the state after the last step.
+
+        Raises:
+            ValueError: shapes that do not fit, or a clamp beyond the held lines.
+        """
+        if x.dim() not in (2, 3) or x.shape[-1] != self.input_size:
+            raise ValueError(
+                "x must be [T, B, I], [B, T, I] with batch_first=True, or [T, I] unbatched; "
+                f"got {tuple(x.shape)} with input_size={self.input_size}."
+            )
+        swap = self.batch_first and x.dim() == 3
+        if swap:
+            x = x.transpose(0, 1)
+            clamp = clamp.transpose(0, 1) if clamp is not None and clamp.dim() == 3 else clamp
+        if clamp is not None:
+            clamp = self._check_clamp(clamp, x)
+        if state is not None:
+            _check_state(state, x, self.hidden_size)
+        batched = x.dim() == 3
+        if not batched:
+            x, clamp = x.unsqueeze(1), None if clamp is None else clamp.unsqueeze(1)
+        if state is None:
+            h = c = x.new_zeros(x.shape[1], self.hidden_size)
+        else:
+            h, c = state if batched else (part.unsqueeze(0) for part in state)
+        y, h, c = self._run(x, h, c, clamp)
+        if not batched:
+            return y.squeeze(1), LSTMState(h.squeeze(0), c.squeeze(0))
+        return (y.transpose(0, 1) if swap else y), LSTMState(h, c)
+
+    def _run(self, x: Tensor, h: Tensor, c: Tensor, clamp: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        w_ih, w_hh, b_ih, b_hh = self.core._flat_weights
+        if clamp is not None:
+            # the override as 2 n more input lines with fixed weights, so that one call runs the whole sequence
+            shown = clamp[..., : self.held_inputs].to(x.dtype)
+            x = torch.cat((x, shown, shown * x[..., : self.held_inputs]), -1)
+            hold = HOLD * torch.eye(self.hidden_size, self.held_inputs, dtype=x.dtype, device=x.device)
+            nothing = torch.zeros_like(hold)
+            gates = torch.cat((hold, -hold, nothing, hold))
+            candidate = torch.cat((nothing, nothing, hold, nothing))
+            w_ih = torch.cat((w_ih, gates, candidate), 1)
+        weights = [w_ih, w_hh, b_ih, b_hh]
+        start = [h.unsqueeze(0), c.unsqueeze(0)]
+        y, h, c = torch.lstm(x, start, weights, True, 1, 0.0, self.training, False, False)
+        return y, h.squeeze(0), c.squeeze(0)
+
+    def _check_clamp(self, clamp: Tensor, x: Tensor) -> Tensor:
+        if clamp.dtype != torch.bool or tuple(clamp.shape) not in {tuple(x.shape), (x.shape[0], x.shape[-1])}:
+            raise ValueError(f"LSTM: clamp must be bool {tuple(x.shape)}; got {clamp.dtype} {tuple(clamp.shape)}.")
+        if clamp[..., self.held_inputs :].any():
+            raise ValueError(f"LSTM: clamp may be true on the first held_inputs={self.held_inputs} lines only.")
+        if clamp.dim() < x.dim():
+            clamp = clamp.unsqueeze(1).expand(x.shape)
+        return clamp
+
+    def extra_repr(self) -> str:
+        text = f"{self.input_size}, {self.hidden_size}"
+        if self.held_inputs:
+            text += f", held_inputs={self.held_inputs}"
+        return f"{text}, batch_first=True" if self.batch_first else text
+
+
+def _check_state(state: LSTMState, x: Tensor, N: int) -> None:
+    batch = (x.shape[1],) if x.dim() == 3 else ()
+    hidden, cell = state
+    if batch and hidden.dim() == 2 and hidden.shape[0] != batch[0]:
+        raise ValueError(
+            f"LSTM: state has batch {hidden.shape[0]} but the input has batch {batch[0]}. "
+            "Pass state=None, or pick rows with state.index_select(rows)."
+        )
+    for name, part in (("hidden", hidden), ("cell", cell)):
+        if tuple(part.shape) != (*batch, N):
+            raise ValueError(f"LSTM: state.{name} must be {(*batch, N)}; got {tuple(part.shape)}. Pass state=None for zeros.")
+    checks.same_kind("LSTM", x=x, hidden=hidden, cell=cell)

@@ -1,0 +1,81 @@
+"""Checks at the public edge. Each raises ValueError of one line with the numbers and the way out.
+
+Axes: B batch, I presynaptic and N postsynaptic neurons (recurrent: I = N).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from torchplastic.state import PlasticState
+
+
+def one_of(what: str, value: str, allowed: Iterable[str]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{what} must be one of {', '.join(allowed)}; got {value!r}.")
+
+
+def connections(who: str, I: int, N: int, w: Tensor, alpha: Tensor | None) -> None:
+    if tuple(w.shape) != (I, N):
+        raise ValueError(f"{who}: w must be [pre, post] ({I}, {N}); got {tuple(w.shape)}.")
+    if alpha is not None and tuple(alpha.shape) not in {(I, N), (N,), ()}:
+        raise ValueError(f"{who}: alpha must be ({I}, {N}), ({N},), 0-dim or None; got {tuple(alpha.shape)}.")
+
+
+def same_kind(who: str, **tensors: Tensor | None) -> None:
+    """One dtype, float32 or float64, and one device."""
+    present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    kinds = {name: f"{tensor.dtype} on {tensor.device}" for name, tensor in present.items()}
+    if len(set(kinds.values())) > 1:
+        listing = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+        raise ValueError(f"{who}: tensors must share dtype and device; got {listing}.")
+    for name, tensor in present.items():
+        if tensor.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"{who} computes in float32 or float64; got {name} {tensor.dtype}. "
+                "For mixed precision keep float32 parameters and use torch.autocast."
+            )
+
+
+def plasticity_rate(who: str, N: int, eta: Tensor | float | None, alpha: Tensor | None, like: Tensor) -> Tensor | None:
+    """eta as a tensor, or None where there is no plasticity."""
+    if alpha is None:
+        return None
+    if eta is None:
+        raise ValueError(f"{who}: eta is needed where alpha is given; pass a float, a 0-dim tensor or ({N},).")
+    rate = torch.as_tensor(eta, dtype=None if isinstance(eta, Tensor) else like.dtype, device=like.device)
+    if tuple(rate.shape) not in {(), (N,)}:
+        raise ValueError(f"{who}: eta must be a number, 0-dim or ({N},); got {tuple(rate.shape)}.")
+    same_kind(who, w=like, eta=rate)
+    return rate
+
+
+def plastic_state(
+    who: str, state: PlasticState | None, batch: int | None, I: int, N: int, plastic: bool, like: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """hidden `[B, N]` and trace `[B, I, N]` (None without plasticity); batch=None is unbatched, B = 1."""
+    B = 1 if batch is None else batch
+    if state is None:
+        return like.new_zeros(B, N), like.new_zeros(B, I, N) if plastic else None
+    hidden, trace = state
+    if plastic != (trace is not None):
+        raise ValueError(
+            f"{who}: the state has {'no' if plastic else 'a'} trace but the layer "
+            f"{'is' if plastic else 'is not'} plastic. Pass state=None, or the state of a layer of the same alpha."
+        )
+    lead = () if batch is None else (batch,)
+    if hidden.dim() == 2 and batch is not None and hidden.shape[0] != batch:
+        raise ValueError(
+            f"{who}: state has batch {hidden.shape[0]} but the input has batch {batch}. "
+            "Pass state=None, or pick rows with state.index_select(rows)."
+        )
+    for name, part, shape in (("hidden", hidden, (*lead, N)), ("trace", trace, (*lead, I, N))):
+        if part is not None and tuple(part.shape) != shape:
+            raise ValueError(f"{who}: state.{name} must be {shape}; got {tuple(part.shape)}. Pass state=None for zeros.")
+    same_kind(who, input=like, hidden=hidden, trace=trace)
+    if batch is None:
+        return hidden.unsqueeze(0), None if trace is None else trace.unsqueeze(0)
+    return hidden, trace

@@ -1,0 +1,29 @@
+"""Elementwise nonlinearities with their derivative as a function of the output, and softmax for layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Nonlinearity(NamedTuple):
+    """`f(a)` and `backward(g, x) = g * f'(a)` written with the output `x = f(a)` alone."""
+
+    f: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
+
+
+NONLINEARITIES: dict[str, Nonlinearity] = {
+    "tanh": Nonlinearity(torch.tanh, lambda g, x: torch.addcmul(g, g, x * x, value=-1)),
+    "relu": Nonlinearity(torch.relu, lambda g, x: g * (x > 0)),
+    "sigmoid": Nonlinearity(torch.sigmoid, lambda g, x: g * (x - x * x)),
+    "identity": Nonlinearity(lambda a: a, lambda g, x: g),
+}
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda a: torch.softmax(a, -1),
+    **{name: nonlinearity.f for name, nonlinearity in NONLINEARITIES.items()},
+}

@@ -1,0 +1,142 @@
+"""A plastic network through time: the checks, and the choice of the form that runs it.
+
+Axes: T time, B batch, N neurons; matrices are `[pre, post]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from torchplastic.ops import checks
+from torchplastic.ops.nonlinearity import NONLINEARITIES
+from torchplastic.ops.plastic_scan.chunked import Problem, chunked
+from torchplastic.ops.plastic_scan.chunks import cut
+from torchplastic.ops.plastic_scan.plain import plain
+from torchplastic.ops.plastic_scan.reference import reference
+from torchplastic.rules import Rule, get_rule
+from torchplastic.state import PlasticState
+
+IMPLS = ("auto", "reference", "chunked")
+LONGEST_CHUNK = 12  # free steps; see ops/README.md for the measurement
+
+
+def plastic_scan(
+    drive: Tensor,
+    w: Tensor,
+    alpha: Tensor | None,
+    eta: Tensor | float | None,
+    state: PlasticState | None = None,
+    *,
+    rule: str | Rule = "hebb",
+    clamp: Tensor | None = None,
+    clamped_steps: Sequence[bool] | None = None,
+    nonlinearity: str = "tanh",
+    impl: str = "auto",
+    chunk: int | None = None,
+) -> tuple[Tensor, PlasticState]:
+    """Run a plastic recurrent network through time (Miconi et al. 2018, eq. 1 to 3).
+
+        x(t) = f(x(t-1) (w + alpha * H(t)) + drive(t)),    H(t+1) = rule(H(t), x(t-1), x(t), eta)
+
+    Args:
+        drive: `[T, B, N]` or unbatched `[T, N]`, added inside the nonlinearity.
+        w: fixed weights `[pre, post]`, `[N, N]`.
+        alpha: plasticity coefficients `[N, N]`, one per connection; `[N]`, one per postsynaptic neuron;
+            0-dim, one for all; None, no plasticity.
+        eta: plasticity rate, a float, 0-dim or `[N]`. Ignored where alpha is None.
+        state: `PlasticState` to start from, hidden `[B, N]` and trace `[B, N, N]`; None means zeros.
+        rule: a name in `RULES` or a `Rule`.
+        clamp: bool `[T, B, N]` or `[T, N]`. Where true the output of the neuron is its drive itself,
+            and the drive's gradient is dL/dx of that neuron.
+        clamped_steps: T bools known on the host, whether a step is clamped for every neuron of every
+            example. Saves the look at the mask that is needed otherwise (a synchronisation on a GPU).
+        nonlinearity: one of tanh, relu, sigmoid, identity.
+        impl: "reference" is the plain loop under autograd. "chunked" is exact, keeps one trace per
+            chunk of steps and has no second derivative. "auto" takes chunked where the rule is linear in the trace.
+        chunk: the most free (not fully clamped) steps of a chunk; None chooses.
+
+    Returns:
+        y `[T, B, N]`, the output of every step, and the final `PlasticState` (trace None where alpha
+        is None). Unbatched without B.
+
+    Computes in float32 or float64. Under autocast everything stays in the dtype of w.
+
+    Raises:
+        ValueError: shapes, dtypes or devices that do not fit, an unknown rule, nonlinearity or impl,
+            or impl="chunked" with a rule that is not linear in the trace.
+        RuntimeError: from backward(), through a state whose graph was freed.
+    """
+    rule = get_rule(rule)
+    if drive.dim() not in (2, 3) or drive.shape[0] < 1:
+        raise ValueError(f"plastic_scan: drive must be [T, B, N] or [T, N] with T >= 1; got {tuple(drive.shape)}.")
+    if torch.is_autocast_enabled(drive.device.type):
+        with torch.autocast(drive.device.type, enabled=False):
+            return plastic_scan(
+                drive.to(w.dtype), w, alpha, eta, state, rule=rule, clamp=clamp, clamped_steps=clamped_steps,
+                nonlinearity=nonlinearity, impl=impl, chunk=chunk,
+            )  # fmt: skip
+    batched = drive.dim() == 3
+    N = drive.shape[-1]
+    checks.connections("plastic_scan", N, N, w, alpha)
+    checks.same_kind("plastic_scan", drive=drive, w=w, alpha=alpha)
+    checks.one_of("nonlinearity", nonlinearity, NONLINEARITIES)
+    checks.one_of("impl", impl, IMPLS)
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"plastic_scan: chunk must be at least 1; got {chunk}.")
+    if impl == "chunked" and alpha is not None and rule.linear is None:
+        raise ValueError('plastic_scan: this rule has no `linear` form, so impl="chunked" cannot run it. Use impl="reference".')
+    eta = checks.plasticity_rate("plastic_scan", N, eta, alpha, like=w)
+    if not batched:
+        drive = drive.unsqueeze(1)
+    T, B, _ = drive.shape
+    clamp = _clamp(clamp, T, B, N, batched)
+    hidden, trace = checks.plastic_state("plastic_scan", state, B if batched else None, N, N, alpha is not None, drive)
+
+    if impl == "reference" or (alpha is not None and rule.linear is None):
+        y, hidden, trace = reference(
+            drive, w, alpha, eta, hidden, trace, rule=rule, clamp=clamp, nonlinearity=nonlinearity
+        )
+    else:
+        y, hidden, trace = _fast(drive, w, alpha, eta, hidden, trace, rule, clamp, clamped_steps, nonlinearity, chunk)
+    if batched:
+        return y, PlasticState(hidden, trace)
+    return y.squeeze(1), PlasticState(hidden.squeeze(0), None if trace is None else trace.squeeze(0))
+
+
+@torch.compiler.disable
+def _fast(
+    drive: Tensor,
+    w: Tensor,
+    alpha: Tensor | None,
+    eta: Tensor | None,
+    hidden: Tensor,
+    trace: Tensor | None,
+    rule: Rule,
+    clamp: Tensor | None,
+    clamped_steps: Sequence[bool] | None,
+    nonlinearity: str,
+    chunk: int | None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    if alpha is None or eta is None or trace is None:
+        return *plain(drive, w, hidden, clamp, nonlinearity), None
+    if clamp is None:
+        clamped_steps = [False] * len(drive)
+    elif clamped_steps is None:
+        clamped_steps = clamp.all(-1).all(-1).tolist()
+    elif len(clamped_steps) != len(drive):
+        raise ValueError(f"plastic_scan: clamped_steps must name {len(drive)} steps; got {len(clamped_steps)}.")
+    return chunked(
+        drive, w, alpha, eta, hidden, trace, Problem(rule, clamp, nonlinearity, cut(clamped_steps, chunk or LONGEST_CHUNK))
+    )
+
+
+def _clamp(clamp: Tensor | None, T: int, B: int, N: int, batched: bool) -> Tensor | None:
+    if clamp is None:
+        return None
+    if clamp.dtype != torch.bool or tuple(clamp.shape) not in {(T, N), (T, B, N) if batched else (T, N)}:
+        allowed = f"({T}, {B}, {N}) or ({T}, {N})" if batched else f"({T}, {N})"
+        raise ValueError(f"plastic_scan: clamp must be bool {allowed}; got {clamp.dtype} {tuple(clamp.shape)}.")
+    return (clamp.unsqueeze(1) if clamp.dim() == 2 else clamp).expand(T, B, N)

@@ -1,0 +1,222 @@
+"""The small pieces of the chunked form.
+
+Axes: n steps of a chunk, B batch, N neurons; matrices are `[pre, post]`, vectors are rows over neurons.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from torchplastic.ops import workspace
+from torchplastic.rules import Rule
+
+PAIR_ROWS = 256  # rows of pair products that are gathered before they are multiplied into dL/dalpha
+FEW_ROWS = 16  # products of so few rows are bound by reading the matrix
+SPLIT_FROM = 1 << 16  # elements of a matrix worth two cores
+
+
+class FewRows:
+    """Products of a few rows with a matrix `M [N, K]` that stays, from both sides.
+
+    Such a product is bound by reading M, and BLAS runs it on one core. Blocks of M's rows run on all,
+    and each core reads the rows that elementwise operations left in its cache.
+    """
+
+    def __init__(self, M: Tensor) -> None:
+        self.M = M
+        threads = torch.get_num_threads() if M.device.type == "cpu" and M.numel() >= SPLIT_FROM else 1
+        self.rows = M.shape[0] // threads * threads
+        self.blocks = M[: self.rows].unflatten(0, (threads, -1)) if threads > 1 else None
+        self.rest = M[self.rows :] if self.rows < M.shape[0] else None
+
+    def times(self, U: Tensor) -> Tensor:
+        """`U [n, N] @ M` -> `[n, K]`."""
+        if self.blocks is None or len(U) > FEW_ROWS:
+            return U @ self.M
+        parts = U[:, : self.rows].unflatten(1, (len(self.blocks), -1)).transpose(0, 1)
+        result = torch.bmm(parts, self.blocks).sum(0)
+        return result if self.rest is None else result.addmm_(U[:, self.rows :], self.rest)
+
+    def times_transposed(self, V: Tensor) -> Tensor:
+        """`V [n, K] @ M^T` -> `[n, N]`."""
+        if self.blocks is None or len(V) > FEW_ROWS:
+            return V @ self.M.T
+        result = torch.bmm(V.expand(len(self.blocks), *V.shape), self.blocks.mT).transpose(0, 1).flatten(1)
+        return result if self.rest is None else torch.cat((result, V @ self.rest.T), 1)
+
+
+class Plastic:
+    """How alpha enters: per connection inside the matrices, otherwise on the vectors after them.
+
+    With `P = alpha * H`, or `P = H`, the plastic input of step k is
+    `p_k = L_k * (u_k P) + sum_l L(l..k) s_l * z(k, l)`, and what reaches the neuron is `vector(p_k)`.
+    """
+
+    def __init__(self, alpha: Tensor) -> None:
+        self.alpha = alpha
+        self.full = alpha.dim() == 2
+        self._matrix = FewRows(alpha) if self.full else None
+
+    def vector(self, p: Tensor) -> Tensor:
+        return p if self.full else self.alpha * p
+
+    def pairs(self, products: Tensor) -> Tensor:
+        """z(k, l) for all l, from u_k * u_l `[l, B, N]` -> the same with a full alpha, otherwise `[l, B, 1]`."""
+        if self._matrix is None:
+            return products.sum(-1, keepdim=True)
+        return self._matrix.times(products.flatten(0, 1)).view(products.shape)
+
+    def pairs_back(self, g: Tensor) -> Tensor:
+        """q(k, l), the same towards the presynaptic side, from L(l..k) s_l * eps_k `[l, B, N]`."""
+        if self._matrix is None:
+            return g.sum(-1, keepdim=True)
+        return self._matrix.times_transposed(g.flatten(0, 1)).view(g.shape)
+
+
+class StepMatrices:
+    """The two matrices that a free step multiplies: W, and P of the chunk.
+
+    For a single example they lie side by side, so that one product reads both.
+    """
+
+    def __init__(self, w: Tensor, alpha: Tensor, batch: int) -> None:
+        self._w = w
+        self._alpha = alpha if alpha.dim() == 2 else None
+        self._both: FewRows | None = None
+        if batch == 1:
+            N, K = w.shape
+            both = workspace.empty((N, 2 * K), w)
+            both[:, :K] = w
+            self._P = both[:, K:].unsqueeze(0)
+            self._both = FewRows(both)
+        elif self._alpha is not None:
+            self._P = workspace.empty((batch, *w.shape), w)
+
+    def load(self, H: Tensor) -> None:
+        """Make P from the trace `[B, N, N]` at the chunk's start."""
+        if self._alpha is not None:
+            torch.mul(self._alpha, H, out=self._P)
+        elif self._both is not None:
+            self._P.copy_(H)
+        else:
+            self._P = H
+
+    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """`u [B, N]` -> u W and u P."""
+        if self._both is not None:
+            uW, uP = self._both.times(u).chunk(2, 1)
+            return uW, uP
+        return u @ self._w, torch.bmm(u.unsqueeze(1), self._P).squeeze(1)
+
+    def backward(self, g: Tensor, h: Tensor) -> Tensor:
+        """`g [B, N]`, `h [B, N]` -> g W^T + h P^T."""
+        if self._both is not None:
+            return self._both.times_transposed(torch.cat((g, h), 1))
+        return torch.addmm(torch.bmm(self._P, h.unsqueeze(-1)).squeeze(-1), g, self._w.T)
+
+
+class AlphaGradient:
+    """dL/dalpha, summed over chunks; the pair products are gathered and multiplied in one go."""
+
+    def __init__(self, alpha: Tensor) -> None:
+        self.total = workspace.empty(alpha.shape, alpha).zero_()
+        self._left: list[Tensor] = []
+        self._right: list[Tensor] = []
+        self._count = 0
+
+    def add_matrices(self, H: Tensor, M: Tensor) -> None:
+        """Full alpha: `sum_b H * M`, both `[B, N, N]`. Destroys M."""
+        if len(H) == 1:
+            self.total.addcmul_(H[0], M[0])
+        else:
+            self.total += M.mul_(H).sum(0)
+
+    def add_pairs(self, left: Tensor, right: Tensor) -> None:
+        """Full alpha: the outer products of rows, both `[l, B, N]`."""
+        self._left.append(left)
+        self._right.append(right)
+        self._count += left.shape[0] * left.shape[1]
+        if self._count >= PAIR_ROWS:
+            self._flush()
+
+    def add_vectors(self, delta: Tensor, p: Tensor) -> None:
+        """Per-neuron or shared alpha: `sum delta * p`, both `[n, B, N]`."""
+        part = (delta * p).sum((0, 1))
+        self.total += part if self.total.dim() else part.sum()
+
+    def _flush(self) -> None:
+        if self._left:
+            self.total.addmm_(torch.cat(self._left).flatten(0, 1).T, torch.cat(self._right).flatten(0, 1))
+            self._left, self._right, self._count = [], [], 0
+
+    def result(self) -> Tensor:
+        self._flush()
+        return self.total
+
+
+def times(U: Tensor, M: Tensor) -> Tensor:
+    """Rows `[n, B, N]` times one matrix per example `[B, N, K]` -> `[n, B, K]`."""
+    if len(M) == 1:
+        return FewRows(M[0]).times(U.squeeze(1)).unsqueeze(1)
+    return torch.bmm(U.transpose(0, 1), M).transpose(0, 1)
+
+
+def times_transposed(V: Tensor, M: Tensor) -> Tensor:
+    """Rows `[n, B, K]` times the transpose of one matrix per example `[B, N, K]` -> `[n, B, N]`."""
+    if len(M) == 1:
+        return FewRows(M[0]).times_transposed(V.squeeze(1)).unsqueeze(1)
+    return torch.bmm(V.transpose(0, 1), M.mT).transpose(0, 1)
+
+
+def add_outer(total: Tensor, U: Tensor, V: Tensor, beta: int = 1) -> Tensor:
+    """In place `beta * total + sum over rows of the outer products of U [n, B, N] and V [n, B, K]`; `[B, N, K]`."""
+    if len(total) == 1:
+        total[0].addmm_(U.squeeze(1).T, V.squeeze(1), beta=beta)
+        return total
+    return total.baddbmm_(U.permute(1, 2, 0), V.transpose(0, 1), beta=beta)
+
+
+def decays(rule: Rule, v: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:
+    """`v [n, B, N]` -> d `[n, 1 or B, 1 or N]` and s `[n, B, N]` of the rule."""
+    assert rule.linear is not None
+    d, s = rule.linear(v, eta)
+    return (d if d.dim() == 3 else d.expand(len(v), 1, *(d.shape or (1,)))), s
+
+
+def products_before(d: Tensor) -> Tensor:
+    """L_k, the product of d over the steps before k, for k = 0 … n: `[n + 1, …]`. Never a quotient."""
+    return torch.cat([torch.ones_like(d[:1]), d.cumprod(0)])
+
+
+def products_after(d: Tensor) -> Tensor:
+    """L(k..n), the product of d over the steps after k, for k = 0 … n - 1: `[n, …]`."""
+    return torch.cat([d[1:].flip(0).cumprod(0).flip(0), torch.ones_like(d[:1])])
+
+
+def products_between(d: Tensor) -> Tensor:
+    """L(l..k) of all pairs of steps, for k = 0 … n - 1: `[k, l, …]`, 0 where l is not before k."""
+    n = len(d)
+    steps = torch.arange(n, device=d.device)
+    later = (steps > steps.unsqueeze(1)).view(n, n, 1, 1)  # [l, m]
+    through = torch.where(later, d, 1).cumprod(1)  # [l, m]: the product over the steps after l, up to m
+    return torch.where(later, through.roll(1, 1), 0).transpose(0, 1)
+
+
+def vjp(rule: Rule, v: Tensor, eta: Tensor, gd: Tensor | None, gs: Tensor) -> tuple[Tensor, Tensor]:
+    """dL/dv and (before its sum) dL/deta from dL/dd and dL/ds, all of the shape of v.
+
+    The rule's closed form, or autograd on the vectors where it has none.
+    """
+    if rule.vjp is not None:
+        return rule.vjp(v, eta, gd, gs)
+    assert rule.linear is not None
+    with torch.enable_grad():
+        v = v.detach().requires_grad_()
+        each = eta.detach().expand(v.shape).clone().requires_grad_()
+        d, s = rule.linear(v, each)
+        if gd is None:
+            gd = torch.zeros_like(v)
+        outputs = [(o, g) for o, g in ((d.expand(v.shape), gd), (s, gs)) if o.requires_grad]
+        gv, geta = torch.autograd.grad(*zip(*outputs, strict=True), inputs=[v, each], allow_unused=True)
+    return (torch.zeros_like(v) if gv is None else gv), (torch.zeros_like(v) if geta is None else geta)

@@ -1,0 +1,315 @@
+"""The exact fast form: one trace kept per chunk of steps, its own backward. Derivation in ops/README.md.
+
+Axes: T time, B batch, N neurons; matrices are `[pre, post]`, vectors are rows over neurons.
+Steps of a chunk: k is now, l earlier, m later; n in all, the first `free` are free, the rest fully clamped.
+u_k = x(k-1) pre, v_k = x(k) post;  H' = d * H + u (x) s;  L(l..k) is the product of d over the steps
+between l and k, L_k over those before k.  A leading g is dL/d…: gs, gd, gu, gv; G belongs to the trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchplastic.ops import workspace
+from torchplastic.ops.nonlinearity import NONLINEARITIES
+from torchplastic.ops.plastic_scan import algebra
+from torchplastic.ops.plastic_scan.chunks import Chunk
+from torchplastic.ops.plastic_scan.once import refuse_second_derivative, saved_tensors
+from torchplastic.rules import Rule
+
+
+class Problem(NamedTuple):
+    """What a scan takes that has no gradient."""
+
+    rule: Rule
+    clamp: Tensor | None  # [T, B, N] bool
+    nonlinearity: str
+    chunks: Sequence[Chunk]
+
+
+def chunked(
+    drive: Tensor, w: Tensor, alpha: Tensor, eta: Tensor, hidden: Tensor, trace: Tensor, problem: Problem
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`drive [T, B, N]`, `w [N, N]`, `hidden [B, N]`, `trace [B, N, N]` -> y `[T, B, N]`, hidden, trace.
+
+    Equal to `reference` in values and gradients. Without gradients nothing is kept, whatever T.
+    """
+    inputs = (drive, w, alpha, eta, hidden, trace)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        return _Scan.apply(*inputs, problem)
+    x, H = _forward(*inputs, problem, kept=None)
+    return x[1:], x[-1].clone(), H
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        drive, w, alpha, eta, hidden, trace, problem = inputs
+        kept: list[Tensor] = []
+        x, H = _forward(drive, w, alpha, eta, hidden, trace, problem, kept)
+        ctx.problem = problem
+        ctx.save_for_backward(w, alpha, eta, x, *kept)
+        ctx.set_materialize_grads(False)
+        return x[1:], x[-1].clone(), H
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        saved = saved_tensors(ctx)
+        with torch.no_grad():
+            results = _Backward(ctx.problem, saved, grads, ctx.needs_input_grad).run()
+        return *refuse_second_derivative((*saved[:3], *grads), results), None
+
+
+def _forward(
+    drive: Tensor,
+    w: Tensor,
+    alpha: Tensor,
+    eta: Tensor,
+    hidden: Tensor,
+    trace: Tensor,
+    problem: Problem,
+    kept: list[Tensor] | None,
+) -> tuple[Tensor, Tensor]:
+    """-> x `[T + 1, B, N]`, where x[0] is the initial hidden, and the final trace.
+
+    `kept` collects for the backward pass, per chunk: the trace at its start, u P of its free steps, its
+    table z. None keeps nothing, and the trace is then updated in place.
+    """
+    rule, clamp = problem.rule, problem.clamp
+    f = NONLINEARITIES[problem.nonlinearity].f
+    plastic = algebra.Plastic(alpha)
+    matrices = algebra.StepMatrices(w, alpha, drive.shape[1])
+    T, B, N = drive.shape
+    x = drive.new_empty(T + 1, B, N)
+    x[0] = hidden
+    H = trace
+    x_rows, drive_rows = x.unbind(), drive.unbind()
+    for start, free, stop in problem.chunks:
+        U, v = x[start:stop], x[start + 1 : stop + 1]
+        z = drive.new_zeros(free, free, B, N if plastic.full else 1)
+        S = drive.new_empty(free, B, N)  # L(l..k) s_l, advanced with k
+        L: Tensor | None = None  # L_k; None is 1
+        uP = []
+        if free:
+            matrices.load(H)
+        for k in range(free):
+            u, now = x_rows[start + k], drive_rows[start + k]
+            a, p = matrices.forward(u)
+            uP.append(p)
+            if L is not None:
+                z_k = z[k, :k] = plastic.pairs(u * U[:k])
+                p = torch.addcmul((S[:k] * z_k).sum(0), L, p)
+            x_k = f(a.add_(now).add_(plastic.vector(p)))
+            x_rows[start + k + 1].copy_(x_k if clamp is None else torch.where(clamp[start + k], now, x_k))
+            if k + 1 < free:
+                d, S[k] = rule.linear(x_rows[start + k + 1], eta)  # type: ignore[misc]
+                if L is None:
+                    L = d
+                else:
+                    S[:k].mul_(d)
+                    L = L * d
+        v[free:] = drive[start + free : stop]
+
+        d, s = algebra.decays(rule, v, eta)
+        if kept is not None:
+            kept += [H, torch.stack(uP) if uP else S, z]
+        out = workspace.empty_like(H) if kept is not None or H is trace else H
+        H = torch.mul(H, algebra.products_before(d)[-1].unsqueeze(-2), out=out)
+        algebra.add_outer(H, U, algebra.products_after(d) * s)
+    return x, H
+
+
+class _Backward:
+    """One backward pass: chunks in reverse, the free steps of each in reverse."""
+
+    def __init__(
+        self, problem: Problem, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Sequence[bool]
+    ) -> None:
+        self.problem = problem
+        self.w, self.alpha, self.eta, x, *self.kept = saved
+        self.x = x
+        self.needs = needs
+        self.need_drive, _, self.need_alpha, self.need_eta, self.need_hidden, self.need_trace = needs[:6]
+        self.plastic = algebra.Plastic(self.alpha)
+        self.matrices = algebra.StepMatrices(self.w, self.alpha, x.shape[1])
+        self.M = workspace.empty_like(self.kept[0])  # scratch
+        self.g_alpha = algebra.AlphaGradient(self.alpha)
+        self.g_eta = torch.zeros_like(x[0])  # dL/deta before its sum
+        self.delta = torch.zeros_like(x[1:])  # dL/d(input of the nonlinearity)
+        self.gx = torch.zeros_like(x)  # dL/dx; row 0 belongs to the initial hidden
+        g_y, g_hidden, g_trace = grads
+        if g_y is not None:
+            self.gx[1:] = g_y
+        if g_hidden is not None:
+            self.gx[-1] += g_hidden
+        self.G = None if g_trace is None else workspace.empty_like(g_trace).copy_(g_trace)  # None is 0
+
+    def run(self) -> tuple[Tensor | None, ...]:
+        chunks = self.problem.chunks
+        first = 0
+        if not (self.need_drive or self.need_eta or self.need_hidden or self.need_trace):
+            while first < len(chunks) and not chunks[first].free:  # a clamped start has nothing to say
+                first += 1
+        for i in reversed(range(first, len(chunks))):
+            self.chunk(i, carry=i > first or self.need_trace)
+
+        gx, clamp, x = self.gx, self.problem.clamp, self.x
+        g_drive = self.delta if clamp is None else torch.where(clamp, gx[1:], self.delta)
+        g_w = None
+        if self.needs[1]:
+            free = [t for c in chunks for t in range(c.start, c.start + c.free)]
+            steps = slice(None) if len(free) == len(self.delta) else free
+            left, right = x[:-1][steps].flatten(0, 1), self.delta[steps].flatten(0, 1)
+            g_w = torch.mm(left.T, right, out=workspace.empty_like(self.w))
+        g_eta = self.g_eta.sum(0) if self.eta.dim() else self.g_eta.sum()
+        if self.need_trace and self.G is None:
+            self.G = torch.zeros_like(self.kept[0])
+        results = (g_drive, g_w, self.g_alpha.result(), g_eta, gx[0], self.G)
+        return tuple(g if need else None for g, need in zip(results, self.needs, strict=False))
+
+    def chunk(self, i: int, carry: bool) -> None:
+        """One chunk; carry says whether somebody before it needs G."""
+        start, free, stop = self.problem.chunks[i]
+        H, uP, z = self.kept[3 * i : 3 * i + 3]
+        U, v = self.x[start:stop], self.x[start + 1 : stop + 1]
+        gu, gv = self.gx[start:stop], self.gx[start + 1 : stop + 1]
+        d, s = algebra.decays(self.problem.rule, v, self.eta)
+        before, after = algebra.products_before(d), algebra.products_after(d)
+
+        # dL/du is asked for where u is the output of a step whose own dL/dv is: a free one, or any if
+        # the drive needs it. Likewise the rows of gs and gd, which eta asks for too.
+        if start == 0:
+            low = 0 if self.need_hidden else 1
+        else:
+            low = 1 if self.problem.chunks[i - 1].ends_clamped and not self.need_drive else 0
+        high = stop - start if self.need_drive else free + 1
+        rows = stop - start if self.need_drive or self.need_eta else free
+        decay_of_v = d.shape[1:] == s.shape[1:]
+
+        gs, gd = self.from_the_end(H, U[:rows], s[:rows], d, after[:rows], decay_of_v or self.need_eta)
+        if self.G is not None:
+            gu[low:high] += algebra.times_transposed((after * s)[low:high], self.G)
+        if self.need_drive:  # the clamped run: no later step of this chunk depends on it
+            gv[free:] += self.vjp(v[free:], None if gd is None else gd[free:], gs[free:])[0]
+        if free:
+            self.free_steps(start, low, H, U[:free], v[:free], gu, gv, uP, z, d[:free], s[:free], gs, gd, decay_of_v)
+            eps = self.plastic.vector(self.delta[start : start + free])
+            self.through_the_trace(H, U[:free], before[:free] * eps, before[-1] if carry else None)
+        elif self.G is not None and carry:
+            self.G.mul_(before[-1].unsqueeze(-2))
+        if self.need_eta:
+            self.g_eta += self.vjp(v[:rows], gd, gs)[1].sum(0)
+
+    def free_steps(
+        self,
+        start: int,
+        low: int,
+        H: Tensor,
+        U: Tensor,
+        v: Tensor,
+        gu: Tensor,
+        gv: Tensor,
+        uP: Tensor,
+        z: Tensor,
+        d: Tensor,
+        s: Tensor,
+        gs: Tensor,
+        gd: Tensor | None,
+        decay_of_v: bool,
+    ) -> None:
+        """The free steps of a chunk in reverse; completes delta, gx, gs and gd of these steps."""
+        free = len(U)
+        clamp = self.problem.clamp
+        df = NONLINEARITIES[self.problem.nonlinearity].backward
+        full = self.plastic.full
+        self.matrices.load(H)
+        L = algebra.products_before(d)
+        between = algebra.products_between(d)
+        p, LR = None, None
+        if gd is not None or not full:
+            p, LR = self.plastic_inputs(uP, z, s, d, between)
+        Lz_columns = (between * z).unbind(1)  # [k][m]: L(k..m) z(m, k)
+        LR_columns = LR.unbind(1) if decay_of_v else None
+        S_rows = (between * s).unbind()  # [k][l]: L(l..k) s_l
+        U_rows, gu_rows, gv_rows, v_rows, gs_rows = U.unbind(), gu.unbind(), gv.unbind(), v.unbind(), gs.unbind()
+        delta = self.delta[start : start + free]
+        eps = delta if full else torch.empty_like(delta)  # dL/dp
+        delta_rows, eps_rows = delta.unbind(), eps.unbind()
+        for k in reversed(range(free)):
+            if k + 1 < free:
+                gs_rows[k].add_((eps[k + 1 :] * Lz_columns[k][k + 1 :]).sum(0))
+                if decay_of_v:
+                    gd[k].add_((eps[k + 1 :] * LR_columns[k][k + 1 :]).sum(0))
+            g_v = self.vjp(v_rows[k], gd[k] if decay_of_v else None, gs_rows[k])[0]
+            g = df(gv_rows[k].add_(g_v), v_rows[k])
+            delta_rows[k].copy_(g if clamp is None else g.masked_fill(clamp[start + k], 0))
+            if not full:
+                torch.mul(self.alpha, delta_rows[k], out=eps_rows[k])
+            if k >= low:
+                gu_rows[k].add_(self.matrices.backward(delta_rows[k], L[k] * eps_rows[k]))
+            if k:
+                right = S_rows[k][:k] * eps_rows[k]
+                q = self.plastic.pairs_back(right)
+                gu_rows[k].add_((U[:k] * q).sum(0))
+                gu[:k].addcmul_(U_rows[k], q)
+                if full and self.need_alpha:
+                    self.g_alpha.add_pairs(U_rows[k] * U[:k], right)
+        if gd is not None and not decay_of_v:  # d is the same at all steps: nobody in the loop asked
+            gd[:free] += (eps.unsqueeze(1) * LR).sum(0)
+        if self.need_alpha and not full:
+            self.g_alpha.add_vectors(delta, p)
+
+    def vjp(self, v: Tensor, gd: Tensor | None, gs: Tensor) -> tuple[Tensor, Tensor]:
+        return algebra.vjp(self.problem.rule, v, self.eta, gd, gs)
+
+    def from_the_end(
+        self, H: Tensor, U: Tensor, s: Tensor, d: Tensor, after: Tensor, need_gd: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """What reaches gs and gd through the trace at the chunk's end: `[rows, B, N]` each.
+
+        gs_k = L(k..n) (u_k G);  gd_k = L(k..n) Q_k with Q_k = colsum(G * H_k), carried along the chunk.
+        """
+        if self.G is None:
+            return torch.zeros_like(s), torch.zeros_like(s) if need_gd else None
+        uG = algebra.times(U, self.G)
+        if not need_gd:
+            return after * uG, None
+        Q = [torch.mul(self.G, H, out=self.M).sum(-2)]
+        suG = s * uG
+        for k in range(len(U) - 1):
+            Q.append(torch.addcmul(suG[k], d[k], Q[k]))
+        return after * uG, after * torch.stack(Q)
+
+    def plastic_inputs(self, uP: Tensor, z: Tensor, s: Tensor, d: Tensor, between: Tensor) -> tuple[Tensor, Tensor]:
+        """p `[k, B, N]`, and L(k..m) R(m, k) with R(m, k) = u_m H_k (alpha inside where it is full): `[m, k, B, N]`.
+
+        R(m, 0) = u_m P;  R(m, k+1) = d_k R(m, k) + s_k z(m, k);  p_k = R(k, k).
+        """
+        R = [uP]
+        for k in range(len(uP) - 1):
+            R.append(torch.addcmul(s[k] * z[:, k], d[k], R[k]))
+        table = torch.stack(R, 1)
+        return table.diagonal().movedim(-1, 0), between * table
+
+    def through_the_trace(self, H: Tensor, U: Tensor, right: Tensor, total: Tensor | None) -> None:
+        """G brought to the chunk's start (total=None: nobody needs it), and dL/dalpha of a full alpha."""
+        if self.G is not None and total is not None:
+            self.G.mul_(total.unsqueeze(-2))
+        if self.plastic.full:
+            M = algebra.add_outer(self.M, U, right, beta=0)
+            if total is not None:
+                if self.G is None:
+                    self.G = torch.mul(self.alpha, M, out=workspace.empty_like(M))
+                else:
+                    self.G.addcmul_(self.alpha, M)
+            if self.need_alpha:
+                self.g_alpha.add_matrices(H, M)
+        elif total is not None:
+            if self.G is None:
+                self.G = algebra.add_outer(workspace.empty_like(H), U, right, beta=0)
+            else:
+                algebra.add_outer(self.G, U, right)
