@@ -5,6 +5,7 @@ Axes: B batch, I presynaptic and N postsynaptic neurons. Unbatched state has no 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -13,8 +14,9 @@ from torch import Tensor
 S = TypeVar("S", "PlasticState", "LSTMState")
 
 
-def _map(state: S, f: Any) -> S:
-    return type(state)(*(None if part is None else f(part) for part in state))
+def _map(state: S, f: Callable[[Tensor], Tensor]) -> S:
+    parts: Iterator[Any] = (None if part is None else f(part) for part in state)
+    return type(state)(*parts)
 
 
 def _reset(state: S, mask: Tensor | None) -> S:

@@ -5,6 +5,8 @@ Axes: T time, B batch, I inputs, N cells; gates are ordered as in torch.nn.LSTM:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -63,7 +65,11 @@ class LSTM(nn.Module):
                 parameter.uniform_(-bound, bound, generator=generator)
 
     def forward(
-        self, x: Tensor, state: LSTMState | None = None, clamp: Tensor | None = None
+        self,
+        x: Tensor,
+        state: LSTMState | None = None,
+        clamp: Tensor | None = None,
+        clamped_steps: Sequence[bool] | None = None,
     ) -> tuple[Tensor, LSTMState]:
         """Run over a sequence.
 
@@ -71,6 +77,7 @@ class LSTM(nn.Module):
             x: `[T, B, I]`, `[B, T, I]` with batch_first, or `[T, I]` unbatched.
             state: where to start; None means zeros.
             clamp: bool of the shape of x, or `[T, I]` for the whole batch, true only on the first held_inputs lines.
+            clamped_steps: taken for the sake of the same call; an LSTM has no use for it.
 
         Returns:
             y `[T, B, N]` (`[B, T, N]`, `[T, N]`), and the state after the last step.
@@ -104,7 +111,7 @@ class LSTM(nn.Module):
         return (y.transpose(0, 1) if swap else y), LSTMState(h, c)
 
     def _run(self, x: Tensor, h: Tensor, c: Tensor, clamp: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        w_ih, w_hh, b_ih, b_hh = self.core._flat_weights
+        weights: list[Tensor] = list(self.core.all_weights[0])
         if clamp is not None:
             # the override as 2 n more input lines with fixed weights, so that one call runs the whole sequence
             shown = clamp[..., : self.held_inputs].to(x.dtype)
@@ -113,8 +120,7 @@ class LSTM(nn.Module):
             nothing = torch.zeros_like(hold)
             gates = torch.cat((hold, -hold, nothing, hold))
             candidate = torch.cat((nothing, nothing, hold, nothing))
-            w_ih = torch.cat((w_ih, gates, candidate), 1)
-        weights = [w_ih, w_hh, b_ih, b_hh]
+            weights[0] = torch.cat((weights[0], gates, candidate), 1)
         start = [h.unsqueeze(0), c.unsqueeze(0)]
         y, h, c = torch.lstm(x, start, weights, True, 1, 0.0, self.training, False, False)
         return y, h.squeeze(0), c.squeeze(0)
@@ -145,5 +151,7 @@ def _check_state(state: LSTMState, x: Tensor, N: int) -> None:
         )
     for name, part in (("hidden", hidden), ("cell", cell)):
         if tuple(part.shape) != (*batch, N):
-            raise ValueError(f"LSTM: state.{name} must be {(*batch, N)}; got {tuple(part.shape)}. Pass state=None for zeros.")
+            raise ValueError(
+                f"LSTM: state.{name} must be {(*batch, N)}; got {tuple(part.shape)}. Pass state=None for zeros."
+            )
     checks.same_kind("LSTM", x=x, hidden=hidden, cell=cell)

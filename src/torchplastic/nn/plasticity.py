@@ -5,6 +5,8 @@ Axes: I presynaptic and N postsynaptic neurons; matrices are `[pre, post]`.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -42,7 +44,7 @@ class Plasticity(nn.Module):
         self.rule = rule
         self.alpha_kind = alpha
         self.learn_eta = learn_eta
-        kind = {"device": device, "dtype": dtype}
+        kind: dict[str, Any] = {"device": device, "dtype": dtype}
         self.w = nn.Parameter(torch.empty(pre, post, **kind))
         shape = {"full": (pre, post), "neuron": (post,), "shared": (), "none": None}[alpha]
         self.alpha = None if shape is None else nn.Parameter(torch.empty(shape, **kind))

@@ -90,7 +90,9 @@ class PlasticRNNCell(Plasticity):
         """
         lines = self._lines()
         if x.dim() not in (1, 2) or x.shape[-1] != lines:
-            raise ValueError(f"x must be [B, I], or [I] unbatched; got {tuple(x.shape)} with input_size={self.input_size}.")
+            raise ValueError(
+                f"x must be [B, I], or [I] unbatched; got {tuple(x.shape)} with input_size={self.input_size}."
+            )
         y, state = self._scan(x.unsqueeze(0), state, None if clamp is None else clamp.unsqueeze(0), None)
         return y.squeeze(0), state
 
@@ -107,7 +109,9 @@ class PlasticRNNCell(Plasticity):
         """`x [T, B, I]` or `[T, I]`, time first."""
         who = type(self).__name__
         if clamp is not None and self.input_size is not None:
-            raise ValueError(f"{who}: clamp needs input_size=None, one input line per neuron; got input_size={self.input_size}.")
+            raise ValueError(
+                f"{who}: clamp needs input_size=None, one input line per neuron; got input_size={self.input_size}."
+            )
         # checked here too, so that the message names the layer
         checks.plastic_state(
             who, state, x.shape[1] if x.dim() == 3 else None, self.hidden_size, self.hidden_size,

@@ -1,0 +1,1 @@
+"""Running a plasticity rule through time, on tensors alone."""

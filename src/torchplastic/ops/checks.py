@@ -14,11 +14,13 @@ from torchplastic.state import PlasticState
 
 
 def one_of(what: str, value: str, allowed: Iterable[str]) -> None:
+    """A name out of a table."""
     if value not in allowed:
         raise ValueError(f"{what} must be one of {', '.join(allowed)}; got {value!r}.")
 
 
 def connections(who: str, I: int, N: int, w: Tensor, alpha: Tensor | None) -> None:
+    """w `[I, N]` and alpha `[I, N]`, `[N]`, 0-dim or None."""
     if tuple(w.shape) != (I, N):
         raise ValueError(f"{who}: w must be [pre, post] ({I}, {N}); got {tuple(w.shape)}.")
     if alpha is not None and tuple(alpha.shape) not in {(I, N), (N,), ()}:
@@ -74,7 +76,9 @@ def plastic_state(
         )
     for name, part, shape in (("hidden", hidden, (*lead, N)), ("trace", trace, (*lead, I, N))):
         if part is not None and tuple(part.shape) != shape:
-            raise ValueError(f"{who}: state.{name} must be {shape}; got {tuple(part.shape)}. Pass state=None for zeros.")
+            raise ValueError(
+                f"{who}: state.{name} must be {shape}; got {tuple(part.shape)}. Pass state=None for zeros."
+            )
     same_kind(who, input=like, hidden=hidden, trace=trace)
     if batch is None:
         return hidden.unsqueeze(0), None if trace is None else trace.unsqueeze(0)

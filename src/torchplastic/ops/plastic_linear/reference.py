@@ -32,7 +32,7 @@ def reference(
     H = trace
     outputs = []
     for t, u in enumerate(x.unbind()):
-        a = u @ w if alpha is None else (u.unsqueeze(-2) @ (w + alpha * H)).squeeze(-2)
+        a = u @ w if alpha is None or H is None else (u.unsqueeze(-2) @ (w + alpha * H)).squeeze(-2)
         hidden = f(a if drive is None else a + drive[t])
         if H is not None:
             H = rule.update(H, u, hidden, eta)

@@ -87,7 +87,9 @@ def plastic_scan(
     if chunk is not None and chunk < 1:
         raise ValueError(f"plastic_scan: chunk must be at least 1; got {chunk}.")
     if impl == "chunked" and alpha is not None and rule.linear is None:
-        raise ValueError('plastic_scan: this rule has no `linear` form, so impl="chunked" cannot run it. Use impl="reference".')
+        raise ValueError(
+            'plastic_scan: this rule has no `linear` form, so impl="chunked" cannot run it. Use impl="reference".'
+        )
     eta = checks.plasticity_rate("plastic_scan", N, eta, alpha, like=w)
     if not batched:
         drive = drive.unsqueeze(1)
@@ -100,13 +102,14 @@ def plastic_scan(
             drive, w, alpha, eta, hidden, trace, rule=rule, clamp=clamp, nonlinearity=nonlinearity
         )
     else:
-        y, hidden, trace = _fast(drive, w, alpha, eta, hidden, trace, rule, clamp, clamped_steps, nonlinearity, chunk)
+        # not a decorator: that would make `import torchplastic` import the whole compiler, a second
+        run = torch.compiler.disable(_fast) if torch.compiler.is_compiling() else _fast
+        y, hidden, trace = run(drive, w, alpha, eta, hidden, trace, rule, clamp, clamped_steps, nonlinearity, chunk)
     if batched:
         return y, PlasticState(hidden, trace)
     return y.squeeze(1), PlasticState(hidden.squeeze(0), None if trace is None else trace.squeeze(0))
 
 
-@torch.compiler.disable
 def _fast(
     drive: Tensor,
     w: Tensor,
@@ -128,9 +131,8 @@ def _fast(
         clamped_steps = clamp.all(-1).all(-1).tolist()
     elif len(clamped_steps) != len(drive):
         raise ValueError(f"plastic_scan: clamped_steps must name {len(drive)} steps; got {len(clamped_steps)}.")
-    return chunked(
-        drive, w, alpha, eta, hidden, trace, Problem(rule, clamp, nonlinearity, cut(clamped_steps, chunk or LONGEST_CHUNK))
-    )
+    problem = Problem(rule, clamp, nonlinearity, cut(clamped_steps, chunk or LONGEST_CHUNK))
+    return chunked(drive, w, alpha, eta, hidden, trace, problem)
 
 
 def _clamp(clamp: Tensor | None, T: int, B: int, N: int, batched: bool) -> Tensor | None:

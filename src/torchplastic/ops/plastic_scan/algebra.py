@@ -16,34 +16,44 @@ FEW_ROWS = 16  # products of so few rows are bound by reading the matrix
 SPLIT_FROM = 1 << 16  # elements of a matrix worth two cores
 
 
+def blocks_of(numel: int, device: torch.device) -> int:
+    """Into how many blocks of rows a matrix of that many elements is split, one for each core."""
+    return torch.get_num_threads() if device.type == "cpu" and numel >= SPLIT_FROM else 1
+
+
+def padded(N: int, like: Tensor) -> int:
+    """N rounded up, so that the rows of an N × N matrix split evenly."""
+    blocks = blocks_of(N * N, like.device)
+    return -(-N // blocks) * blocks
+
+
 class FewRows:
     """Products of a few rows with a matrix `M [N, K]` that stays, from both sides.
 
     Such a product is bound by reading M, and BLAS runs it on one core. Blocks of M's rows run on all,
-    and each core reads the rows that elementwise operations left in its cache.
+    and each core reads the rows that elementwise operations left in its cache. A matrix whose rows
+    do not split evenly runs whole; `padded` tells how many rows of zeros mend that.
     """
 
     def __init__(self, M: Tensor) -> None:
         self.M = M
-        threads = torch.get_num_threads() if M.device.type == "cpu" and M.numel() >= SPLIT_FROM else 1
-        self.rows = M.shape[0] // threads * threads
-        self.blocks = M[: self.rows].unflatten(0, (threads, -1)) if threads > 1 else None
-        self.rest = M[self.rows :] if self.rows < M.shape[0] else None
+        count = blocks_of(M.numel(), M.device)
+        split = count > 1 and M.shape[0] % count == 0
+        self.blocks = M.unflatten(0, (count, -1)) if split else None
+        self.transposed = self.blocks.mT if self.blocks is not None else None
 
     def times(self, U: Tensor) -> Tensor:
         """`U [n, N] @ M` -> `[n, K]`."""
         if self.blocks is None or len(U) > FEW_ROWS:
             return U @ self.M
-        parts = U[:, : self.rows].unflatten(1, (len(self.blocks), -1)).transpose(0, 1)
-        result = torch.bmm(parts, self.blocks).sum(0)
-        return result if self.rest is None else result.addmm_(U[:, self.rows :], self.rest)
+        return torch.bmm(U.view(len(U), *self.blocks.shape[:2]).transpose(0, 1), self.blocks).sum(0)
 
     def times_transposed(self, V: Tensor) -> Tensor:
         """`V [n, K] @ M^T` -> `[n, N]`."""
-        if self.blocks is None or len(V) > FEW_ROWS:
+        if self.transposed is None or len(V) > FEW_ROWS:
             return V @ self.M.T
-        result = torch.bmm(V.expand(len(self.blocks), *V.shape), self.blocks.mT).transpose(0, 1).flatten(1)
-        return result if self.rest is None else torch.cat((result, V @ self.rest.T), 1)
+        product = torch.bmm(V.expand(len(self.transposed), *V.shape), self.transposed)
+        return product.transpose(0, 1).reshape(len(V), -1)
 
 
 class Plastic:
@@ -56,22 +66,28 @@ class Plastic:
     def __init__(self, alpha: Tensor) -> None:
         self.alpha = alpha
         self.full = alpha.dim() == 2
-        self._matrix = FewRows(alpha) if self.full else None
+        if self.full:
+            matrix = alpha
+            if (rows := padded(len(alpha), alpha)) > len(alpha):
+                matrix = workspace.empty((rows, alpha.shape[1]), alpha)
+                matrix[: len(alpha)] = alpha
+                matrix[len(alpha) :] = 0
+            self._matrix = FewRows(matrix)
 
     def vector(self, p: Tensor) -> Tensor:
         return p if self.full else self.alpha * p
 
     def pairs(self, products: Tensor) -> Tensor:
-        """z(k, l) for all l, from u_k * u_l `[l, B, N]` -> the same with a full alpha, otherwise `[l, B, 1]`."""
-        if self._matrix is None:
+        """z(k, l) for all l, from padded u_k * u_l `[l, B, N']` -> `[l, B, N]` with a full alpha, else `[l, B, 1]`."""
+        if not self.full:
             return products.sum(-1, keepdim=True)
-        return self._matrix.times(products.flatten(0, 1)).view(products.shape)
+        return self._matrix.times(products.flatten(0, 1)).view(*products.shape[:2], -1)
 
     def pairs_back(self, g: Tensor) -> Tensor:
         """q(k, l), the same towards the presynaptic side, from L(l..k) s_l * eps_k `[l, B, N]`."""
-        if self._matrix is None:
+        if not self.full:
             return g.sum(-1, keepdim=True)
-        return self._matrix.times_transposed(g.flatten(0, 1)).view(g.shape)
+        return self._matrix.times_transposed(g.flatten(0, 1)).view(*g.shape[:2], -1)[..., : g.shape[2]]
 
 
 class StepMatrices:
@@ -86,9 +102,10 @@ class StepMatrices:
         self._both: FewRows | None = None
         if batch == 1:
             N, K = w.shape
-            both = workspace.empty((N, 2 * K), w)
-            both[:, :K] = w
-            self._P = both[:, K:].unsqueeze(0)
+            both = workspace.empty((padded(N, w), 2 * K), w)
+            both[:N, :K] = w
+            both[N:] = 0
+            self._P = both[:N, K:].unsqueeze(0)
             self._both = FewRows(both)
         elif self._alpha is not None:
             self._P = workspace.empty((batch, *w.shape), w)
@@ -103,16 +120,17 @@ class StepMatrices:
             self._P = H
 
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """`u [B, N]` -> u W and u P."""
+        """Padded `u [B, N']` -> u W and u P, `[B, N]`."""
         if self._both is not None:
             uW, uP = self._both.times(u).chunk(2, 1)
             return uW, uP
+        u = u[:, : len(self._w)]
         return u @ self._w, torch.bmm(u.unsqueeze(1), self._P).squeeze(1)
 
     def backward(self, g: Tensor, h: Tensor) -> Tensor:
         """`g [B, N]`, `h [B, N]` -> g W^T + h P^T."""
         if self._both is not None:
-            return self._both.times_transposed(torch.cat((g, h), 1))
+            return self._both.times_transposed(torch.cat((g, h), 1))[:, : len(self._w)]
         return torch.addmm(torch.bmm(self._P, h.unsqueeze(-1)).squeeze(-1), g, self._w.T)
 
 
@@ -157,16 +175,28 @@ class AlphaGradient:
 
 def times(U: Tensor, M: Tensor) -> Tensor:
     """Rows `[n, B, N]` times one matrix per example `[B, N, K]` -> `[n, B, K]`."""
-    if len(M) == 1:
-        return FewRows(M[0]).times(U.squeeze(1)).unsqueeze(1)
-    return torch.bmm(U.transpose(0, 1), M).transpose(0, 1)
+    if len(M) > 1:
+        return torch.bmm(U.transpose(0, 1), M).transpose(0, 1)
+    U, M = U.squeeze(1), M[0]
+    even = _even(M)
+    product = FewRows(M[:even]).times(U[:, :even].contiguous())
+    return (product if even == len(M) else product.addmm_(U[:, even:], M[even:])).unsqueeze(1)
 
 
 def times_transposed(V: Tensor, M: Tensor) -> Tensor:
     """Rows `[n, B, K]` times the transpose of one matrix per example `[B, N, K]` -> `[n, B, N]`."""
-    if len(M) == 1:
-        return FewRows(M[0]).times_transposed(V.squeeze(1)).unsqueeze(1)
-    return torch.bmm(V.transpose(0, 1), M.mT).transpose(0, 1)
+    if len(M) > 1:
+        return torch.bmm(V.transpose(0, 1), M.mT).transpose(0, 1)
+    V, M = V.squeeze(1), M[0]
+    even = _even(M)
+    product = FewRows(M[:even]).times_transposed(V)
+    return (product if even == len(M) else torch.cat((product, V @ M[even:].T), 1)).unsqueeze(1)
+
+
+def _even(M: Tensor) -> int:
+    """The rows of M that split evenly into blocks."""
+    blocks = blocks_of(M.numel(), M.device)
+    return len(M) // blocks * blocks
 
 
 def add_outer(total: Tensor, U: Tensor, V: Tensor, beta: int = 1) -> Tensor:
@@ -181,6 +211,11 @@ def decays(rule: Rule, v: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:
     """`v [n, B, N]` -> d `[n, 1 or B, 1 or N]` and s `[n, B, N]` of the rule."""
     assert rule.linear is not None
     d, s = rule.linear(v, eta)
+    if d.shape not in (v.shape, eta.shape) or s.shape != v.shape:  # broadcast, the gradients would be wrong
+        raise ValueError(
+            f"a rule's `linear(v, eta)` must return d of the shape of v or of eta and s of the shape of v; "
+            f"got {tuple(d.shape)} and {tuple(s.shape)} for v {tuple(v.shape)} and eta {tuple(eta.shape)}."
+        )
     return (d if d.dim() == 3 else d.expand(len(v), 1, *(d.shape or (1,)))), s
 
 
@@ -218,5 +253,5 @@ def vjp(rule: Rule, v: Tensor, eta: Tensor, gd: Tensor | None, gs: Tensor) -> tu
         if gd is None:
             gd = torch.zeros_like(v)
         outputs = [(o, g) for o, g in ((d.expand(v.shape), gd), (s, gs)) if o.requires_grad]
-        gv, geta = torch.autograd.grad(*zip(*outputs, strict=True), inputs=[v, each], allow_unused=True)
+        gv, geta = torch.autograd.grad([o for o, _ in outputs], [v, each], [g for _, g in outputs], allow_unused=True)
     return (torch.zeros_like(v) if gv is None else gv), (torch.zeros_like(v) if geta is None else geta)

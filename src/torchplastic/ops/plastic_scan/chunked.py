@@ -42,7 +42,7 @@ def chunked(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         return _Scan.apply(*inputs, problem)
     x, H = _forward(*inputs, problem, kept=None)
-    return x[1:], x[-1].clone(), H
+    return x[1:].contiguous(), x[-1].clone(), H
 
 
 class _Scan(torch.autograd.Function):
@@ -54,7 +54,7 @@ class _Scan(torch.autograd.Function):
         ctx.problem = problem
         ctx.save_for_backward(w, alpha, eta, x, *kept)
         ctx.set_materialize_grads(False)
-        return x[1:], x[-1].clone(), H
+        return x[1:].contiguous(), x[-1].clone(), H
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -84,12 +84,13 @@ def _forward(
     plastic = algebra.Plastic(alpha)
     matrices = algebra.StepMatrices(w, alpha, drive.shape[1])
     T, B, N = drive.shape
-    x = drive.new_empty(T + 1, B, N)
+    x_padded = drive.new_zeros(T + 1, B, algebra.padded(N, drive))
+    x = x_padded[..., :N]
     x[0] = hidden
     H = trace
-    x_rows, drive_rows = x.unbind(), drive.unbind()
+    u_rows, x_rows, drive_rows = x_padded.unbind(), x.unbind(), drive.unbind()
     for start, free, stop in problem.chunks:
-        U, v = x[start:stop], x[start + 1 : stop + 1]
+        U, v = x_padded[start:stop], x[start + 1 : stop + 1]
         z = drive.new_zeros(free, free, B, N if plastic.full else 1)
         S = drive.new_empty(free, B, N)  # L(l..k) s_l, advanced with k
         L: Tensor | None = None  # L_k; None is 1
@@ -97,7 +98,7 @@ def _forward(
         if free:
             matrices.load(H)
         for k in range(free):
-            u, now = x_rows[start + k], drive_rows[start + k]
+            u, now = u_rows[start + k], drive_rows[start + k]
             a, p = matrices.forward(u)
             uP.append(p)
             if L is not None:
@@ -119,7 +120,7 @@ def _forward(
             kept += [H, torch.stack(uP) if uP else S, z]
         out = workspace.empty_like(H) if kept is not None or H is trace else H
         H = torch.mul(H, algebra.products_before(d)[-1].unsqueeze(-2), out=out)
-        algebra.add_outer(H, U, algebra.products_after(d) * s)
+        algebra.add_outer(H, U[..., :N], algebra.products_after(d) * s)
     return x, H
 
 
@@ -174,7 +175,7 @@ class _Backward:
     def chunk(self, i: int, carry: bool) -> None:
         """One chunk; carry says whether somebody before it needs G."""
         start, free, stop = self.problem.chunks[i]
-        H, uP, z = self.kept[3 * i : 3 * i + 3]
+        H = self.kept[3 * i]
         U, v = self.x[start:stop], self.x[start + 1 : stop + 1]
         gu, gv = self.gx[start:stop], self.gx[start + 1 : stop + 1]
         d, s = algebra.decays(self.problem.rule, v, self.eta)
@@ -196,7 +197,7 @@ class _Backward:
         if self.need_drive:  # the clamped run: no later step of this chunk depends on it
             gv[free:] += self.vjp(v[free:], None if gd is None else gd[free:], gs[free:])[0]
         if free:
-            self.free_steps(start, low, H, U[:free], v[:free], gu, gv, uP, z, d[:free], s[:free], gs, gd, decay_of_v)
+            self.free_steps(i, low, d[:free], s[:free], gs, gd)
             eps = self.plastic.vector(self.delta[start : start + free])
             self.through_the_trace(H, U[:free], before[:free] * eps, before[-1] if carry else None)
         elif self.G is not None and carry:
@@ -204,47 +205,37 @@ class _Backward:
         if self.need_eta:
             self.g_eta += self.vjp(v[:rows], gd, gs)[1].sum(0)
 
-    def free_steps(
-        self,
-        start: int,
-        low: int,
-        H: Tensor,
-        U: Tensor,
-        v: Tensor,
-        gu: Tensor,
-        gv: Tensor,
-        uP: Tensor,
-        z: Tensor,
-        d: Tensor,
-        s: Tensor,
-        gs: Tensor,
-        gd: Tensor | None,
-        decay_of_v: bool,
-    ) -> None:
-        """The free steps of a chunk in reverse; completes delta, gx, gs and gd of these steps."""
-        free = len(U)
+    def free_steps(self, i: int, low: int, d: Tensor, s: Tensor, gs: Tensor, gd: Tensor | None) -> None:
+        """The free steps of chunk i in reverse; completes delta, gx, gs and gd of these steps.
+
+        d and s are theirs, gs and gd hold what comes from the chunk's end, dL/du is wanted from step `low` on.
+        """
+        start, free, _ = self.problem.chunks[i]
+        steps, after = slice(start, start + free), slice(start + 1, start + free + 1)
+        H, uP, z = self.kept[3 * i : 3 * i + 3]
+        U, gu = self.x[steps], self.gx[steps]
         clamp = self.problem.clamp
         df = NONLINEARITIES[self.problem.nonlinearity].backward
         full = self.plastic.full
         self.matrices.load(H)
         L = algebra.products_before(d)
         between = algebra.products_between(d)
-        p, LR = None, None
-        if gd is not None or not full:
-            p, LR = self.plastic_inputs(uP, z, s, d, between)
+        p, LR = self.plastic_inputs(uP, z, s, d, between) if gd is not None or not full else (None, None)
+        gd_of_v = gd if d.shape[1:] == s.shape[1:] else None  # where d depends on v, its gradient joins dL/dv
         Lz_columns = (between * z).unbind(1)  # [k][m]: L(k..m) z(m, k)
-        LR_columns = LR.unbind(1) if decay_of_v else None
+        LR_columns = () if LR is None else LR.unbind(1)
         S_rows = (between * s).unbind()  # [k][l]: L(l..k) s_l
-        U_rows, gu_rows, gv_rows, v_rows, gs_rows = U.unbind(), gu.unbind(), gv.unbind(), v.unbind(), gs.unbind()
-        delta = self.delta[start : start + free]
+        U_rows, gu_rows, gs_rows = U.unbind(), gu.unbind(), gs.unbind()
+        v_rows, gv_rows = self.x[after].unbind(), self.gx[after].unbind()
+        delta = self.delta[steps]
         eps = delta if full else torch.empty_like(delta)  # dL/dp
         delta_rows, eps_rows = delta.unbind(), eps.unbind()
         for k in reversed(range(free)):
             if k + 1 < free:
                 gs_rows[k].add_((eps[k + 1 :] * Lz_columns[k][k + 1 :]).sum(0))
-                if decay_of_v:
-                    gd[k].add_((eps[k + 1 :] * LR_columns[k][k + 1 :]).sum(0))
-            g_v = self.vjp(v_rows[k], gd[k] if decay_of_v else None, gs_rows[k])[0]
+                if gd_of_v is not None:
+                    gd_of_v[k].add_((eps[k + 1 :] * LR_columns[k][k + 1 :]).sum(0))
+            g_v = self.vjp(v_rows[k], None if gd_of_v is None else gd_of_v[k], gs_rows[k])[0]
             g = df(gv_rows[k].add_(g_v), v_rows[k])
             delta_rows[k].copy_(g if clamp is None else g.masked_fill(clamp[start + k], 0))
             if not full:
@@ -258,9 +249,11 @@ class _Backward:
                 gu[:k].addcmul_(U_rows[k], q)
                 if full and self.need_alpha:
                     self.g_alpha.add_pairs(U_rows[k] * U[:k], right)
-        if gd is not None and not decay_of_v:  # d is the same at all steps: nobody in the loop asked
+        if gd is not None and gd_of_v is None:  # d is the same at all steps: nobody in the loop asked
+            assert LR is not None
             gd[:free] += (eps.unsqueeze(1) * LR).sum(0)
         if self.need_alpha and not full:
+            assert p is not None
             self.g_alpha.add_vectors(delta, p)
 
     def vjp(self, v: Tensor, gd: Tensor | None, gs: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,8 @@ def saved_tensors(ctx: Any) -> tuple[Tensor, ...]:
     try:
         return ctx.saved_tensors
     except RuntimeError as error:
+        if "inplace" in str(error):  # a tensor was changed since, and torch says which
+            raise
         raise RuntimeError(FREED) from error
 
 

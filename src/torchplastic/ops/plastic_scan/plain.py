@@ -15,9 +15,7 @@ from torchplastic.ops.plastic_scan.algebra import FewRows
 from torchplastic.ops.plastic_scan.once import refuse_second_derivative, saved_tensors
 
 
-def plain(
-    drive: Tensor, w: Tensor, hidden: Tensor, clamp: Tensor | None, nonlinearity: str
-) -> tuple[Tensor, Tensor]:
+def plain(drive: Tensor, w: Tensor, hidden: Tensor, clamp: Tensor | None, nonlinearity: str) -> tuple[Tensor, Tensor]:
     """`drive [T, B, N]`, `w [N, N]`, `hidden [B, N]` -> y `[T, B, N]` and the final hidden."""
     return _Plain.apply(drive, w, hidden, clamp, nonlinearity)
 

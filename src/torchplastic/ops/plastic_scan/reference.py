@@ -32,11 +32,8 @@ def reference(
     outputs = []
     for t in range(drive.shape[0]):
         u = x
-        if alpha is None:
-            a = u @ w + drive[t]
-        else:
-            a = (u.unsqueeze(-2) @ (w + alpha * H)).squeeze(-2) + drive[t]
-        x = f(a)
+        a = u @ w if alpha is None or H is None else (u.unsqueeze(-2) @ (w + alpha * H)).squeeze(-2)
+        x = f(a + drive[t])
         if clamp is not None:
             x = where(clamp[t], drive[t], x)
         if H is not None:

@@ -1,0 +1,36 @@
+# Each target installs what it needs into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN = runs/make/patterns-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: run test test-slow lint bench clean
+
+run: $(VENV)/ready
+	@out=$(RUN); while [ -e $$out ]; do sleep 1; out=runs/make/patterns-$$(date +%Y%m%d-%H%M%S); done; \
+	$(BIN)/plastic train patterns --out $$out && \
+	page=$$($(BIN)/plastic report $$out) && echo "report: $$page"
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: $(VENV)/ready
+	$(BIN)/python -m pytest -m "slow"
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/ready
+	$(BIN)/plastic bench
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache dist

@@ -1,0 +1,101 @@
+"""What `plastic bench` runs: every form of a network against the plain loop, in one process and in turn."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from torchplastic.bench.measure import peak_bytes, seconds_in_turn, spread
+from torchplastic.bench.suites import SUITES, Case
+from torchplastic.experiments.launch import hardware, versions
+
+MIB = 2**20
+ROUNDS_OF_SCALING = 5
+
+
+def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path | None = None) -> dict[str, Any]:
+    """Measure the suites of these names (all without one), print a table, and write JSON to `out`.
+
+    ValueError for an unknown suite or a device that is not there.
+    """
+    if unknown := [name for name in names if name not in SUITES]:
+        raise ValueError(f"unknown bench {unknown[0]!r}; choose from {', '.join(SUITES)}.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: no GPU is available here.")
+    where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    rows: list[dict[str, Any]] = []
+    table = Table("suite", "case", "form", "ms per step (quartiles)", "peak MiB", "faster", "smaller")
+    errors = Console(stderr=True)
+    for name in names or SUITES:
+        for case in SUITES[name]():
+            errors.print(f"{case.suite}: {case.label} …", style="dim", highlight=False)
+            found = measure(case, rounds if name == "patterns" else min(rounds, ROUNDS_OF_SCALING), where)
+            rows += found
+            for row in found:
+                time, ratio = row["seconds"], _ratio(found[0], row)
+                quartiles = f"{1e3 * time['median']:.2f} ({1e3 * time['q1']:.2f} – {1e3 * time['q3']:.2f})"
+                table.add_row(
+                    case.suite, case.label, row["impl"], quartiles, f"{row['peak_bytes'] / MIB:.1f}",
+                    f"{ratio['speed']:.1f} ×", f"{ratio['memory']:.1f} ×",
+                )  # fmt: skip
+    machine = hardware(where)
+    result = {
+        "kind": "bench",
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "hardware": machine,
+        "versions": versions(),
+        "rows": rows,
+        "ratios": [
+            {"suite": row["suite"], "case": row["case"], "impl": row["impl"], **_ratio(base, row)}
+            for base in rows
+            if base["impl"] == "reference"
+            for row in rows
+            if row["impl"] != "reference" and (row["suite"], row["case"]) == (base["suite"], base["case"])
+        ],
+    }
+    Console().print(table)
+    print(f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} threads, torch {torch.__version__}, float32")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with out.open("x") as file:
+            json.dump(result, file, indent=1)
+    return result
+
+
+def measure(case: Case, rounds: int, device: torch.device) -> list[dict[str, Any]]:
+    """A row for each form of a case, the reference first."""
+    steps, held = case.steps(device)
+    peaks = {impl: peak_bytes(step, held, device) for impl, step in steps.items()}
+    seconds = seconds_in_turn(steps, rounds, device)
+    del steps, held
+    gc.collect()
+    return [
+        {
+            "suite": case.suite,
+            "case": case.name,
+            "label": case.label,
+            "N": case.task.neurons,
+            "T": case.task.steps,
+            "B": case.batch,
+            "impl": impl,
+            "seconds": spread(seconds[impl]),
+            "peak_bytes": peaks[impl],
+        }
+        for impl in peaks
+    ]
+
+
+def _ratio(reference: dict[str, Any], row: dict[str, Any]) -> dict[str, float]:
+    """How many times faster and smaller than the plain loop."""
+    return {
+        "speed": reference["seconds"]["median"] / row["seconds"]["median"],
+        "memory": reference["peak_bytes"] / row["peak_bytes"],
+    }

@@ -1,0 +1,88 @@
+"""Time and memory of a training step.
+
+Times are taken in turn: each round runs every form once to warm its caches and once for the clock.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+def seconds_in_turn(
+    steps: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of `rounds` timed calls of each step, one process, in turn."""
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        step()
+    for _ in range(rounds):
+        for name, step in steps.items():
+            step()
+            _wait(device)
+            start = time.perf_counter()
+            step()
+            _wait(device)
+            taken[name].append(time.perf_counter() - start)
+    return taken
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": median, "q1": q1, "q3": q3, "n": len(values)}
+
+
+def peak_bytes(step: Callable[[], Any], held: list[Tensor], device: torch.device) -> int:
+    """The most bytes that tensors hold during `step` beyond those of `held`, which were there before."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with _Watch(held) as watch:
+        step()
+    return watch.peak
+
+
+class _Watch(TorchDispatchMode):
+    """Follows every storage that an operation reads or makes, until it is freed."""
+
+    def __init__(self, held: list[Tensor]) -> None:
+        super().__init__()
+        self.known = {StorageWeakRef(tensor.untyped_storage()).cdata for tensor in held}
+        self.live: dict[int, tuple[StorageWeakRef, int]] = {}
+        self.total = 0
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves((args, kwargs, result)):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                reference = StorageWeakRef(storage)
+                if reference.cdata not in self.known and reference.cdata not in self.live:
+                    self.live[reference.cdata] = (reference, storage.nbytes())
+                    self.total += storage.nbytes()
+        if self.total > self.peak:
+            for key, (reference, size) in list(self.live.items()):
+                if reference.expired():
+                    del self.live[key]
+                    self.total -= size
+            self.peak = max(self.peak, self.total)
+        return result
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

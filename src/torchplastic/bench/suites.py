@@ -1,0 +1,90 @@
+"""What is measured: the experiments' own sizes, and how cost grows with each size.
+
+Axes: T time, B batch, N neurons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from torchplastic import PlasticRNN
+from torchplastic.experiments import registry
+from torchplastic.experiments.recall import RecallConfig
+from torchplastic.tasks.patterns import Patterns
+
+IMPLS = ("reference", "chunked")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network on one task."""
+
+    suite: str
+    name: str
+    label: str
+    task: Patterns
+    batch: int = 1
+    learn_eta: bool = False
+
+    def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
+        """The training step of each form — forward, backward, Adam — and the tensors that stay between steps."""
+        generator = torch.Generator().manual_seed(0)
+        episode = self.task.episodes(self.batch, generator).to(device)
+        steps: dict[str, Callable[[], None]] = {}
+        held = [episode.inputs, episode.target, *([] if episode.clamp is None else [episode.clamp])]
+        for impl in IMPLS:
+            rnn = PlasticRNN(None, self.task.neurons, learn_eta=self.learn_eta, impl=impl, device=device)
+            optimizer = torch.optim.Adam(rnn.parameters(), lr=1e-4, fused=True)
+
+            def step(rnn: PlasticRNN = rnn, optimizer: torch.optim.Adam = optimizer) -> None:
+                optimizer.zero_grad()
+                y, _ = rnn(episode.inputs, clamp=episode.clamp, clamped_steps=episode.clamped_steps)
+                (y[-1, :, : self.task.bits] - episode.target).square().sum().div(self.batch).backward()
+                optimizer.step()
+
+            step()  # makes the optimiser's state, which stays
+            optimizer.zero_grad()
+            steps[impl] = step
+            held += [*rnn.parameters(), *rnn.buffers()]
+            held += [value for state in optimizer.state.values() for value in state.values()]
+        return steps, held
+
+
+def _patterns() -> list[Case]:
+    def case(form: str) -> Case:
+        config = registry.get_form("patterns", form).make()
+        assert isinstance(config, RecallConfig)
+        task = config.task
+        label = f"{task.neurons} neurons, {task.steps} steps, {task.input}"
+        return Case("patterns", form, label, task, learn_eta=config.model.learn_eta)
+
+    return [case("paper"), case("additive")]
+
+
+def _scaling(what: str) -> list[Case]:
+    """One size grows, the others stay; additive input, so that every step is a free one."""
+    base = Patterns(bits=255, patterns=2, shown=6, gap=4, cycles=2, test=10, input="additive")  # 256 neurons, 50 steps
+    cases = []
+    for size in {"N": (64, 128, 256, 512, 1024), "T": (25, 50, 100, 200, 400), "B": (1, 2, 4, 8, 16)}[what]:
+        task, batch = base, 1
+        if what == "N":
+            task = replace(base, bits=size - 1)
+        elif what == "T":
+            task = replace(base, patterns=1, cycles=1, shown=size - 14, gap=4, test=10)
+        else:
+            batch = size
+        label = f"{task.neurons} neurons, {task.steps} steps, batch {batch}"
+        cases.append(Case(f"scaling {what}", str(size), label, task, batch, learn_eta=True))
+    return cases
+
+
+SUITES: dict[str, Callable[[], list[Case]]] = {
+    "patterns": _patterns,
+    "scaling-n": lambda: _scaling("N"),
+    "scaling-t": lambda: _scaling("T"),
+    "scaling-b": lambda: _scaling("B"),
+}

@@ -1,0 +1,306 @@
+"""The command `plastic`: parsing only. Each command imports what it needs when it runs."""
+
+import contextlib
+import io
+import json
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
+
+T = TypeVar("T")
+USAGE = """usage: plastic COMMAND …
+
+  list                     experiments and forms: what each reproduces, its usual cost and result
+  train EXPERIMENT         train, e.g. plastic train patterns --form smoke;  --resume RUN goes on with a run
+  eval RUN                 measure a run on new episodes
+  report RUN|BENCH.json…   figures and one self-contained HTML page
+  bench [NAME…]            speed and memory against the plain loop
+
+plastic COMMAND --help lists its options."""
+
+
+class UsageError(Exception):
+    """Wrong use of the command: one line, exit code 2."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and exit with its code."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in args
+    args = [argument for argument in args if argument != "--debug"]
+    if not args or args[0] in ("-h", "--help"):
+        print(USAGE)
+        raise SystemExit(0 if args else 2)
+    try:
+        if args[0] not in COMMANDS:
+            raise UsageError(f"unknown command {args[0]!r}; choose one of {', '.join(COMMANDS)}.")
+        raise SystemExit(COMMANDS[args[0]](args[1:]))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+        raise SystemExit(1) from None
+    except ModuleNotFoundError as error:
+        if debug:
+            traceback.print_exc()
+        _fail(f"{error.name} is not installed; this needs the extra lab: pip install 'torchplastic[lab]'", 2)
+    except (UsageError, ValueError) as error:
+        if debug:
+            traceback.print_exc()
+        _fail(str(error), 2)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        _fail(str(error) or type(error).__name__, 1)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"plastic: error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _parse(kind: Callable[..., T], prog: str, args: Sequence[str], default: Any = None) -> T:
+    """Flags through tyro; its boxed messages become one line."""
+    import tyro
+
+    more = {} if default is None else {"default": default}
+    boxed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(boxed):
+            return tyro.cli(kind, prog=prog, args=args, **more)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UsageError(f"{_first_section(boxed.getvalue())} See {prog} --help.") from None
+
+
+def _first_section(box: str) -> str:
+    """What a message of the parser says between its title and its advice, without the box around it."""
+    sections: list[list[str]] = [[]]
+    for line in box.splitlines()[1:]:
+        text = line.strip(" │╭╮╰╯├┤─-") if set(line) <= set(" │╭╮╰╯├┤─-") else line.strip(" │")
+        if text:
+            sections[-1].append(text)
+        elif sections[-1]:
+            sections.append([])
+    text = " ".join(sections[0]).split(" For full helptext")[0]
+    return re.sub(r"^Error parsing [\w.]*\b(?<!-): (?=\w+\.|\w+ must)", "", text)
+
+
+# --- plastic list
+
+
+def list_(args: Sequence[str]) -> int:
+    """Experiments and forms."""
+
+    @dataclass
+    class List:
+        """Experiments and forms: what each reproduces, its usual cost on two CPU cores, its usual result."""
+
+    _parse(List, "plastic list", args)
+    from rich.console import Console
+    from rich.table import Table
+
+    from torchplastic.experiments import registry
+
+    for name in registry.names():
+        experiment = registry.get(name)
+        table = Table(
+            "form", "what", "cost on two cores", "result", title=f"{name}: {experiment.about}", title_justify="left"
+        )
+        for form, entry in experiment.forms.items():
+            table.add_row(form, entry.about, entry.cost, entry.result)
+        Console().print(table)
+    return 0
+
+
+# --- plastic train
+
+
+def train(args: Sequence[str]) -> int:
+    """Train an experiment, or go on with a run."""
+    import argparse
+
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--resume", type=Path)
+    parser.add_argument("--form", default="quick")
+    if any(argument == "--resume" or argument.startswith("--resume=") for argument in args):
+        return _resume(args)
+    experiment = args[0] if args and not args[0].startswith("-") else None
+    if experiment is None and not {"-h", "--help"} & set(args):
+        raise UsageError(
+            "name an experiment first: plastic train EXPERIMENT [--form FORM], or --resume RUN. See plastic list."
+        )
+    from torchplastic.experiments import registry
+
+    if experiment is None:
+        print(
+            f"usage: plastic train {{{','.join(registry.names())}}} [--form FORM] [flags], see --help of each"
+        )
+        print("       plastic train --resume RUN [--episodes N] [--device DEVICE]")
+        return 0
+    try:
+        known, rest = parser.parse_known_args(args[1:])
+    except argparse.ArgumentError as error:
+        raise UsageError(str(error)) from None
+    form = registry.get_form(experiment, known.form)
+    config = form.make()
+
+    @dataclass
+    class Train:
+        """Train an experiment in a new run directory."""
+
+        config: Annotated[registry.get(experiment).config, _flat()]  # type: ignore[valid-type]
+        out: Path | None = None
+        """Run directory; default runs/EXPERIMENT/FORM-seedS-DATE-TIME. It must not exist."""
+        device: str = "auto"
+        """auto, cpu, cuda or cuda:N."""
+
+    from torchplastic.experiments import launch
+
+    flags = _parse(Train, f"plastic train {experiment}", rest, Train(config))
+    return _outcome(launch.start(flags.config, flags.out, flags.device))
+
+
+def _flat() -> Any:
+    import tyro
+
+    return tyro.conf.arg(name="")
+
+
+def _resume(args: Sequence[str]) -> int:
+    @dataclass
+    class Resume:
+        """Go on exactly where a run stopped, with its own settings."""
+
+        resume: Path
+        """The run directory."""
+        episodes: int | None = None
+        """Train on this many episodes in all, instead of what the run asked for."""
+        device: str = "auto"
+        """auto, cpu, cuda or cuda:N."""
+
+    flags = _parse(Resume, "plastic train", args)
+    if flags.episodes is not None and flags.episodes < 1:
+        raise UsageError(f"--episodes must be at least 1; got {flags.episodes}.")
+    from torchplastic.experiments import launch
+
+    return _outcome(launch.resume(flags.resume, flags.episodes, flags.device))
+
+
+def _outcome(outcome: Any) -> int:
+    path = outcome.run.path
+    if not outcome.finished:
+        print(f"stopped and saved; go on with: plastic train --resume {path}", file=sys.stderr)
+        return 128 + outcome.signal
+    summary = outcome.run.summary
+    if summary["episodes"] and not outcome.fresh:
+        print(f"{path} is finished: {summary['episodes']} episodes.", file=sys.stderr)
+    final = "  ".join(f"{name} {value:.4g}" for name, value in summary["final"].items() if isinstance(value, float))
+    print(f"{path}  episodes {summary['episodes']}  {final}  {summary['seconds']:.1f} s")
+    return 0
+
+
+# --- plastic eval
+
+
+def eval_(args: Sequence[str]) -> int:
+    """Measure a run on new episodes."""
+    import tyro
+
+    @dataclass
+    class Eval:
+        """Measure a run on new episodes; of a run in progress, its last checkpoint."""
+
+        run: tyro.conf.Positional[Path]
+        episodes: int = 1000
+        """New episodes, from a stream of their own."""
+        json: bool = False
+        """Print one JSON object on stdout and nothing else."""
+
+    flags = _parse(Eval, "plastic eval", args)
+    if flags.episodes < 2:
+        raise UsageError(f"--episodes must be at least 2; got {flags.episodes}.")
+    from torchplastic.experiments import launch
+
+    result = launch.evaluate(flags.run, flags.episodes)
+    if flags.json:
+        print(json.dumps(result))
+        return 0
+    print(f"{result['experiment']} {result['form']}, {result['episodes']} episodes, {result['split']}")
+    for name in ("accuracy", "error", "reward"):
+        if name in result:
+            mean, (low, high), chance = (result[name][key] for key in ("mean", "ci95", "chance"))
+            print(f"  {name:28} {mean:.5f}  95 % interval {low:.5f} … {high:.5f}  chance {chance:.4g}")
+    for name, value in result["baselines"].items():
+        print(f"  {name:28} {value:.5f}")
+    return 0
+
+
+# --- plastic report
+
+
+def report(args: Sequence[str]) -> int:
+    """Figures and one page."""
+    import tyro
+
+    @dataclass
+    class Report:
+        """Figures (PNG, SVG) and one self-contained HTML page."""
+
+        paths: tyro.conf.Positional[tuple[Path, ...]]
+        """Run directories, sweep directories, bench files."""
+        out: Path | None = None
+        """Where to; default RUN/report, or runs/reports/DATE-TIME for several."""
+
+    flags = _parse(Report, "plastic report", args)
+    if not flags.paths:
+        raise UsageError("name at least one run, sweep or bench file: plastic report RUN.")
+    from torchplastic.report import make_report
+
+    print(make_report(list(flags.paths), flags.out))
+    return 0
+
+
+# --- plastic bench
+
+
+def bench(args: Sequence[str]) -> int:
+    """Speed and memory against the plain loop."""
+    import tyro
+
+    @dataclass
+    class Bench:
+        """Training step of each form, in one process and in turn: median time, memory, ratios."""
+
+        names: tyro.conf.Positional[tuple[str, ...]] = ()
+        """Which suites; all without a name."""
+        json: Path | None = None
+        """Write the results to this file, which must not exist."""
+        rounds: int = 15
+        """Timed steps of each form and case."""
+        device: Literal["auto", "cpu", "cuda"] = "auto"
+        """Where to run."""
+
+    flags = _parse(Bench, "plastic bench", args)
+    if flags.rounds < 3:
+        raise UsageError(f"--rounds must be at least 3; got {flags.rounds}.")
+    if flags.json is not None and flags.json.exists():
+        raise UsageError(f"{flags.json} exists; choose another --json.")
+    from torchplastic.bench import run_bench
+
+    run_bench(flags.names, flags.rounds, flags.device, flags.json)
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "list": list_,
+    "train": train,
+    "eval": eval_,
+    "report": report,
+    "bench": bench,
+}

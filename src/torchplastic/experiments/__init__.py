@@ -1,0 +1,1 @@
+"""Which network on which task with which numbers: one file = one section of the paper."""

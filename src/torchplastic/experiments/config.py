@@ -1,0 +1,134 @@
+"""The settings of a run: frozen, checked where they are built, read back from config.json."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeVar
+
+import dacite
+import tyro
+
+from torchplastic import RULES
+
+C = TypeVar("C", bound="Config")
+
+
+def at_least(name: str, value: float, smallest: float) -> None:
+    """ValueError with the name of the flag and both numbers."""
+    if not value >= smallest:
+        raise ValueError(f"{name} must be at least {smallest:g}; got {value:g}.")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network."""
+
+    kind: Literal["plastic", "rnn", "lstm"] = "plastic"
+    """plastic; rnn, the same without plasticity; lstm, the baseline."""
+    alpha: Literal["full", "neuron", "shared", "none"] = "full"
+    """Plasticity coefficients: one per connection, per neuron, one for all, or no plasticity."""
+    rule: Literal["hebb", "oja"] = "hebb"
+    """How the trace changes."""
+    eta: float = 0.01
+    """Plasticity rate at the start."""
+    learn_eta: bool = False
+    """Whether the plasticity rate is trained."""
+    w_start: float = 0.01
+    """Standard deviation of the fixed weights at the start."""
+    alpha_start: float = 0.01
+    """Standard deviation of the plasticity coefficients at the start."""
+    impl: Literal["auto", "reference", "chunked"] = "auto"
+    """Which form runs the network."""
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ValueError(f"model.rule must be one of {', '.join(RULES)}; got {self.rule}.")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"model.eta must lie in 0 … 1; got {self.eta:g}.")
+        at_least("model.w_start", self.w_start, 0)
+        at_least("model.alpha_start", self.alpha_start, 0)
+
+    @property
+    def plastic(self) -> bool:
+        """Whether there is a trace."""
+        return self.kind == "plastic" and self.alpha != "none"
+
+
+@dataclass(frozen=True)
+class Optim:
+    """Adam and its schedule."""
+
+    lr: float = 1e-3
+    """Learning rate."""
+    lr_w: float | None = None
+    """Learning rate of the fixed weights w alone; None means lr."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How the learning rates change over schedule_episodes."""
+    schedule_episodes: int | None = None
+    """Length of the schedule; it is not moved by --episodes. The rates stay at their last value after it."""
+    final: float = 0.0
+    """Share of the learning rates that a cosine schedule ends with."""
+    clip: float | None = None
+    """Largest norm of the gradient."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "lr_w", "clip"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"optim.{name} must be above 0; got {value:g}.")
+        if self.schedule != "constant" and (self.schedule_episodes is None or self.schedule_episodes < 1):
+            raise ValueError(f"optim.schedule {self.schedule} needs optim.schedule_episodes of at least 1.")
+        if not 0 <= self.final <= 1:
+            raise ValueError(f"optim.final must lie in 0 … 1; got {self.final:g}.")
+
+    def factor(self, episode: int) -> float:
+        """What the learning rates are multiplied by after that many episodes."""
+        if self.schedule == "constant" or self.schedule_episodes is None:
+            return 1.0
+        done = min(episode / self.schedule_episodes, 1.0)
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings that every experiment has; each adds its `task`."""
+
+    experiment: tyro.conf.Suppress[str] = ""
+    form: tyro.conf.Suppress[str] = ""
+    seed: int = 0
+    """Fixes the run: initialisation, training episodes and evaluation each have a stream of their own."""
+    episodes: int = 1000
+    """Episodes to train on."""
+    batch: int = 1
+    """Episodes per update."""
+    log_every: int = 10
+    """Episodes per row of metrics."""
+    threads: int = 0
+    """CPU threads; 0 takes PyTorch's choice, and the number taken is kept."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Precision of the input and output layers; trace and adjoint stay in float32."""
+    save_seconds: float = 30.0
+    """Seconds between two checkpoints."""
+    model: Model = field(default_factory=Model)
+    optim: Optim = field(default_factory=Optim)
+
+    def __post_init__(self) -> None:
+        at_least("seed", self.seed, 0)
+        at_least("episodes", self.episodes, 1)
+        at_least("batch", self.batch, 1)
+        at_least("log_every", self.log_every, 1)
+        at_least("threads", self.threads, 0)
+        at_least("save_seconds", self.save_seconds, 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in config.json."""
+        return asdict(self)
+
+
+def from_dict(kind: type[C], values: dict[str, Any]) -> C:
+    """The config that `to_dict` wrote. ValueError of one line where it does not fit."""
+    try:
+        return dacite.from_dict(kind, values, dacite.Config(strict=True, cast=[tuple]))
+    except dacite.DaciteError as error:
+        raise ValueError(f"config.json does not fit this version: {error}") from None

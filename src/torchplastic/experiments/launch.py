@@ -1,0 +1,253 @@
+"""Start a run, go on with one, evaluate one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+import torchplastic
+from torchplastic.experiments import registry
+from torchplastic.experiments.config import Config, from_dict
+from torchplastic.experiments.networks import generator, make_optimizer
+from torchplastic.experiments.registry import Parts
+from torchplastic.runs import Run, RunError
+from torchplastic.train import memory
+from torchplastic.train.progress import Progress
+from torchplastic.train.supervised import NotFiniteError, Plan, Trainer
+
+FORMAT = 1  # of checkpoints
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call ended: the run, whether it is finished, and the signal that stopped it."""
+
+    run: Run
+    finished: bool
+    signal: int | None = None
+    fresh: bool = True
+
+
+def start(config: Config, out: Path | None = None, device: str = "auto") -> Outcome:
+    """Train from the beginning in a new run directory. ValueError for what is refused before the first update."""
+    config = replace(config, threads=config.threads or torch.get_num_threads())
+    torch.set_num_threads(config.threads)
+    fabric = _fabric(config, device)
+    _require_memory(config, fabric)
+    parts = registry.get(config.experiment).build(config)
+    run = Run.create(out or _default_out(config))
+    with run.locked():
+        trainer = _trainer(config, parts, fabric, run)
+        _save(run, config)(trainer.checkpoint())
+        run.write_config(config.to_dict())
+        return _train(run, config, trainer, fresh=True)
+
+
+def resume(path: Path, episodes: int | None = None, device: str = "auto") -> Outcome:
+    """Go on exactly where a run stopped, with its own settings; `episodes` may ask for more."""
+    run = Run.open(path)
+    config = load_config(run)
+    with run.locked():
+        checkpoint = run.checkpoint()
+        done = checkpoint["episode"]
+        if episodes is not None and episodes < done:
+            raise RunError(f"{path} has trained on {done} episodes already; --episodes {episodes} is fewer.")
+        total = config.episodes if episodes is None else episodes
+        if done >= total and run.summary is not None:
+            return Outcome(run, finished=True, fresh=False)
+        config = replace(config, episodes=total)
+        _check_signature(checkpoint, config)
+        torch.set_num_threads(config.threads)
+        fabric = _fabric(config, device)
+        _require_memory(config, fabric)
+        parts = registry.get(config.experiment).build(config)
+        trainer = _trainer(config, parts, fabric, run)
+        trainer.restore(checkpoint)
+        started = trainer.position.row.get("episodes", 0)
+        run.cut_metrics(lambda row: row["episode"] <= done - started)
+        run.write_config(config.to_dict())
+        return _train(run, config, trainer, fresh=False)
+
+
+def evaluate(path: Path, episodes: int) -> dict[str, Any]:
+    """Measure a run on new episodes, and keep the result under eval/. Of a run in progress, its last checkpoint."""
+    run = Run.open(path)
+    config = load_config(run)
+    experiment = registry.get(config.experiment)
+    model = experiment.build(config).model
+    model.load_state_dict(run.weights())
+    result = experiment.evaluate(config, model, episodes, generator(config.seed, "evaluation"))
+    result = {"experiment": config.experiment, "form": config.form, "episodes": episodes, **result}
+    run.write_eval(f"episodes-{episodes}", result)
+    return result
+
+
+def load_config(run: Run) -> Config:
+    """The config of a run, as the type of its experiment."""
+    values = run.config
+    return from_dict(registry.get(str(values.get("experiment"))).config, values)
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """The machine, as results name it."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = names[0] if names else cpu
+    found = {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "device": device.type}
+    if device.type == "cuda":
+        found["gpu"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on."""
+    found = {name: version(name) for name in ("torch", "numpy", "lightning-fabric")}
+    return {"torchplastic": torchplastic.__version__, "python": platform.python_version(), **found}
+
+
+# --- pieces
+
+
+def _fabric(config: Config, device: str) -> Fabric:
+    accelerator = "auto" if device == "auto" else device.split(":")[0]
+    devices: Any = [int(device.split(":")[1])] if ":" in device else 1
+    try:
+        fabric = Fabric(accelerator=accelerator, devices=devices, precision=config.precision)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ValueError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from None
+    fabric.launch()
+    return fabric
+
+
+def _require_memory(config: Config, fabric: Fabric) -> None:
+    ways = ["lower --batch"] if config.batch > 1 else []
+    ways += ["use --model.impl auto"] if config.model.impl == "reference" else []
+    ways += ["use fewer neurons, or a machine with more memory"]
+    memory.require(
+        registry.get(config.experiment).needed_bytes(config), fabric.device, f"To fit: {', or '.join(ways)}."
+    )
+
+
+def _trainer(config: Config, parts: Parts, fabric: Fabric, run: Run) -> Trainer:
+    optim = config.optim
+    plan = Plan(config.episodes, config.batch, config.log_every, optim.clip, optim.factor, config.save_seconds)
+    return Trainer(
+        fabric=fabric,
+        model=parts.model,
+        optimizer=make_optimizer(optim, parts.model),
+        task=parts.task,
+        objective=parts.objective,
+        plan=plan,
+        generator=generator(config.seed, "episodes"),
+        progress=Progress(f"{config.experiment} {config.form} seed {config.seed}", config.episodes),
+        append=run.append,
+        save=_save(run, config),
+    )
+
+
+def _signature(config: Config) -> dict[str, Any]:
+    """What a checkpoint's tensors depend on."""
+    values = config.to_dict()
+    return {
+        **{f"model.{name}": values["model"][name] for name in ("kind", "alpha", "rule", "learn_eta")},
+        **{f"task.{name}": value for name, value in values.get("task", {}).items()},
+    }
+
+
+def _save(run: Run, config: Config) -> Any:
+    signature = _signature(config)
+
+    def save(checkpoint: dict[str, Any]) -> None:
+        run.save_checkpoint({"format": FORMAT, "signature": signature, **checkpoint})
+
+    return save
+
+
+def _check_signature(checkpoint: dict[str, Any], config: Config) -> None:
+    written, asked = checkpoint.get("signature", {}), _signature(config)
+    if differing := [name for name in asked if written.get(name) != asked[name]]:
+        was = ", ".join(f"{name}={written.get(name)!r}" for name in differing)
+        now = ", ".join(f"{name}={asked[name]!r}" for name in differing)
+        raise RunError(f"the checkpoint was written for {was}; this run asks for {now}.")
+
+
+def _train(run: Run, config: Config, trainer: Trainer, fresh: bool) -> Outcome:
+    trainer.progress.start_at(trainer.position.episode)
+    try:
+        with _signals() as caught, trainer.progress:
+            finished = trainer.train(stopped=lambda: bool(caught))
+    except NotFiniteError as error:
+        good = run.checkpoint()["episode"]
+        raise NotFiniteError(
+            f"{error}. The last good checkpoint of episode {good} is in {run.path}; train anew with other settings."
+        ) from None
+    if not finished:
+        return Outcome(run, False, caught[0], fresh)
+    _finish(run, config, trainer)
+    return Outcome(run, True, None, fresh)
+
+
+def _finish(run: Run, config: Config, trainer: Trainer) -> None:
+    """The last acts of a run: weights, samples, summary."""
+    experiment = registry.get(config.experiment)
+    after = trainer.module.cpu().eval()
+    before = experiment.build(config).model.eval()
+    metadata = {"experiment": config.experiment, "form": config.form, "seed": str(config.seed)}
+    run.save_weights(after.state_dict(), metadata)
+    run.save_samples(experiment.samples(config, before, after))
+    last = run.metrics()[-1]
+    run.write_summary(
+        {
+            "experiment": config.experiment,
+            "form": config.form,
+            "seed": config.seed,
+            "episodes": trainer.position.episode,
+            "seconds": trainer.position.seconds,
+            "parameters": sum(p.numel() for p in after.parameters()),
+            "final": {name: value for name, value in last.items() if name not in ("episode", "seconds")},
+            "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "hardware": hardware(trainer.fabric.device),
+            "versions": versions(),
+        }
+    )
+
+
+def _default_out(config: Config) -> Path:
+    """A name that is not taken: runs of the same second count up."""
+    stem = f"{config.form}-seed{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
+    folder = Path("runs") / config.experiment
+    names = (stem if i == 0 else f"{stem}-{i + 1}" for i in range(1000))
+    return next(folder / name for name in names if not (folder / name).exists())
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM end training after the update; a second one ends the process at once."""
+    caught: list[int] = []
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        signal.signal(number, previous[number])
+
+    previous: dict[int, Any] = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, action in previous.items():
+            signal.signal(number, action)

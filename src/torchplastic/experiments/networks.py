@@ -1,0 +1,55 @@
+"""Build the network that a config names, from a seed alone.
+
+Axes: N neurons.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from torchplastic import LSTM, PlasticRNN
+from torchplastic.experiments.config import Model, Optim
+
+STREAMS = {"initialisation": 0, "episodes": 1, "evaluation": 2, "samples": 3}
+
+
+def generator(seed: int, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of its own for each use of randomness, from the one seed."""
+    state = np.random.SeedSequence(seed, spawn_key=(STREAMS[stream],)).generate_state(1, np.uint64)[0]
+    return torch.Generator(device).manual_seed(int(state) >> 1)
+
+
+def make_network(config: Model, seed: int, neurons: int, *, lstm_cells: int, held_inputs: int) -> nn.Module:
+    """A network with one input line per neuron (LSTM: `lstm_cells` cells), started from the seed."""
+    stream = generator(seed, "initialisation")
+    if config.kind == "lstm":
+        lstm = LSTM(neurons, lstm_cells, held_inputs=held_inputs)
+        lstm.reset_parameters(stream)
+        return lstm
+    alpha = config.alpha if config.kind == "plastic" else "none"
+    rnn = PlasticRNN(
+        None, neurons, rule=config.rule, alpha=alpha, eta=config.eta, learn_eta=config.learn_eta, impl=config.impl
+    )
+    rnn.reset_parameters(stream)
+    rescale(rnn, config)
+    return rnn
+
+
+def rescale(layer: PlasticRNN, config: Model) -> None:
+    """Other starts than the layer's own 0.01 N(0, 1)."""
+    with torch.no_grad():
+        layer.w.mul_(config.w_start / 0.01)
+        if layer.alpha is not None:
+            layer.alpha.mul_(config.alpha_start / 0.01)
+
+
+def make_optimizer(config: Optim, model: nn.Module) -> torch.optim.Adam:
+    """Adam (fused), with a rate of its own for w where the config has one."""
+    groups: list[dict[str, object]] = []
+    for lr, chosen in ((config.lr, False), (config.lr_w or config.lr, True)):
+        parameters = [p for name, p in model.named_parameters() if (name.split(".")[-1] == "w") == chosen]
+        if parameters:
+            groups.append({"params": parameters, "lr": lr})
+    return torch.optim.Adam(groups, lr=config.lr, fused=True)

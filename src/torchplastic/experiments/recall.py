@@ -1,0 +1,90 @@
+"""What the experiments share that memorise patterns and complete one.
+
+Axes: B batch, N neurons.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from torchplastic import PlasticRNN, functional
+from torchplastic.experiments.config import Config
+from torchplastic.experiments.networks import generator, make_network
+from torchplastic.experiments.registry import Parts
+from torchplastic.tasks.patterns import Patterns, wrong_bits
+from torchplastic.train.evaluate import evaluate, interval
+from torchplastic.train.objectives import squared_error
+
+OBJECTIVE = squared_error(wrong_bits)
+EVALUATION_BATCH = 10
+
+
+@dataclass(frozen=True)
+class RecallConfig(Config):
+    """Settings of an experiment on bit patterns."""
+
+    task: Patterns = field(default_factory=Patterns)
+
+
+def build(config: RecallConfig) -> Parts:
+    """Task, network and objective of a config."""
+    task = config.task
+    model = make_network(
+        config.model, config.seed, task.neurons, lstm_cells=task.bits + task.extra, held_inputs=task.bits
+    )
+    return Parts(task, model, OBJECTIVE)
+
+
+def needed_bytes(config: RecallConfig) -> int:
+    """What training takes."""
+    alpha = config.model.alpha if config.model.kind == "plastic" else "none"
+    return functional.training_bytes(
+        config.task.clamped_steps(), config.batch, config.task.neurons, alpha=alpha, impl=config.model.impl
+    )
+
+
+def picture(bits: Tensor) -> np.ndarray:
+    """A pattern `[bits]` as a picture as near to square as it divides."""
+    n = len(bits)
+    height = max(h for h in range(1, math.isqrt(n) + 1) if n % h == 0)
+    return bits.reshape(height, n // height).numpy()
+
+
+@torch.no_grad()
+def samples(config: RecallConfig, before: nn.Module, after: nn.Module) -> dict[str, np.ndarray]:
+    """One episode before and after training, and the matrices."""
+    episode = config.task.episodes(1, generator(config.seed, "samples"))
+    found: dict[str, np.ndarray] = {}
+    for when, model in (("before training", before), ("after training", after)):
+        y, _ = model(episode.inputs, clamp=episode.clamp, clamped_steps=episode.clamped_steps)
+        pictures = {f"pattern {i + 1}": pattern for i, pattern in enumerate(episode.shown["patterns"][0])}
+        pictures |= {
+            "cue": episode.shown["cue"][0],
+            "answer": y[-1, 0, : config.task.bits],
+            "target": episode.target[0],
+        }
+        for place, (label, bits) in enumerate(pictures.items()):
+            found[f"pictures/{when}/{place:02d} {label}"] = picture(bits)
+    if isinstance(after, PlasticRNN):
+        found["matrix/w"] = after.w.numpy()
+        if after.alpha is not None and after.alpha.dim() == 2:
+            found["matrix/alpha"] = after.alpha.numpy()
+    return found
+
+
+def evaluation(config: RecallConfig, model: nn.Module, episodes: int, stream: torch.Generator) -> dict[str, Any]:
+    """Share of wrong bits over new episodes, with its interval, chance, and two trivial answers beside it."""
+    loss, error = evaluate(model, config.task, OBJECTIVE, episodes, EVALUATION_BATCH, stream)
+    chance = config.task.chance
+    return {
+        "split": "new episodes",
+        "error": {**interval(error), "chance": chance},
+        "loss": interval(loss),
+        "baselines": {"keep the cue, guess the rest": chance, "answer nothing": 1.0},
+    }

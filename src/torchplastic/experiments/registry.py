@@ -1,0 +1,77 @@
+"""What an experiment is, and the list of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from torchplastic.experiments.config import Config
+from torchplastic.tasks.base import Task
+from torchplastic.train.objectives import Objective
+
+MODULES = {"patterns": "patterns"}  # by the name on the command line
+
+
+@dataclass(frozen=True)
+class Form:
+    """One complete setting of an experiment."""
+
+    make: Callable[[], Config]
+    about: str
+    cost: str
+    result: str
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a config builds."""
+
+    task: Task
+    model: nn.Module
+    objective: Objective
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment: its forms, and how a config becomes a run.
+
+    build(config) -> Parts, from the config alone.
+    needed_bytes(config) -> what training takes, asked before anything is built.
+    samples(config, before, after) -> the arrays of samples.npz, from weights before and after training.
+    evaluate(config, model, episodes, generator) -> the result of `plastic eval`.
+    """
+
+    about: str
+    config: type[Config]
+    forms: Mapping[str, Form]
+    build: Callable[[Any], Parts]
+    needed_bytes: Callable[[Any], int]
+    samples: Callable[[Any, nn.Module, nn.Module], dict[str, np.ndarray]]
+    evaluate: Callable[[Any, nn.Module, int, torch.Generator], dict[str, Any]]
+
+
+def names() -> list[str]:
+    """Names of all experiments."""
+    return list(MODULES)
+
+
+def get(name: str) -> Experiment:
+    """The experiment of that name. ValueError for an unknown one."""
+    if name not in MODULES:
+        raise ValueError(f"unknown experiment {name!r}; choose one of {', '.join(MODULES)}.")
+    module = import_module(f"torchplastic.experiments.{MODULES[name]}")
+    return module.EXPERIMENT
+
+
+def get_form(name: str, form: str) -> Form:
+    """The form of that name of an experiment. ValueError for an unknown one."""
+    forms = get(name).forms
+    if form not in forms:
+        raise ValueError(f"{name} has no form {form!r}; choose one of {', '.join(forms)}.")
+    return forms[form]

@@ -1,0 +1,40 @@
+"""How many bytes a training step keeps, counted before it runs.
+
+Axes: T time, B batch, N neurons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torchplastic.ops.plastic_scan.chunks import cut
+
+STEP_MATRICES = 4  # N² tensors that autograd keeps per step of the plain loop: alpha H, w + alpha H, eta u v, H
+
+
+def training_bytes(
+    clamped_steps: Sequence[bool],
+    B: int,
+    N: int,
+    *,
+    alpha: str = "full",
+    impl: str = "auto",
+    longest: int = 12,
+    itemsize: int = 4,
+) -> int:
+    """Bytes of parameters, gradients, Adam and what backpropagation through T = len(clamped_steps) steps keeps.
+
+    alpha: full, neuron, shared or none; impl as in `plastic_scan`; itemsize: 4 for float32.
+    """
+    T, matrix = len(clamped_steps), N * N
+    learned = 2 * matrix if alpha == "full" else matrix
+    vectors = 8 * T * B * N
+    if alpha == "none":
+        traces = 0
+    elif impl == "reference":
+        traces = STEP_MATRICES * T * B * matrix
+    else:
+        chunks = cut(clamped_steps, longest)
+        tables = sum(c.free * c.free * B * (N if alpha == "full" else 1) + c.free * B * N for c in chunks)
+        traces = (len(chunks) + 5) * B * matrix + tables + 2 * matrix
+    return itemsize * (4 * learned + traces + vectors)

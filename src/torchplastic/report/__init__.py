@@ -1,0 +1,16 @@
+"""Reports: figures and one self-contained page over runs, sweeps and bench files.
+
+This layer reads files only. It draws *kinds* of data (curves, pictures, matrices, lines, timings) and knows no
+experiment by name; what others published stands in `published.json`.
+"""
+
+try:
+    from torchplastic.report.page import make_report
+except ModuleNotFoundError as error:
+    if error.name is None or error.name.split(".")[0] not in {"matplotlib", "scipy", "PIL", "jinja2"}:
+        raise
+    raise ModuleNotFoundError(
+        f"reports need {error.name}. Install it with: pip install 'torchplastic[lab]'", name=error.name
+    ) from error
+
+__all__ = ["make_report"]

@@ -1,0 +1,137 @@
+"""Tables that set models beside each other and beside what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from torchplastic.report.curves import curves_of, interval95
+from torchplastic.report.grouping import Group
+from torchplastic.report.published import Literature, Published
+from torchplastic.report.tables import Table
+from torchplastic.report.wording import MISSING, duration, factor, number, plural, with_interval, with_range
+
+#: Error levels whose time is told.
+LEVELS = (0.15, 0.1, 0.05, 0.01)
+NOT_REACHED = "not reached"
+
+#: Per run, episodes and seconds until a level; None for a run that never reached it.
+Reached = list[tuple[float, float] | None]
+
+
+def reach_table(groups: Sequence[Group]) -> Table | None:
+    """Episodes and seconds until each error level, and the ratio to the fastest group on the same task.
+
+    None where the error is no fraction or nothing was trained.
+    """
+    curves = {group.label: curves_of(group.whole, "error") for group in groups}
+    every = [curve for members in curves.values() for curve in members]
+    if not every or max(float(np.max(curve.values)) for curve in every) > 1:
+        return None
+    compared = len({group.task for group in groups}) < len(groups)
+    columns = ("error at most", "model", "runs that reached it", "episodes", "× fewest", "training time", "× shortest")
+    rows = []
+    for level in LEVELS:
+        found = {label: [curve.reached(level) for curve in members] for label, members in curves.items()}
+        for group in groups:
+            if curves[group.label]:
+                rivals = [found[rival.label] for rival in groups if rival.task == group.task and curves[rival.label]]
+                trained = max((curve.last, float(curve.seconds[-1])) for curve in curves[group.label])
+                cells = (f"{level:g}", group.label, *_reach_cells(found[group.label], rivals, trained))
+                rows.append(cells if compared else _without_ratios(cells))
+    note = (
+        "A level is reached at the first row where the mean error over the last tenth of the episodes so far (at "
+        "least 20) is no higher. Median over runs, in brackets the smallest and largest of those that got there; given "
+        "only where more than half of the runs did."
+    )
+    if compared:
+        note += (
+            " Ratios are to the fastest model here on the same task; “>” where training ended before the level. "
+            "Nothing is extrapolated."
+        )
+    headings = columns if compared else _without_ratios(columns)
+    return Table("Time to reach an error level", headings, tuple(rows), note, text_columns=2)
+
+
+def _without_ratios(cells: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(cell for place, cell in enumerate(cells) if place not in {4, 6})
+
+
+def published_table(groups: Sequence[Group], literature: Literature) -> Table | None:
+    """Every published point with its source, and what our runs of the same form and model had at that episode."""
+    rows = []
+    for entry in literature.entries:
+        ours = [group for group in groups if entry.belongs_to(group)]
+        for episode, low, high in entry.points:
+            beside = "; ".join(_at(group, entry.measure, episode) for group in ours) or "no such run here"
+            rows.append((entry.measure, entry.name, number(int(episode)), _published_value(entry, low, high), beside))
+    if not rows:
+        return None
+    told = dict.fromkeys(
+        f"{entry.measure.capitalize()}, {entry.name}: {entry.source}, read {entry.read}. Protocol: {entry.protocol}."
+        for entry in literature.entries
+    )
+    return Table(
+        "Published values beside ours",
+        ("measure", "published", "episode", "value", "ours at that episode"),
+        tuple(rows),
+        "Ours: mean over runs of the mean over 5 % of the episodes to both sides (at least one row of the metrics), in "
+        "brackets its 95 % interval.\n" + "\n".join(told),
+        text_columns=2,
+    )
+
+
+def _median(found: Reached, part: int) -> float | None:
+    # Runs that never got there count as infinitely late.
+    middle = float(np.median([float("inf") if hit is None else hit[part] for hit in found]))
+    return middle if np.isfinite(middle) else None
+
+
+def _reach_cells(found: Reached, rivals: Sequence[Reached], trained: tuple[float, float]) -> tuple[str, ...]:
+    hits = [hit for hit in found if hit is not None]
+    there = f"{len(hits)} of {len(found)}"
+    medians = [[middle for rival in rivals if (middle := _median(rival, part)) is not None] for part in (0, 1)]
+    episodes, seconds = _median(found, 0), _median(found, 1)
+    if episodes is None or seconds is None:
+        never = f"{NOT_REACHED} by most" if hits else NOT_REACHED
+        return (
+            there,
+            f"{never} in {number(int(trained[0]))}",
+            _bound(trained[0], medians[0]),
+            f"{never} in {duration(trained[1])}",
+            _bound(trained[1], medians[1]),
+        )
+    first, last = min(hits), max(hits)
+    return (
+        there,
+        with_range(*(int(value) if value.is_integer() else value for value in (episodes, first[0], last[0]))),
+        _ratio(episodes, medians[0], len(rivals)),
+        duration(seconds),
+        _ratio(seconds, medians[1], len(rivals)),
+    )
+
+
+def _ratio(value: float, medians: Sequence[float], rivals: int) -> str:
+    return factor(value / min(medians)) if rivals > 1 and min(medians) > 0 else MISSING
+
+
+def _bound(trained: float, medians: Sequence[float]) -> str:
+    fastest = min(medians, default=trained)
+    return f"> {factor(trained / fastest)}" if 0 < fastest < trained else MISSING
+
+
+def _published_value(entry: Published, low: float, high: float) -> str:
+    if entry.level is not None:
+        return f"below {high:g}"
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def _at(group: Group, measure: str, episode: float) -> str:
+    curves = [curve for curve in curves_of(group.whole, measure) if curve.last >= episode]
+    if not curves:
+        return "not trained so far"
+    if episode <= 0:
+        return "before the first row"
+    values = [float(curve.smooth([episode])[0]) for curve in curves]
+    return f"{with_interval(float(np.mean(values)), interval95(values))} ({group.label}, {plural(len(values), 'run')})"

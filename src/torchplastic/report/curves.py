@@ -1,0 +1,122 @@
+"""What is measured on a learning curve: means over any stretch of episodes, the end, when a level is reached.
+
+A row of `metrics.jsonl` is a mean over the episodes since the row before. So a curve is kept as the integral of these
+means over episodes, and the mean of any stretch is a difference of two of its values: exact for whole rows, and
+independent of how often a run logs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from torchplastic.report.reading import Run
+
+Floats = NDArray[np.float64]
+
+#: A mean "at episode e" is over the last tenth of the first e episodes, and over no fewer than these.
+FEWEST_EPISODES = 20
+TENTH = 0.1
+
+#: A drawn curve is smoothed over this share of the episode number to both sides.
+SMOOTHING = 0.05
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One measure of one run.
+
+    episodes: `[rows]`, episodes finished at the end of each row.
+    values: `[rows]`, the row's mean.
+    seconds: `[rows]`, training time at the end of each row.
+    """
+
+    episodes: Floats
+    values: Floats
+    seconds: Floats
+
+    @property
+    def last(self) -> float:
+        """Episodes finished at the end."""
+        return float(self.episodes[-1])
+
+    def mean(self, start: ArrayLike, stop: ArrayLike) -> Floats:
+        """The mean over the episodes from `start` to `stop`, elementwise; stretches must not be empty."""
+        knots = np.concatenate([[0.0], self.episodes])
+        integral = np.concatenate([[0.0], np.cumsum(np.diff(knots) * self.values)])
+        start, stop = np.asarray(start, float), np.asarray(stop, float)
+        return np.asarray((np.interp(stop, knots, integral) - np.interp(start, knots, integral)) / (stop - start))
+
+    def smooth(self, episodes: ArrayLike) -> Floats:
+        """The mean around each episode number: `SMOOTHING` to both sides, and no less than one row."""
+        at = np.asarray(episodes, float)
+        row = np.searchsorted(self.episodes, at).clip(max=len(self.episodes) - 1)
+        row_start = np.where(row > 0, self.episodes[row - 1], 0.0)
+        start = np.minimum(at * (1 - SMOOTHING), row_start)
+        stop = np.minimum(np.maximum(at * (1 + SMOOTHING), self.episodes[row]), self.last)
+        return self.mean(start, stop)
+
+    def grid(self, points: int, log: bool) -> Floats:
+        """At most `points` of the rows' episode numbers, the first and the last among them, to draw at."""
+        if len(self.episodes) <= points:
+            return self.episodes
+        spaced = (np.geomspace if log else np.linspace)(self.episodes[0], self.last, points)
+        nearest = np.searchsorted(self.episodes, spaced).clip(max=len(self.episodes) - 1)
+        return self.episodes[np.unique(nearest)]
+
+    def binned(self, grid: Floats) -> Floats:
+        """The unsmoothed mean between each number of the grid and the one before."""
+        return self.mean(np.concatenate([[0.0], grid[:-1]]), grid)
+
+    def final(self) -> float:
+        """The mean over the last tenth of the episodes, no fewer than `FEWEST_EPISODES`."""
+        return float(self.mean(window_start(self.last), self.last))
+
+    def reached(self, level: float) -> tuple[float, float] | None:
+        """Episodes and seconds at the first row where the mean "at episode e" is at most `level`; None if never.
+
+        A run that ended there would have had that `final`. Rows before `FEWEST_EPISODES` do not count.
+        """
+        means = self.mean(window_start(self.episodes), self.episodes)
+        hits = np.flatnonzero((means <= level) & (self.episodes >= FEWEST_EPISODES))
+        return (float(self.episodes[hits[0]]), float(self.seconds[hits[0]])) if len(hits) else None
+
+
+def window_start(last: ArrayLike) -> Floats:
+    """Where the stretch of a mean "at episode e" starts: a tenth of e before it, at least `FEWEST_EPISODES`."""
+    last = np.asarray(last, float)
+    return np.asarray(np.maximum(0.0, np.minimum(last * (1 - TENTH), last - FEWEST_EPISODES)))
+
+
+def curve_of(run: Run, measure: str) -> Curve | None:
+    """The run's curve of `measure` (a key of its rows); None where no row has a finite value."""
+    points: list[tuple[float, float, float]] = []
+    done = 0.0
+    for row in run.rows:
+        value, episode = row.get(measure), float(row["episode"])
+        if isinstance(value, int | float) and math.isfinite(value) and episode > done:
+            points.append((episode, float(value), float(row.get("seconds") or 0.0)))
+            done = episode
+    if not points:
+        return None
+    episodes, values, seconds = np.array(points).T
+    return Curve(episodes, values, seconds)
+
+
+def curves_of(runs: Sequence[Run], measure: str) -> list[Curve]:
+    """The curves of those runs that have one."""
+    return [curve for curve in (curve_of(run, measure) for run in runs) if curve is not None]
+
+
+def interval95(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval of the mean by Student's t; None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    mean = float(np.mean(values))
+    return mean - half, mean + half

@@ -1,0 +1,81 @@
+"""How time and memory grow with one size, from the suites "scaling …" of a bench file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from torchplastic.report.curves import Floats
+from torchplastic.report.figures.style import COLUMN, few_ticks, label_plainly, legend_below, line_style, new_figure
+from torchplastic.report.reading import Json
+
+SIZES = {"N": "neurons N", "T": "steps per episode T", "B": "episodes per batch B"}
+
+
+def scaling_suites(rows: Sequence[Json]) -> dict[str, list[Json]]:
+    """The rows by the size (N, T or B) that their suite varies."""
+    found: dict[str, list[Json]] = {}
+    for row in rows:
+        word, _, size = str(row.get("suite", "")).partition(" ")
+        if word == "scaling" and size in SIZES and size in row:
+            found.setdefault(size, []).append(row)
+    return found
+
+
+def draw_scaling(rows: Sequence[Json], size: str, what: str) -> Figure | None:
+    """Time (`what="seconds"`, median with quartiles) or peak memory ("peak_bytes") against one size, log–log.
+
+    The legend gives the exponent of a power law through the three largest sizes. None where nothing was measured.
+    """
+    figure = new_figure(COLUMN, 2.2)
+    axes = figure.add_subplot()
+    ticks: set[float] = set()
+    for index, impl in enumerate(dict.fromkeys(str(row["impl"]) for row in rows)):
+        points = sorted(
+            (row[size], *values) for row in rows if str(row["impl"]) == impl and (values := _values(row, what))
+        )
+        if not points:
+            continue
+        x, middle, low, high = np.array(points, float).T
+        spread = [middle - low, high - middle]
+        axes.errorbar(
+            x, middle, yerr=spread, marker="osD^"[index % 4], **line_style(index), capsize=2,
+            label=f"{impl}{_growth(x, middle, size)}",
+        )  # fmt: skip
+        ticks |= set(x)
+    if not ticks:
+        return None
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(sorted(ticks)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    label_plainly(axes, "x")
+    axes.set_xlabel(SIZES[size])
+    axes.set_ylabel("training step (ms)" if what == "seconds" else "peak memory (MiB)")
+    axes.yaxis.set_major_locator(FixedLocator(few_ticks(*axes.get_ylim())))
+    label_plainly(axes, "y")
+    axes.grid(True, which="minor", axis="y", linewidth=0.3)
+    legend_below(figure, axes)
+    return figure
+
+
+def _values(row: Json, what: str) -> tuple[float, float, float] | None:
+    if what == "seconds":
+        seconds = row.get("seconds")
+        if not seconds:
+            return None
+        median = seconds["median"] * 1e3
+        return median, seconds.get("q1", seconds["median"]) * 1e3, seconds.get("q3", seconds["median"]) * 1e3
+    peak = row.get("peak_bytes")
+    return None if peak is None else (peak / 2**20,) * 3
+
+
+def _growth(x: Floats, y: Floats, size: str) -> str:
+    if len(x) < 3:
+        return ""
+    slope = np.polyfit(np.log(x[-3:]), np.log(y[-3:]), 1)[0]
+    exponent = f"{slope:.1f}".replace("-", "−")
+    return f"  (grows as ${size}^{{{exponent}}}$ at the end)"

@@ -1,0 +1,158 @@
+"""The look that all figures share, and their way into PNG and SVG."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from PIL import Image
+
+#: Width in inches of a figure in one column, and of one across an A4 page.
+COLUMN, PAGE = 3.5, 7.0
+
+#: Okabe and Ito's colours, which stay apart for colour-blind eyes; yellow is left out, too faint on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
+INK, GREY, FAINT = "#1a1a1a", "#5a5a5a", "#d9d9d9"
+
+#: The colour map of signed matrices.
+SIGNED = "RdBu_r"
+
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "axes.linewidth": 0.7,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.minor.width": 0.5,
+    "ytick.minor.width": 0.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e8e8e8",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    "legend.handlelength": 2.4,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "image.interpolation": "nearest",
+    "svg.fonttype": "path",
+    # Equal data give equal files, whatever was drawn before.
+    "svg.hashsalt": "torchplastic",
+}
+
+
+@dataclass
+class Drawing:
+    """A figure and what the page says about it.
+
+    name: file name without ending.
+    figure: the figure itself.
+    caption: sentences for the reader; also the alternative text.
+    wide: whether it takes the page's whole width.
+    raster: whether the page shows the PNG, made smaller: for a signed matrix, whose SVG is no sharper.
+    dpi: resolution of the PNG, and of images inside the SVG.
+    """
+
+    name: str
+    figure: Figure
+    caption: str
+    wide: bool = False
+    raster: bool = False
+    dpi: float = 300
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Within it, figures are made and rendered in the common style; nothing global is changed for good."""
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that size in inches that lays itself out."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)  # type: ignore[union-attr, call-arg]
+    return figure
+
+
+def render(drawing: Drawing) -> tuple[bytes, bytes]:
+    """The drawing as PNG and as SVG."""
+    png, svg = io.BytesIO(), io.BytesIO()
+    with style():
+        drawing.figure.savefig(png, format="png", dpi=drawing.dpi, metadata={"Software": None})
+        drawing.figure.savefig(svg, format="svg", dpi=drawing.dpi, metadata={"Date": None, "Creator": None})
+    return _palette(png) if drawing.raster else png.getvalue(), svg.getvalue()
+
+
+def _palette(png: io.BytesIO) -> bytes:
+    # The colours of a signed matrix and greys for the text: what is seen stays, at a third of the size.
+    colours = [*matplotlib.colormaps[SIGNED](np.linspace(0, 1, 216)), *((g, g, g, 1) for g in np.linspace(0, 1, 40))]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([round(255 * part) for colour in colours for part in colour[:3]])
+    smaller = io.BytesIO()
+    with Image.open(png) as image:
+        few = image.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
+        few.save(smaller, "PNG", optimize=True, dpi=image.info.get("dpi"))
+    return smaller.getvalue()
+
+
+def line_style(index: int) -> dict[str, Any]:
+    """Colour and dashes of the group with that number; they differ for more groups than there are colours."""
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
+
+
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """All labelled lines of the axes in a legend under them, where it hides no data; the figure grows to hold it."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not handles:
+        return
+    rows = sum(label.count("\n") + 1 for label in labels)
+    figure.set_figheight(figure.get_figheight() + 0.155 * rows + 0.05)
+    figure.legend(handles, labels, loc="outside lower left", ncols=1, borderpad=0.1, labelspacing=0.35)
+
+
+def plain(value: float) -> str:
+    """A tick label: `0.01`, `20`, `50k`, `1M`."""
+    for unit, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:g}{letter}"
+    return f"{value:g}".replace("-", "−")
+
+
+def few_ticks(low: float, high: float) -> list[float]:
+    """Ticks of a logarithmic axis from low to high: powers of ten, or 1, 2, 5, … where there are few of those."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high / low < 200 else (1,)
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
+
+
+def label_plainly(axes: Axes, which: str) -> None:
+    """Plain numbers, no powers of ten, on the `which` ("x" or "y") axis."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+    axis.set_minor_formatter(NullFormatter())

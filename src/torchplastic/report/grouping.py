@@ -1,0 +1,135 @@
+"""Runs of one experiment side by side: which belong together, and what to call each group."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torchplastic.report.reading import Json, Run
+
+#: Keys (last part) that tell runs of one group apart: chance, length, place and machine, none of them the recipe.
+IGNORED = {
+    *("seed", "episodes", "out", "path", "dir", "data_dir", "device", "devices", "threads", "jobs"),
+    *("log_every", "save_seconds"),
+    *("command", "date", "hardware", "versions"),
+}
+
+#: Keys of the task that size the network: neurons without input make no other task.
+OF_THE_NETWORK = {"extra"}
+
+#: Differences that a label always names, in this order; others only as far as labels would be equal without them.
+NAMED_FIRST = ("model.kind", "model.alpha", "form", "model.rule")
+
+KINDS = {"plastic": "plastic", "rnn": "RNN", "lstm": "LSTM"}
+ALPHAS = {"full": "α per connection", "neuron": "α per neuron", "shared": "one α for all", "none": ""}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but what `IGNORED` names, by seed."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+    @property
+    def config(self) -> Json:
+        """The configuration of the first run."""
+        return self.runs[0].config
+
+    @property
+    def task(self) -> str:
+        """The task's configuration in one string: groups with the same one can be compared directly."""
+        task = self.config.get("task") or {}
+        kept = {key: value for key, value in task.items() if key not in OF_THE_NETWORK}
+        return json.dumps(kept, sort_keys=True, default=str)
+
+    @property
+    def whole(self) -> tuple[Run, ...]:
+        """The finished runs, or all of them while none has finished: what means and intervals are over."""
+        return tuple(run for run in self.runs if run.finished) or self.runs
+
+    @property
+    def shown(self) -> Run:
+        """The run whose samples stand for the group: the first finished one, or the first."""
+        return self.whole[0]
+
+
+def group_runs(runs: Iterable[Run]) -> dict[str, list[Group]]:
+    """Groups by experiment, both in the order in which they were met; runs within a group by seed."""
+    experiments: dict[str, dict[str, list[Run]]] = {}
+    for run in runs:
+        recipe = json.dumps(_recipe(run.config), sort_keys=True, default=str)
+        experiments.setdefault(run.experiment, {}).setdefault(recipe, []).append(run)
+    found: dict[str, list[Group]] = {}
+    for experiment, recipes in experiments.items():
+        members = [sorted(group, key=_seed_order) for group in recipes.values()]
+        labels = _labels([_recipe(group[0].config) for group in members])
+        found[experiment] = [Group(label, tuple(group)) for label, group in zip(labels, members, strict=True)]
+    return found
+
+
+def flatten(config: Json, prefix: str = "") -> Json:
+    """Nested keys as dotted ones: {"model": {"kind": "rnn"}} becomes {"model.kind": "rnn"}."""
+    flat: Json = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differing_keys(recipes: list[Json]) -> list[str]:
+    """The keys whose values are not the same in all recipes, those of `NAMED_FIRST` first, others by name."""
+    keys = {key for recipe in recipes for key in recipe}
+    different = {key for key in keys if len({_text(recipe.get(key)) for recipe in recipes}) > 1}
+    return [key for key in NAMED_FIRST if key in different] + sorted(different - set(NAMED_FIRST))
+
+
+def _recipe(config: Json) -> Json:
+    return {key: value for key, value in flatten(config).items() if key.rpartition(".")[2] not in IGNORED}
+
+
+def _labels(recipes: list[Json]) -> list[str]:
+    different = differing_keys(recipes)
+    parts = [[_kind(recipe)] for recipe in recipes]
+    for key in different:
+        if key == "model.kind":
+            continue
+        told = [_part(key, recipe) for recipe in recipes]
+        sooner = {tuple(part) for part in parts}
+        finer = {(*part, text) for part, text in zip(parts, told, strict=True)}
+        if key in NAMED_FIRST or len(finer) > len(sooner):
+            parts = [[*part, text] if text else part for part, text in zip(parts, told, strict=True)]
+    return [", ".join(text for text in part if text) or "run" for part in parts]
+
+
+def _kind(recipe: Json) -> str:
+    kind = str(recipe.get("model.kind", ""))
+    if kind == "plastic" and recipe.get("model.alpha") == "none":
+        return "not plastic"
+    return KINDS.get(kind, kind)
+
+
+def _part(key: str, recipe: Json) -> str:
+    if key in {"model.alpha", "model.rule"} and recipe.get("model.kind", "plastic") != "plastic":
+        return ""
+    value = recipe.get(key)
+    if key == "model.alpha":
+        return ALPHAS.get(str(value), f"α {value}")
+    if key == "form":
+        return f"form {value}"
+    if key == "model.rule":
+        return f"rule {value}"
+    return f"{key.rpartition('.')[2]} {_text(value)}"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _seed_order(run: Run) -> tuple[bool, float, str]:
+    is_number = isinstance(run.seed, int)
+    return not is_number, float(run.seed) if is_number else 0.0, str(run.path)

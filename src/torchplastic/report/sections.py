@@ -1,0 +1,239 @@
+"""What the page says and shows of each source: an experiment's runs, a bench file."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torchplastic.report import comparison, tables
+from torchplastic.report.figures import learning, samples, scaling
+from torchplastic.report.figures.style import Drawing
+from torchplastic.report.grouping import Group, group_runs
+from torchplastic.report.published import Literature, published
+from torchplastic.report.reading import Bench, Samples, Sources
+from torchplastic.report.tables import Table
+from torchplastic.report.wording import listing, number, percent, plural, slug
+
+
+@dataclass
+class Part:
+    """A heading with figures, tables and foldable texts under it.
+
+    note: a sentence under the heading.
+    details: (title, text) of what is folded away.
+    parts: the parts below this one.
+    """
+
+    title: str
+    note: str = ""
+    drawings: list[Drawing] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    details: list[tuple[str, str]] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+
+    @property
+    def anchor(self) -> str:
+        """The part's name within the page's address."""
+        return slug(self.title)
+
+    def every_drawing(self) -> list[Drawing]:
+        """The drawings of this part and of all below it."""
+        return self.drawings + [drawing for part in self.parts for drawing in part.every_drawing()]
+
+
+def sections(sources: Sources) -> list[Part]:
+    """A part per experiment and per bench file, with all figures drawn; figure names and titles are unique."""
+    parts = [_experiment(name, groups) for name, groups in group_runs(sources.runs).items()]
+    parts += [_bench(bench) for bench in sources.benches]
+    _tell_apart(parts)
+    return parts
+
+
+def _experiment(name: str, groups: Sequence[Group]) -> Part:
+    literature = published(name).about(groups)
+    runs = [run for group in groups for run in group.runs]
+    seeds = listing(run.seed for run in runs if run.seed is not None)
+    forms = listing(dict.fromkeys(run.form for run in runs if run.form))
+    note = f"{plural(len(runs), 'run')}; form {forms}; {'seed' if seeds.isdigit() else 'seeds'} {seeds}."
+    unfinished = [run for run in runs if not run.finished]
+    if unfinished:
+        note += f" {plural(len(unfinished), 'run')} not finished: " + ", ".join(
+            f"{run.path} at episode {run.episodes:,} of {number(run.config.get('episodes'))}" for run in unfinished
+        )
+        note += "."
+    part = Part(name, note, _learning(name, groups, literature))
+    if any(run.rows for run in runs):
+        candidates = [
+            tables.results_table(groups, literature),
+            comparison.reach_table(groups),
+            comparison.published_table(groups, literature),
+        ]
+        part.tables += [table for table in candidates if table is not None]
+    else:
+        part.note += " No row of metrics has been written yet."
+    part.tables += [t for t in (tables.evaluation_table(groups), tables.provenance_table(runs)) if t is not None]
+    for group in groups:
+        sampled = _samples(name, group, alone=len(groups) == 1)
+        if sampled.drawings:
+            part.parts.append(sampled)
+        first = f" (seed {group.config.get('seed')})" if len(group.runs) > 1 else ""
+        part.details.append((f"Commands: {group.label}", _commands(group)))
+        part.details.append(
+            (f"Configuration: {group.label}{first}", json.dumps(group.config, indent=2, ensure_ascii=False))
+        )
+    return part
+
+
+def _commands(group: Group) -> str:
+    """The commands that started the runs: as they were noted, or what the configuration says of them."""
+    lines = []
+    for run in group.runs:
+        command = run.noted("command")
+        if command is None:
+            known = {"form": run.form or None, "seed": run.seed, "episodes": run.config.get("episodes")}
+            flags = " ".join(f"--{key} {value}" for key, value in known.items() if value is not None)
+            command = f"plastic train {run.experiment} {flags}   (other settings: see the configuration)"
+        lines.append(f"{run.path}: {shlex.join(command) if isinstance(command, list) else command}")
+    return "\n".join(lines)
+
+
+def _learning(name: str, groups: Sequence[Group], literature: Literature) -> list[Drawing]:
+    measure = tables.measure_of(groups)
+    drawings = []
+    for which in dict.fromkeys(("loss", measure, "eta")):
+        chance = _chance(groups, which)
+        for spread in ("range", "quartiles"):
+            if spread == "quartiles" and (which == "eta" or not learning.has_quartiles(groups, which)):
+                continue
+            if which == "eta" and not _varies(groups, "eta"):
+                continue
+            figure = learning.draw_learning(groups, which, literature, spread, chance)
+            if figure is not None:
+                suffix = "" if spread == "range" else "-median"
+                caption = _learning_caption(name, groups, which, literature, spread)
+                drawings.append(Drawing(f"{slug(name)}-{which}{suffix}", figure, caption))
+    return drawings
+
+
+def _learning_caption(
+    name: str, groups: Sequence[Group], measure: str, literature: Literature, spread: learning.Spread
+) -> str:
+    most = max(len(group.whole) for group in groups)
+    text = f"{name}: {literature.label(measure)} over training."
+    if most == 1:
+        text += " Faint: each row of the metrics; line: smoothed over 5 % of the episodes so far to both sides."
+    elif spread == "range":
+        full = learning.FEWEST_FOR_BAND["range"]
+        text += f" Line: mean over runs; band: smallest to largest run (below {full} runs: each run as a thin line)."
+    else:
+        text += " Line: median over runs; band: the middle half (quartiles)."
+    entries = literature.of(measure)
+    if entries:
+        sources = "; ".join(dict.fromkeys(entry.source for entry in entries))
+        text += f" White marks: published ({sources}); how they were read stands under the table of published values."
+    return text
+
+
+def _varies(groups: Sequence[Group], key: str) -> bool:
+    values = {row.get(key) for group in groups for run in group.runs for row in run.rows}
+    return len(values - {None}) > 1
+
+
+def _chance(groups: Sequence[Group], measure: str) -> float | None:
+    found = {
+        evaluation[measure]["chance"]
+        for group in groups
+        for run in group.runs
+        for evaluation in run.evaluations.values()
+        if isinstance(evaluation.get(measure), dict) and evaluation[measure].get("chance") is not None
+    }
+    return float(found.pop()) if len(found) == 1 else None
+
+
+def _samples(name: str, group: Group, alone: bool) -> Part:
+    arrays = group.shown.samples()
+    stem = slug(name) if alone else f"{slug(name)}-{slug(group.label)}"
+    title = "What a trained network does" if alone else f"What a trained network does: {group.label}"
+    part = Part(title, f"Run {group.shown.path}" + (f", seed {group.shown.seed}." if len(group.runs) > 1 else "."))
+    rows = samples.picture_rows(arrays)
+    if rows:
+        caption = "One episode as the network sees it and what it answers; all pictures on one scale from −1 to 1."
+        verdicts = [f"{row}: {verdict}" for row, pictures in rows.items() if (verdict := samples.verdict(pictures))]
+        caption += f" Of the answer, {'; '.join(verdicts)}." if verdicts else ""
+        part.drawings.append(Drawing(f"{stem}-pictures", samples.draw_pictures(rows), caption, wide=True))
+    part.drawings += _matrices(arrays, stem)
+    for heading, lines in samples.line_groups(arrays).items():
+        figure = samples.draw_lines(heading, lines)
+        part.drawings.append(Drawing(f"{stem}-line-{slug(heading)}", figure, f"{heading}, along its index."))
+    return part
+
+
+def _matrices(arrays: Samples, stem: str) -> list[Drawing]:
+    matrices = samples.by_kind(arrays, "matrix")
+    drawings = []
+    for key, matrix in sorted(matrices.items(), key=lambda item: item[0] != "w"):
+        if matrix.ndim != 2 or not matrix.size:
+            continue
+        figure, dpi, limit = samples.draw_matrix(matrix.astype(float), key)
+        caption = (
+            f"{samples.SYMBOLS.get(key, key).capitalize()}, {matrix.shape[0]:,} × {matrix.shape[1]:,}; "
+            "row: presynaptic neuron, column: postsynaptic. "
+            f"Colours end at ± {number(limit)}, the 99.5 % quantile of the magnitudes."
+        )
+        drawings.append(Drawing(f"{stem}-matrix-{slug(key)}", figure, caption, raster=True, dpi=dpi))
+    w, alpha = matrices.get("w"), matrices.get("alpha")
+    if w is not None and alpha is not None and w.ndim == 2 and alpha.shape in (w.shape, w.shape[1:], ()):
+        figure, outside = samples.draw_joint(w.astype(float), alpha.astype(float))
+        signs = samples.sign_agreement(w, alpha)
+        caption = (
+            f"Joint distribution of w and α over all {w.size:,} connections, with the marginals (logarithmic counts). "
+            f"Same sign: {percent(signs.same)} of the connections; opposite sign: {percent(signs.opposite)}"
+            + (f"; one of them exactly zero: {percent(signs.zero)}" if signs.zero else "")
+            + f". Pearson's r = {number(signs.correlation)}."
+            + (f" Outside the axes: {percent(outside)}." if outside > 0 else "")
+        )
+        drawings.append(Drawing(f"{stem}-joint", figure, caption))
+    return drawings
+
+
+def _bench(bench: Bench) -> Part:
+    content = bench.content
+    note = f"{bench.path}, measured {content.get('date', 'at an unknown date')}."
+    part = Part("Speed and memory", note, tables=tables.bench_tables(bench))
+    growth = Part("How cost grows", "One size varies, the others stay.")
+    for size, rows in scaling.scaling_suites(bench.rows).items():
+        for what, words in (("seconds", "Time of a training step"), ("peak_bytes", "Peak memory of a training step")):
+            figure = scaling.draw_scaling(rows, size, what)
+            if figure is not None:
+                spread = " (median and quartiles)" if what == "seconds" else ""
+                caption = f"{words} against {scaling.SIZES[size]}{spread}, both axes logarithmic. {_held(rows, size)}"
+                name = f"bench-{size.lower()}-{what.replace('_', '-')}"
+                growth.drawings.append(Drawing(name, figure, caption.strip()))
+    part.parts = [growth] if growth.drawings else []
+    machine = (tables.told(content.get("hardware")), tables.told(content.get("versions")))
+    part.tables.append(Table("Machine and versions", ("hardware", "versions"), (machine,), text_columns=2))
+    return part
+
+
+def _held(rows: Sequence[dict[str, object]], size: str) -> str:
+    """Which sizes stay the same along the axis: `N = 1001, B = 1.`"""
+    fixed = {other: {row.get(other) for row in rows} for other in scaling.SIZES if other != size}
+    told = [f"{other} = {values.pop()}" for other, values in fixed.items() if len(values) == 1 and None not in values]
+    return f"{', '.join(told)}." if told else ""
+
+
+def _tell_apart(parts: Sequence[Part]) -> None:
+    """Number equal titles and equal figure names: two bench files, two groups with one slug."""
+    titles: dict[str, int] = {}
+    for part in parts:
+        titles[part.title] = titles.get(part.title, 0) + 1
+        if titles[part.title] > 1:
+            part.title += f" ({titles[part.title]})"
+    names: set[str] = set()
+    for drawing in (drawing for part in parts for drawing in part.every_drawing()):
+        stem, count = drawing.name, 2
+        while drawing.name in names:
+            drawing.name, count = f"{stem}-{count}", count + 1
+        names.add(drawing.name)

@@ -1,0 +1,95 @@
+"""Numbers as a reader wants them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+MISSING = "–"
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A number with `digits` significant digits, thousands set apart; a dash for None and what is not finite."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        return MISSING
+    if value == 0:
+        return "0"
+    if abs(value) >= 10 ** (digits - 1) or (isinstance(value, int) and abs(value) >= 1):
+        return f"{value:,.0f}".replace("-", "−")
+    # The exponent after rounding: 0.0099999 is 0.0100.
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    if int(exponent) < -4:
+        return f"{mantissa}·10^{int(exponent)}".replace("-", "−")
+    decimals = max(0, digits - 1 - int(exponent))
+    return f"{value:.{decimals}f}".replace("-", "−")
+
+
+def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    """`0.0083 [0.0061, 0.0105]`, or the number alone."""
+    if value is None or interval is None or not all(math.isfinite(end) for end in interval):
+        return number(value)
+    return f"{number(value)} [{number(interval[0])}, {number(interval[1])}]"
+
+
+def with_range(value: float, low: float, high: float) -> str:
+    """`120 (90 to 150)`, or the number alone where all three are the same."""
+    return number(value) if low == high else f"{number(value)} ({number(low)} to {number(high)})"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in the unit that suits them, from microseconds to hours."""
+    if seconds is None or not math.isfinite(seconds):
+        return MISSING
+    for limit, size, unit in ((1e-3, 1e-6, "µs"), (1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min")):
+        if abs(seconds) < limit:
+            return f"{number(seconds / size)} {unit}"
+    return f"{number(seconds / 3600)} h"
+
+
+def size(count: float | None) -> str:
+    """Bytes in the binary unit that suits them."""
+    if count is None:
+        return MISSING
+    for unit in ("B", "KiB", "MiB"):
+        if abs(count) < 1024:
+            return f"{number(count)} {unit}"
+        count /= 1024
+    return f"{number(count)} GiB"
+
+
+def factor(value: float | None) -> str:
+    """`12.3 ×`."""
+    return MISSING if value is None else f"{number(value)} ×"
+
+
+def percent(share: float) -> str:
+    """A share as a percentage with one decimal, two below one per cent."""
+    shown = 100 * share
+    return f"{shown:.2f} %" if 0 < abs(shown) < 1 else f"{shown:.1f} %"
+
+
+def listing(values: Iterable[Any]) -> str:
+    """Integers with neighbours joined (`0–4, 7`), anything else as it is, each once."""
+    items = list(dict.fromkeys(values))
+    if not items or not all(isinstance(item, int) for item in items):
+        return ", ".join(str(item) for item in items) or MISSING
+    runs: list[list[int]] = []
+    for item in sorted(items):
+        if runs and item == runs[-1][-1] + 1:
+            runs[-1].append(item)
+        else:
+            runs.append([item])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+
+
+def plural(count: int, word: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
+def slug(text: str) -> str:
+    """The text as part of a file name: small letters, digits and hyphens."""
+    words = text.lower().replace("α", "alpha").replace("η", "eta")
+    return re.sub(r"[^a-z0-9]+", "-", words).strip("-") or "x"

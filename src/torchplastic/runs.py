@@ -1,0 +1,207 @@
+"""A run directory: what lies in it, and how it is read and written without ever losing what was there.
+
+config.json         what the run is; a directory with one can be resumed
+metrics.jsonl       a row every few updates
+checkpoint.pt       all that resuming needs besides config.json
+model.safetensors   the weights alone
+samples.npz         arrays for the report, keyed by the kind of figure
+eval/*.json         what `plastic eval` measured
+summary.json        when finished
+lock                held while a process writes here; dies with it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import filelock
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+PREFIXES = ("_orig_mod.", "module.")  # what torch.compile and data-parallel wrappers put before names
+
+
+class RunError(ValueError):
+    """A run directory that cannot be used, in one line that says what to do."""
+
+
+class Run:
+    """One run directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    # --- opening
+
+    @classmethod
+    def create(cls, path: Path) -> Run:
+        """A new, empty run directory. RunError where something is there already."""
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise RunError(
+                f"{path} exists. Choose another --out, or go on with it: plastic train --resume {path}"
+            ) from None
+        except OSError as error:
+            raise RunError(f"cannot make {path}: {error.strerror}.") from None
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """An existing run directory. RunError for anything else."""
+        if not (path / "config.json").is_file():
+            raise RunError(f"{path} is no run directory: it has no config.json.")
+        return cls(path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run while writing to it. RunError where another process does."""
+        lock = filelock.FileLock(self.path / "lock", timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise RunError(
+                f"{self.path} is in use: another process is writing to it. Wait for it, or stop it."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    # --- config and results
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """config.json. RunError where it is damaged."""
+        return self._json("config.json")
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        self._write_json(self.path / "config.json", config)
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """summary.json, or None while the run is not finished."""
+        return self._json("summary.json") if (self.path / "summary.json").is_file() else None
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        self._write_json(self.path / "summary.json", summary)
+
+    def write_eval(self, name: str, result: dict[str, Any]) -> Path:
+        """eval/NAME.json, replaced whole."""
+        (self.path / "eval").mkdir(exist_ok=True)
+        self._write_json(self.path / "eval" / f"{name}.json", result)
+        return self.path / "eval" / f"{name}.json"
+
+    def evals(self) -> list[dict[str, Any]]:
+        """Every result under eval/, by name."""
+        return [json.loads(path.read_text()) for path in sorted((self.path / "eval").glob("*.json"))]
+
+    # --- metrics
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl; a torn last line is left out."""
+        path = self.path / "metrics.jsonl"
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    def append(self, row: dict[str, Any]) -> None:
+        """One more row, flushed at once."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def cut_metrics(self, keep: Callable[[dict[str, Any]], bool]) -> None:
+        """Keep these rows alone, and no torn line."""
+        rows = [row for row in self.metrics() if keep(row)]
+        self._replace(
+            self.path / "metrics.jsonl", lambda file: file.write("".join(json.dumps(r) + "\n" for r in rows).encode())
+        )
+
+    # --- tensors
+
+    def save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """checkpoint.pt, replaced whole."""
+        self._replace(self.path / "checkpoint.pt", lambda file: torch.save(checkpoint, file))
+
+    def checkpoint(self) -> dict[str, Any]:
+        """checkpoint.pt, tensors on the CPU; executes nothing. RunError where it is missing, torn or foreign."""
+        path = self.path / "checkpoint.pt"
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of a foreign pickle; the error below says enough
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise RunError(f"{self.path} has no checkpoint.pt to go on from.") from None
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise RunError(f"{path} cannot be read, it is damaged or foreign: {reason[:150]}") from None
+        if not isinstance(checkpoint, dict) or not {"model", "optimizer", "episode"} <= checkpoint.keys():
+            raise RunError(f"{path} is no checkpoint of this program.")
+        return checkpoint
+
+    def save_weights(self, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        """model.safetensors, replaced whole."""
+        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, metadata)
+        self._replace(self.path / "model.safetensors", lambda file: file.write(data))
+
+    def weights(self) -> dict[str, Tensor]:
+        """model.safetensors without the prefixes of wrappers; of an unfinished run, those of the checkpoint."""
+        path = self.path / "model.safetensors"
+        return strip_prefixes(load_file(path) if path.is_file() else self.checkpoint()["model"])
+
+    def save_samples(self, samples: dict[str, np.ndarray]) -> None:
+        """samples.npz, replaced whole."""
+        self._replace(self.path / "samples.npz", lambda file: np.savez_compressed(file, allow_pickle=False, **samples))
+
+    # --- how files are replaced
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            value = json.loads((self.path / name).read_text())
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / name} cannot be read: {error}") from None
+        if not isinstance(value, dict):
+            raise RunError(f"{self.path / name} is not what this program writes: it holds no JSON object.")
+        return value
+
+    def _write_json(self, path: Path, value: dict[str, Any]) -> None:
+        self._replace(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
+
+    def _replace(self, path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+        """Write beside it, then rename over it: a reader sees the old file or the new one."""
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            try:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+                temporary.chmod(0o666 & ~_umask())
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+
+
+def strip_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names without what torch.compile and data-parallel wrappers put before them."""
+    stripped = {}
+    for name, tensor in weights.items():
+        for prefix in PREFIXES:
+            name = name.removeprefix(prefix)
+        stripped[name] = tensor
+    return stripped
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""What an episode is: tensors out, no network known."""

@@ -1,0 +1,1 @@
+"""How to learn: models and tasks come as arguments."""

@@ -1,0 +1,35 @@
+"""Measure a trained model on new episodes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from torchplastic.tasks.base import Task
+from torchplastic.train.objectives import Objective
+
+
+def interval(values: Tensor) -> dict[str, float | list[float]]:
+    """Mean and 95 % interval (normal) of independent values `[n]`."""
+    values = values.double()
+    mean = values.mean().item()
+    half = 1.96 * values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return {"mean": mean, "ci95": [mean - half, mean + half]}
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, task: Task, objective: Objective, episodes: int, batch: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Loss and error of `episodes` new episodes, `[episodes]` each, `batch` at a time."""
+    device = next(model.parameters()).device
+    losses, errors = [], []
+    for start in range(0, episodes, batch):
+        episode = task.episodes(min(batch, episodes - start), generator).to(device)
+        y, _ = model(episode.inputs, clamp=episode.clamp, clamped_steps=episode.clamped_steps)
+        score = objective(y[-1], episode.target)
+        losses.append(score.loss.cpu())
+        errors.append(score.error.cpu())
+    return torch.cat(losses), torch.cat(errors)

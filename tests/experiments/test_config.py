@@ -1,0 +1,69 @@
+"""Configs are checked where they are built, and come back from JSON as they were."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from torchplastic.experiments import registry
+from torchplastic.experiments.config import Config, Model, Optim, from_dict
+
+FORMS = [(name, form) for name in registry.names() for form in registry.get(name).forms]
+
+
+@pytest.mark.parametrize(("name", "form"), FORMS)
+def test_every_form_is_complete_and_survives_json(name, form):
+    config = registry.get_form(name, form).make()
+    assert (config.experiment, config.form) == (name, form)
+    assert from_dict(type(config), json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Config(batch=0), "batch must be at least 1"),
+        (lambda: Config(episodes=0), "episodes must be at least 1"),
+        (lambda: Config(seed=-1), "seed"),
+        (lambda: Config(log_every=0), "log_every"),
+        (lambda: Model(eta=1.5), "model.eta"),
+        (lambda: Optim(lr=0.0), "optim.lr"),
+        (lambda: Optim(lr=float("nan")), "optim.lr"),
+        (lambda: Optim(schedule="cosine"), "schedule_episodes"),
+    ],
+)
+def test_ranges(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_a_config_of_another_version_is_one_line():
+    values = registry.get_form("patterns", "smoke").make().to_dict()
+    with pytest.raises(ValueError, match="does not fit this version"):
+        from_dict(registry.get("patterns").config, {**values, "colour": "blue"})
+    with pytest.raises(ValueError, match="does not fit this version"):
+        from_dict(registry.get("patterns").config, {**values, "batch": "many"})
+
+
+def test_cosine_schedule_has_its_own_length():
+    optim = Optim(schedule="cosine", schedule_episodes=100, final=0.1)
+    assert optim.factor(0) == 1.0
+    assert optim.factor(50) == pytest.approx(0.55)
+    assert optim.factor(100) == pytest.approx(0.1)
+    assert optim.factor(500) == pytest.approx(0.1)
+    assert Optim().factor(10**6) == 1.0
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="unknown experiment"):
+        registry.get("nothing")
+    with pytest.raises(ValueError, match="has no form"):
+        registry.get_form("patterns", "nothing")
+
+
+def test_model_start_scales_follow_the_config():
+    from torchplastic.experiments.networks import make_network
+
+    plain = make_network(Model(), 0, 9, lstm_cells=4, held_inputs=2)
+    scaled = make_network(replace(Model(), w_start=0.1, alpha_start=0.001), 0, 9, lstm_cells=4, held_inputs=2)
+    assert (scaled.w / plain.w).allclose(plain.w.new_tensor(10.0))
+    assert (scaled.alpha / plain.alpha).allclose(plain.alpha.new_tensor(0.1))

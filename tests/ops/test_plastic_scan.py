@@ -1,0 +1,382 @@
+"""Values and gradients of the scan: the reference against closed forms, the fast forms against the reference."""
+
+from functools import partial
+from itertools import combinations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import torchplastic as tp
+from tests.ops.parity import (
+    ALPHAS,
+    CLAMPS,
+    ETAS,
+    NAMES,
+    OUTPUTS,
+    assert_parity,
+    chunked,
+    evaluate,
+    random_clamp,
+    random_inputs,
+)
+from tests.problems import TRACES, away_from_zero
+from torchplastic.functional import plastic_scan
+from torchplastic.ops.nonlinearity import NONLINEARITIES
+from torchplastic.ops.plastic_scan.algebra import FewRows
+
+IMPLS = ("reference", "chunked")
+PLASTIC = tuple(kind for kind in ALPHAS if kind != "none")
+SIZES = ((3, 5), (1, 7), (2, 1), (None, 4))  # B, N
+
+
+def with_chunks(*chunks):
+    return [partial(chunked, chunk=chunk) for chunk in chunks]
+
+
+def subsets(names):
+    return [chosen for size in range(1, len(names) + 1) for chosen in combinations(names, size)]
+
+
+# --- closed forms
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("rule", TRACES)
+@pytest.mark.parametrize("T", [1, 4, 19])
+def test_a_held_pattern_is_written_into_the_trace(impl, rule, T, generator):
+    B, N = 2, 5
+    x = away_from_zero(B, N, generator=generator)
+    eta = torch.tensor(0.11, dtype=torch.float64, requires_grad=True)
+    w, alpha = torch.randn(2, N, N, generator=generator, dtype=torch.float64).unbind()
+    start = tp.PlasticState(x, torch.zeros(B, N, N, dtype=torch.float64))
+    y, (hidden, trace) = plastic_scan(
+        x.expand(T, B, N), w, alpha, eta, start, rule=rule, clamp=torch.ones(T, N, dtype=torch.bool), impl=impl, chunk=3
+    )
+    closed, by_eta = TRACES[rule]
+    assert torch.equal(y, x.expand(T, B, N))
+    assert torch.equal(hidden, x)
+    torch.testing.assert_close(trace, closed(x, x, eta, T), rtol=1e-13, atol=0)
+    direction = torch.randn(B, N, N, generator=generator, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((direction * trace).sum(), eta)
+    torch.testing.assert_close(gradient, (direction * by_eta(x, x, eta, T)).sum(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_a_step_reads_the_trace_written_before_it(impl):
+    """Two neurons, no fixed weights. The first is shown, then the second; the association recalls 1 -> 2."""
+    eta, one, nothing = 0.5, [1.0, 0.0], [0.0, 0.0]
+    shown = torch.tensor([one, [0.0, 1.0], one, nothing], dtype=torch.float64)
+    clamp = torch.tensor([True, True, True, False]).unsqueeze(1).expand(4, 2)
+    w, alpha = torch.zeros(2, 2, dtype=torch.float64), torch.ones(2, 2, dtype=torch.float64)
+    y, state = plastic_scan(shown, w, alpha, eta, rule="hebb", clamp=clamp, impl=impl, nonlinearity="identity")
+    # step 2 writes eta at [0, 1]; step 3 halves it and writes [1, 0]; step 4 recalls
+    torch.testing.assert_close(y[3], torch.tensor([0, eta * (1 - eta)], dtype=torch.float64))
+    # step 4 halves both and associates neuron 0 with what was recalled
+    last = [[0, eta * (1 - eta) ** 2 + eta * eta * (1 - eta)], [eta * (1 - eta), 0]]
+    torch.testing.assert_close(state.trace, torch.tensor(last, dtype=torch.float64))
+
+
+# --- the fast forms against the reference
+
+
+@pytest.mark.parametrize("eta", ETAS)
+@pytest.mark.parametrize("clamp", CLAMPS)
+@pytest.mark.parametrize("alpha", PLASTIC)
+@pytest.mark.parametrize("rule", tp.RULES)
+def test_parity(rule, alpha, clamp, eta):
+    for T, B, N, chunks in (
+        (1, 2, 3, [None]),
+        (2, 1, 4, [1]),
+        (3, 3, 1, [2, None]),
+        (23, 3, 5, [1, 5, None]),
+        (23, 1, 7, [2, 8]),
+        (9, None, 4, [5]),
+    ):
+        inputs = random_inputs(T, B, N, alpha=alpha, eta=eta, seed=T)
+        assert_parity(inputs, *with_chunks(*chunks), rule=rule, clamp=random_clamp(clamp, T, B, N, seed=N))
+
+
+@pytest.mark.parametrize("clamp", CLAMPS)
+def test_parity_without_plasticity(clamp):
+    for T, (B, N) in zip((1, 3, 23, 8), SIZES, strict=True):
+        inputs = random_inputs(T, B, N, alpha="none")
+        grads = ("drive", "w", "hidden")  # eta is not used
+        for through in subsets(("y", "final hidden")):
+            mask = random_clamp(clamp, T, B, N)
+            assert_parity(inputs, chunked, plastic_scan, grads=grads, through=through, clamp=mask)
+
+
+@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+@pytest.mark.parametrize("rule", tp.RULES)
+def test_parity_of_every_nonlinearity(rule, nonlinearity):
+    inputs = random_inputs(11, 2, 5)
+    inputs["w"] = inputs["w"] * 0.5  # without saturation, values must not run away
+    for clamp in (None, random_clamp("mixed", 11, 2, 5)):
+        assert_parity(inputs, *with_chunks(4), rule=rule, nonlinearity=nonlinearity, clamp=clamp)
+    plain = random_inputs(11, 2, 5, alpha="none")
+    assert_parity(plain, chunked, grads=("drive", "w", "hidden"), nonlinearity=nonlinearity)
+
+
+@pytest.mark.parametrize(
+    ("rule", "alpha", "clamp", "eta"),
+    [
+        ("hebb", "full", "free", "scalar"),
+        ("oja", "full", "steps", "neuron"),
+        ("hebb", "neuron", "steps", "neuron"),
+        ("oja", "shared", "mixed", "scalar"),
+    ],
+)
+def test_parity_of_any_subset_of_gradients(rule, alpha, clamp, eta):
+    inputs = random_inputs(9, 2, 3, alpha=alpha, eta=eta)
+    for grads in subsets(NAMES):
+        assert_parity(inputs, *with_chunks(3), grads=grads, rule=rule, clamp=random_clamp(clamp, 9, 2, 3))
+
+
+@pytest.mark.parametrize("clamp", CLAMPS)
+@pytest.mark.parametrize("rule", tp.RULES)
+def test_parity_of_gradients_from_any_subset_of_outputs(rule, clamp):
+    for alpha in PLASTIC:
+        inputs = random_inputs(9, 2, 3, alpha=alpha)
+        for through in subsets(OUTPUTS):
+            mask = random_clamp(clamp, 9, 2, 3)
+            assert_parity(inputs, *with_chunks(4), through=through, rule=rule, clamp=mask)
+
+
+@given(st.data())
+def test_parity_of_anything(data):
+    def pick(options):
+        return data.draw(st.sampled_from(options))
+
+    T, seed = data.draw(st.integers(1, 16)), data.draw(st.integers(0, 99))
+    B, N = pick(SIZES)
+    inputs = random_inputs(T, B, N, alpha=pick(PLASTIC), eta=pick(ETAS), seed=seed)
+    assert_parity(
+        inputs,
+        *with_chunks(pick([1, 2, 3, 5, None])),
+        grads=pick(subsets(NAMES)),
+        through=pick(subsets(OUTPUTS)),
+        rule=pick(sorted(tp.RULES)),
+        clamp=random_clamp(pick(CLAMPS), T, B, N, seed),
+    )
+
+
+@pytest.mark.parametrize("eta", [4.0, 1.3])
+def test_parity_where_the_decay_is_zero_or_negative(eta):
+    """Oja's 1 - eta v^2 is exactly 0 for v = 0.5, eta = 4, and below zero for larger v: no quotient, no logarithm."""
+    T, B, N = 8, 2, 4
+    inputs = random_inputs(T, B, N, seed=3) | {"eta": torch.tensor(eta, dtype=torch.float64)}
+    inputs["drive"] = inputs["drive"].sign() * torch.tensor([0.5, 0.5, 0.9, 0.2], dtype=torch.float64)
+    for kind in ("steps", "mixed", "all"):
+        clamp = random_clamp(kind, T, B, N)
+        if eta == 4:
+            assert ((1 - eta * inputs["drive"] ** 2)[clamp] == 0).any()
+        assert_parity(inputs, *with_chunks(1, 3, None), rule="oja", clamp=clamp)
+    assert_parity(inputs | {"eta": torch.tensor(1.0, dtype=torch.float64)}, *with_chunks(3), rule="hebb")
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("B", [1, 2])
+@pytest.mark.parametrize("N", [300, 301])  # odd: the rows do not split evenly
+def test_parity_of_products_split_over_threads(alpha, B, N, two_threads):
+    assert len(FewRows(torch.zeros(300, 300, dtype=torch.float64)).blocks) == 2
+    inputs = random_inputs(5, B, N, alpha=alpha, eta="scalar")
+    clamp = random_clamp("mixed", 5, B, N, seed=2)
+    assert not clamp.all(-1).all()
+    grads = tuple(name for name in NAMES if alpha != "none" or name != "eta")
+    for rule in tp.RULES:
+        assert_parity(inputs, chunked, grads=grads, rule=rule, clamp=clamp)
+
+
+def test_gradcheck():
+    for rule, alpha, eta, kind in (
+        ("hebb", "full", "neuron", "mixed"),
+        ("oja", "full", "scalar", "steps"),
+        ("oja", "neuron", "neuron", "free"),
+    ):
+        inputs = random_inputs(4, 2, 3, alpha=alpha, eta=eta)
+        clamp = random_clamp(kind, 4, 2, 3, seed=1)
+
+        def scan(drive, w, alpha, eta, hidden, trace, rule=rule, clamp=clamp):
+            state = tp.PlasticState(hidden, trace)
+            y, state = chunked(drive, w, alpha, eta, state, rule=rule, clamp=clamp, chunk=2)
+            return y, *state
+
+        assert torch.autograd.gradcheck(scan, [inputs[name].requires_grad_() for name in NAMES])
+
+
+def test_single_precision_follows_double():
+    clamp = random_clamp("mixed", 50, 2, 20)
+    for rule in tp.RULES:
+        for alpha in PLASTIC:
+            inputs = random_inputs(50, 2, 20, alpha=alpha, dtype=torch.float32)
+            double = {name: value.double() for name, value in inputs.items()}
+            expected = evaluate(partial(plastic_scan, impl="reference"), double, rule=rule, clamp=clamp)
+            for name, got in evaluate(chunked, inputs, rule=rule, clamp=clamp).items():
+                assert got.dtype == torch.float32
+                assert (got - expected[name]).abs().max() <= 1e-4 * expected[name].abs().max(), (rule, alpha, name)
+
+
+# --- time, batch, clamp
+
+
+def in_pieces(drive, w, alpha, eta, state, *, pieces, clamp, **options):
+    """The scan over consecutive pieces of time with the state carried from each to the next."""
+    outputs = []
+    masks = [None] * len(pieces) if clamp is None else clamp.split(pieces)
+    for part, mask in zip(drive.split(pieces), masks, strict=True):
+        y, state = plastic_scan(part, w, alpha, eta, state, clamp=mask, **options)
+        outputs.append(y)
+    return torch.cat(outputs), state
+
+
+@given(
+    pieces=st.lists(st.integers(1, 5), min_size=1, max_size=5),
+    rule=st.sampled_from(sorted(tp.RULES)),
+    alpha=st.sampled_from(ALPHAS),
+    kind=st.sampled_from(CLAMPS),
+    seed=st.integers(0, 99),
+)
+def test_any_split_of_time_with_carried_state_is_the_whole(pieces, rule, alpha, kind, seed):
+    T, B, N = sum(pieces), 2, 3
+    inputs = random_inputs(T, B, N, alpha=alpha, seed=seed)
+    grads = tuple(name for name in NAMES if alpha != "none" or name != "eta")
+    split = partial(in_pieces, pieces=pieces, impl="chunked", chunk=3)
+    assert_parity(inputs, split, grads=grads, rule=rule, clamp=random_clamp(kind, T, B, N, seed))
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("rule", tp.RULES)
+def test_a_batch_is_its_examples_one_by_one(rule, alpha, impl):
+    T, B, N = 7, 4, 3
+    inputs = random_inputs(T, B, N, alpha=alpha)
+    clamp = random_clamp("mixed", T, B, N)
+    scan = partial(plastic_scan, rule=rule, impl=impl)
+
+    def one_by_one(drive, w, alpha, eta, state, *, clamp):
+        results = []
+        for b in range(B):
+            single = tp.PlasticState(*(None if part is None else part[b] for part in state))
+            results.append(scan(drive[:, b], w, alpha, eta, single, clamp=clamp[:, b]))
+        states = zip(*(state for _, state in results), strict=True)
+        parts = [None if part[0] is None else torch.stack(part) for part in states]
+        return torch.stack([y for y, _ in results], 1), tp.PlasticState(*parts)
+
+    def permuted(drive, w, alpha, eta, state, *, clamp):
+        order = torch.tensor([2, 0, 3, 1])
+        back = order.argsort()
+        y, state = scan(drive[:, order], w, alpha, eta, state.index_select(order), clamp=clamp[:, order])
+        return y[:, back], state.index_select(back)
+
+    whole = evaluate(scan, inputs, clamp=clamp)
+    for other in (one_by_one, permuted):
+        for name, got in evaluate(other, inputs, clamp=clamp).items():
+            if whole[name] is not None:
+                torch.testing.assert_close(got, whole[name], rtol=1e-12, atol=1e-14, msg=name)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_a_clamped_neuron_is_its_drive_and_takes_its_gradient(impl, alpha, generator):
+    T, B, N = 6, 2, 4
+    inputs = random_inputs(T, B, N, alpha=alpha)
+    inputs["drive"][:, :, 0] = 0  # a shown value of 0 holds its neuron too
+    clamp = torch.zeros(T, B, N, dtype=torch.bool)
+    clamp[:, :, :2] = True
+    drive = inputs["drive"].requires_grad_()
+    state = tp.PlasticState(inputs["hidden"], inputs["trace"])
+    y, _ = plastic_scan(drive, inputs["w"], inputs["alpha"], inputs["eta"], state, clamp=clamp, impl=impl)
+    assert torch.equal(y[..., :2], drive[..., :2])
+    assert not torch.equal(y[..., 2:], drive[..., 2:])
+    # at the last step nothing comes after, so dL/dx is the cotangent itself
+    cotangent = torch.randn(B, N, generator=generator, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((cotangent * y[-1]).sum(), drive)
+    torch.testing.assert_close(gradient[-1, :, :2], cotangent[:, :2], rtol=1e-14, atol=0)
+    through_tanh = cotangent * (1 - y[-1].detach() ** 2)
+    torch.testing.assert_close(gradient[-1, :, 2:], through_tanh[:, 2:], rtol=1e-12, atol=0)
+
+
+def test_clamp_of_the_whole_batch_and_steps_told_beforehand():
+    T, B, N = 12, 3, 4
+    inputs = random_inputs(T, B, N)
+    whole = random_clamp("mixed", T, None, N, seed=4)
+    told = whole.all(-1).tolist()
+    assert 0 < sum(told) < T
+    assert_parity(inputs, chunked, clamp=whole)
+    assert_parity(inputs, partial(chunked, clamped_steps=told, chunk=2), clamp=whole)
+    # a step need not be told: unnamed steps run as free ones
+    assert_parity(inputs, partial(chunked, clamped_steps=[False] * T), clamp=whole)
+    each = evaluate(chunked, inputs, clamp=whole.unsqueeze(1).expand(T, B, N))
+    for name, got in evaluate(chunked, inputs, clamp=whole).items():
+        assert torch.equal(got, each[name]), name
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_no_state_is_zeros(impl):
+    inputs = random_inputs(5, 2, 3)
+    arguments = [inputs[name] for name in ("drive", "w", "alpha", "eta")]
+    zeros = tp.PlasticState(torch.zeros_like(inputs["hidden"]), torch.zeros_like(inputs["trace"]))
+    y, state = plastic_scan(*arguments, impl=impl)
+    expected, expected_state = plastic_scan(*arguments, zeros, impl=impl)
+    assert torch.equal(y, expected)
+    assert all(torch.equal(a, b) for a, b in zip(state, expected_state, strict=True))
+
+
+@pytest.mark.parametrize("with_grad", [False, True])
+def test_inputs_are_not_written(with_grad):
+    inputs = random_inputs(7, 2, 3)
+    leaves = {name: value.clone().requires_grad_(with_grad) for name, value in inputs.items()}
+    state = tp.PlasticState(leaves["hidden"], leaves["trace"])
+    _, after = chunked(leaves["drive"], leaves["w"], leaves["alpha"], leaves["eta"], state, chunk=2)
+    if with_grad:
+        after.trace.sum().backward()
+    assert all(torch.equal(leaves[name], inputs[name]) for name in NAMES)
+
+
+# --- own rules
+
+
+def additive(H, u, v, eta):
+    return H + eta * u.unsqueeze(-1) * v.unsqueeze(-2)
+
+
+def own(H, u, v, eta):
+    d = 1 - eta * torch.sin(v) ** 2
+    return d.unsqueeze(-2) * H + u.unsqueeze(-1) * (eta * v**3).unsqueeze(-2)
+
+
+def clipped(H, u, v, eta):
+    return additive(H, u, v, eta).clamp(-1, 1)
+
+
+OWN_RULES = {
+    "additive": tp.Rule(additive, lambda v, eta: (torch.ones_like(eta), eta * v)),
+    "own": tp.Rule(own, lambda v, eta: (1 - eta * torch.sin(v) ** 2, eta * v**3)),
+    "without eta": tp.Rule(lambda H, u, v, eta: additive(H, u, v, 1), lambda v, eta: (torch.ones_like(eta), v)),
+}
+
+
+@pytest.mark.parametrize("name", OWN_RULES)
+def test_own_rules_are_differentiated_by_autograd(name):
+    for eta in ETAS:
+        for kind in ("free", "mixed", "steps"):
+            inputs = random_inputs(7, 2, 3, eta=eta)
+            assert_parity(inputs, *with_chunks(3), rule=OWN_RULES[name], clamp=random_clamp(kind, 7, 2, 3))
+
+
+def test_a_rule_that_is_not_linear_runs_in_the_reference_form():
+    inputs = random_inputs(12, 2, 3)
+    rule = tp.Rule(clipped)
+    assert_parity(inputs, plastic_scan, rule=rule)
+    got = evaluate(plastic_scan, inputs, rule=rule)
+    assert (got["final trace"].abs() == 1).any()  # the clip does something here
+    with pytest.raises(ValueError, match='no `linear` form, so impl="chunked" cannot run it'):
+        evaluate(chunked, inputs, rule=rule)
+
+
+def test_auto_is_the_chunked_form_where_the_rule_is_linear():
+    inputs = random_inputs(12, 2, 3)
+    fast, auto = evaluate(chunked, inputs), evaluate(plastic_scan, inputs)
+    assert all(torch.equal(auto[name], fast[name]) for name in fast)

@@ -1,0 +1,105 @@
+"""Imports go one way, as ARCHITECTURE.md says. Change the table there and here together with the code."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "torchplastic"
+
+PUBLIC = {"", "functional"}  # the public names: torchplastic itself, and its functions
+EVERYWHERE = {"torch", "numpy"}
+
+# layer: (own layers it may import, packages beyond torch and numpy); inside itself a layer imports as it likes
+TABLE = {
+    "rules": (set(), set()),
+    "state": (set(), set()),
+    "ops": ({"rules", "state"}, {"triton"}),
+    "nn": ({"ops", "rules", "state"}, set()),
+    "functional": ({"ops", "nn", "rules", "state"}, set()),
+    "": ({"functional", "ops", "nn", "rules", "state"}, set()),
+    "data": (set(), {"pooch", "PIL", "matplotlib"}),
+    "tasks": ({"data"}, {"gymnasium"}),
+    "runs": (set(), {"safetensors", "filelock"}),
+    "train": ({"state", "tasks", "runs"}, {"lightning_fabric", "rich", "psutil"}),
+    "experiments": (PUBLIC | {"tasks", "data", "train", "runs"}, {"tyro", "ray"}),
+    "bench": (PUBLIC | {"ops", "tasks", "train", "experiments", "runs"}, {"psutil"}),
+    "report": ({"runs"}, {"matplotlib", "scipy", "PIL", "jinja2"}),
+    "cli": ({"experiments", "bench", "report", "data"}, {"tyro"}),
+}
+
+
+def layer_of(file):
+    first = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+def layer_of_module(module, names):
+    """Layers that `from module import names` reaches, for a module under torchplastic."""
+    parts = module.split(".")[1:]
+    if parts:
+        return {parts[0]}
+    return {name if name in TABLE else "" for name in names} or {""}
+
+
+def imports(file):
+    """(own layers, other packages) that a file imports anywhere, inside functions too."""
+    own, other = set(), set()
+    package = ("torchplastic", *file.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found = [(alias.name, []) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join((*base, *(node.module or "").split("."))).rstrip(".")
+            found = [(module, [alias.name for alias in node.names])]
+        else:
+            continue
+        for module, names in found:
+            top = module.split(".")[0]
+            if top == "torchplastic":
+                own |= layer_of_module(module, names)
+            elif top not in sys.stdlib_module_names:
+                other.add(top)
+    return own, other
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("layer", sorted({layer_of(file) for file in FILES}))
+def test_imports_go_one_way(layer):
+    assert layer in TABLE, f"{layer} is a new layer: give it a row in ARCHITECTURE.md and in this table"
+    may_own, may_other = TABLE[layer]
+    for file in FILES:
+        if layer_of(file) == layer:
+            own, other = imports(file)
+            name = file.relative_to(PACKAGE)
+            assert own <= may_own | {layer}, f"{name} imports {own - may_own - {layer}}"
+            assert other <= may_other | EVERYWHERE, f"{name} imports {other - may_other - EVERYWHERE}"
+
+
+def test_the_table_has_no_cycle():
+    reached = set()
+    while len(reached) < len(TABLE):
+        ready = {layer for layer, (own, _) in TABLE.items() if layer not in reached and own <= reached}
+        assert ready, f"a cycle among {set(TABLE) - reached}"
+        reached |= ready
+
+
+def test_the_parser_sees_every_kind_of_import(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    (tmp_path / "nn").mkdir()
+    file = tmp_path / "nn" / "rnn.py"
+    file.write_text(
+        "import os, rich.console\nimport torchplastic as tp\nfrom torchplastic import functional, PlasticRNN\n"
+        "from . import linear\nfrom .. import rules\nfrom ..ops.checks import one_of\n"
+        "def f():\n    from scipy import stats\n    import torchplastic.train.a2c\n"
+    )
+    assert imports(file) == ({"", "functional", "nn", "rules", "ops", "train"}, {"rich", "scipy"})
+
+
+@pytest.mark.parametrize("name", ["plastic_scan", "plastic_linear"])
+def test_a_reference_stays_short(name):
+    assert len((PACKAGE / "ops" / name / "reference.py").read_text(encoding="utf-8").splitlines()) < 100

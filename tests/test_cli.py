@@ -1,0 +1,281 @@
+"""The command as a user meets it: results on stdout, one line on stderr for wrong use, nothing lost."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from torchplastic import cli
+
+TINY = ["--task.bits", "16", "--task.patterns", "2", "--task.shown", "2", "--task.cycles", "1", "--threads", "1"]
+COMMAND = [sys.executable, "-c", "from torchplastic.cli import main; main()"]
+
+
+def plastic(*args):
+    """Run in this process -> exit code."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(a) for a in args])
+    return stop.value.code
+
+
+def tiny(out, *more):
+    return ["train", "patterns", "--form", "smoke", *TINY, "--out", out, *more]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "run"
+    assert plastic(*tiny(path, "--episodes", "25")) == 0
+    return path
+
+
+def rows(path):
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def timeless(path):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(path)]
+
+
+def test_a_run_directory_is_complete(finished):
+    assert {p.name for p in finished.iterdir()} == {
+        "config.json", "metrics.jsonl", "checkpoint.pt", "model.safetensors", "samples.npz", "summary.json", "lock",
+    }  # fmt: skip
+    assert [row["episode"] for row in rows(finished)] == [10, 20, 25]
+    assert set(rows(finished)[0]) == {"episode", "seconds", "loss", "error", "eta"}
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["parameters"] == 2 * 17 * 17
+    assert summary["episodes"] == 25
+    assert summary["final"]["error"] == rows(finished)[-1]["error"]
+    checkpoint = torch.load(finished / "checkpoint.pt", weights_only=True)
+    assert checkpoint["episode"] == 25
+    assert torch.equal(checkpoint["model"]["w"], load_file(finished / "model.safetensors")["w"])
+    with np.load(finished / "samples.npz") as samples:
+        assert {key.split("/")[0] for key in samples} == {"pictures", "matrix"}
+        assert samples["matrix/alpha"].shape == (17, 17)
+        assert len([key for key in samples if key.startswith("pictures/before training/")]) == 2 + 3
+
+
+def test_eval_prints_one_json_object(finished, capsys):
+    assert plastic("eval", finished, "--episodes", "30", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["experiment"] == "patterns"
+    assert result["episodes"] == 30
+    assert result["split"]
+    low, high = result["error"]["ci95"]
+    assert low <= result["error"]["mean"] <= high
+    assert result["error"]["chance"] == 0.25
+    assert result["baselines"]
+    assert json.loads((finished / "eval" / "episodes-30.json").read_text()) == result
+
+
+def test_eval_does_not_depend_on_training_length_nor_disturb_it(finished, tmp_path, capsys):
+    plastic("eval", finished, "--episodes", "20", "--json")
+    first = json.loads(capsys.readouterr().out)
+    plastic("eval", finished, "--episodes", "20", "--json")
+    assert json.loads(capsys.readouterr().out) == first
+
+
+def test_report_writes_one_page(finished, capsys):
+    assert plastic("report", finished) == 0
+    page = capsys.readouterr().out.strip()
+    assert page.endswith(".html")
+    assert (finished / "report").is_dir()
+
+
+def test_two_runs_are_equal_bit_for_bit(finished, tmp_path):
+    assert plastic(*tiny(tmp_path / "again", "--episodes", "25")) == 0
+    assert timeless(tmp_path / "again") == timeless(finished)
+    for name, tensor in load_file(finished / "model.safetensors").items():
+        assert torch.equal(tensor, load_file(tmp_path / "again" / "model.safetensors")[name])
+
+
+def test_going_on_further_equals_the_longer_run(finished, tmp_path, capsys):
+    assert plastic(*tiny(tmp_path / "short", "--episodes", "12")) == 0
+    assert [row["episode"] for row in rows(tmp_path / "short")] == [10, 12]
+    assert plastic("train", "--resume", tmp_path / "short", "--episodes", "25") == 0
+    assert timeless(tmp_path / "short") == timeless(finished)
+    for name, tensor in load_file(finished / "model.safetensors").items():
+        assert torch.equal(tensor, load_file(tmp_path / "short" / "model.safetensors")[name])
+
+
+def test_resuming_a_finished_run_says_so(finished, capsys):
+    before = (finished / "checkpoint.pt").stat().st_mtime_ns
+    assert plastic("train", "--resume", finished) == 0
+    assert "is finished" in capsys.readouterr().err
+    assert (finished / "checkpoint.pt").stat().st_mtime_ns == before
+
+
+def test_list_names_every_form(capsys):
+    assert plastic("list") == 0
+    out = capsys.readouterr().out
+    for word in ("patterns", "smoke", "quick", "paper", "additive"):
+        assert word in out
+
+
+WRONG = {
+    "unknown command": (["fly"], "unknown command"),
+    "unknown experiment": (["train", "nothing"], "unknown experiment"),
+    "unknown form": (["train", "patterns", "--form", "nothing"], "has no form"),
+    "no experiment": (["train"], "name an experiment"),
+    "unknown flag": (["train", "patterns", "--colour", "blue"], "--colour"),
+    "not a number": (["train", "patterns", "--model.eta", "big"], "--model.eta"),
+    "size out of range": (["train", "patterns", "--task.bits", "0"], "task.bits must be at least 1; got 0"),
+    "batch out of range": (["train", "patterns", "--batch", "0"], "batch must be at least 1; got 0"),
+    "no such device": (["train", "patterns", "--device", "nowhere"], "--device nowhere"),
+    "resume no run": (["train", "--resume", "{tmp}"], "is no run directory"),
+    "resume with another flag": (["train", "--resume", "{tmp}", "--seed", "3"], "--seed"),
+    "eval no run": (["eval", "{tmp}"], "is no run directory"),
+    "report nothing": (["report"], "name at least one"),
+    "report no run": (["report", "{tmp}"], "is no run"),
+    "unknown bench": (["bench", "nothing"], "unknown bench"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_use_is_one_line_and_code_2(case, tmp_path, capsys):
+    args, words = WRONG[case]
+    assert plastic(*(a.replace("{tmp}", str(tmp_path)) for a in args)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("plastic: error: ")
+    assert words in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_existing_is_overwritten(finished, capsys):
+    before = {p.name: p.stat().st_mtime_ns for p in finished.iterdir()}
+    assert plastic(*tiny(finished)) == 2
+    assert "exists. Choose another --out" in capsys.readouterr().err
+    assert {p.name: p.stat().st_mtime_ns for p in finished.iterdir()} == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "other sizes"])
+def test_a_bad_checkpoint_is_one_line(tmp_path, capsys, damage):
+    path = tmp_path / "run"
+    plastic(*tiny(path, "--episodes", "5"))
+    capsys.readouterr()
+    checkpoint = path / "checkpoint.pt"
+    if damage == "truncated":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    elif damage == "foreign":
+        torch.save({"something": 1}, checkpoint)
+    else:
+        config = json.loads((path / "config.json").read_text())
+        config["task"]["bits"], config["model"]["rule"] = 20, "oja"
+        (path / "config.json").write_text(json.dumps(config))
+    assert plastic("train", "--resume", path, "--episodes", "9") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    if damage == "other sizes":
+        assert "the checkpoint was written for model.rule='hebb', task.bits=16; this run asks for" in error
+
+
+def test_too_large_a_run_is_refused_before_it_starts(tmp_path, capsys):
+    args = tiny(tmp_path / "run", "--task.bits", "200000", "--model.impl", "reference")
+    assert plastic(*args) == 2
+    error = capsys.readouterr().err
+    assert "GiB" in error
+    assert "--model.impl auto" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_diverging_run_exits_1_and_names_the_last_good_checkpoint(tmp_path, capsys):
+    assert plastic(*tiny(tmp_path / "run", "--optim.lr", "1e38", "--episodes", "50")) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "at episode" in error
+    assert "learning rate" in error
+    assert "checkpoint of episode 0" in error
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["model"]["w"].isfinite().all()
+
+
+# --- as processes
+
+
+def start(*args, **kwargs):
+    return subprocess.Popen(
+        [*COMMAND, *map(str, args)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **kwargs
+    )
+
+
+def wait_for_rows(path, count, process):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if (path / "metrics.jsonl").is_file() and len((path / "metrics.jsonl").read_text().splitlines()) >= count:
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"no {count} rows: {process.stderr.read()}")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_and_print_how_to_go_on(tmp_path, number, code):
+    path = tmp_path / "run"
+    process = start(*tiny(path, "--episodes", "100000"))
+    wait_for_rows(path, 2, process)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert f"go on with: plastic train --resume {path}" in error
+    done = torch.load(path / "checkpoint.pt", weights_only=True)["episode"]
+    assert plastic("train", "--resume", path, "--episodes", done + 3) == 0
+
+
+def test_sigkill_at_random_moments_changes_nothing(tmp_path):
+    """Killed and resumed, again and again: weights and metrics equal those of the undisturbed run."""
+    episodes = ["--episodes", "400", "--log-every", "7", "--save-seconds", "0.05"]
+    assert plastic(*tiny(tmp_path / "whole", *episodes)) == 0
+    path, draw = tmp_path / "killed", random.Random(0)
+    process = start(*tiny(path, *episodes))
+    kills = 0
+    for _ in range(4):
+        wait_for_rows(path, 1, process)
+        time.sleep(draw.uniform(0, 0.4))
+        process.kill()
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+        if (path / "summary.json").is_file():
+            break
+        process = start("train", "--resume", path)
+    process.communicate(timeout=120)
+    assert kills >= 2
+    assert plastic("train", "--resume", path) == 0
+    assert timeless(path) == timeless(tmp_path / "whole")
+    for name, tensor in load_file(tmp_path / "whole" / "model.safetensors").items():
+        assert torch.equal(tensor, load_file(path / "model.safetensors")[name])
+
+
+def test_a_run_in_progress_is_locked_but_can_be_measured(tmp_path, capsys):
+    path = tmp_path / "run"
+    process = start(*tiny(path, "--episodes", "100000"))
+    wait_for_rows(path, 1, process)
+    assert plastic("train", "--resume", path) == 2
+    assert "in use" in capsys.readouterr().err
+    assert plastic("eval", path, "--episodes", "4", "--json") == 0
+    process.kill()
+    process.communicate()
+
+
+def test_output_in_a_pipe_is_greppable(tmp_path):
+    process = start(*tiny(tmp_path / "run", "--episodes", "20"))
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert len(error.splitlines()) == 2
+    assert "episode=10 " in error.splitlines()[0]
+    assert " loss=" in error
+    assert out.startswith(str(tmp_path / "run"))
+
+
+def test_without_the_extra_it_says_which(tmp_path):
+    code = "import sys; sys.modules['tyro'] = None\nfrom torchplastic.cli import main; main(['train', 'patterns'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "torchplastic[lab]" in done.stderr
+    assert done.stderr.count("\n") == 1

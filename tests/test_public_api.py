@@ -1,0 +1,108 @@
+"""The public names, their signatures, and what importing them costs."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import torchplastic as tp
+
+REQUIRED = inspect.Parameter.empty
+RNN = {
+    "input_size": REQUIRED, "hidden_size": REQUIRED, "rule": "hebb", "alpha": "full", "eta": 0.01, "learn_eta": True,
+    "bias": True, "nonlinearity": "tanh", "batch_first": False, "impl": "auto", "chunk": None, "device": None,
+    "dtype": None,
+}  # fmt: skip
+STEP = {"x": REQUIRED, "state": None, "clamp": None}
+
+# callable: (how many come by position, the documented parameters in order with their defaults)
+SIGNATURES = {
+    tp.PlasticRNN: (2, RNN),
+    tp.PlasticRNNCell: (2, RNN),
+    tp.LSTM: (2, {"input_size": REQUIRED, "hidden_size": REQUIRED, "held_inputs": 0, "batch_first": False}),
+    tp.PlasticLinear: (
+        2,
+        {"in_features": REQUIRED, "out_features": REQUIRED, "rule": "oja", "alpha": "full", "eta": 0.01,
+         "learn_eta": True, "activation": "softmax"},
+    ),
+    tp.functional.plastic_scan: (
+        5,
+        {"drive": REQUIRED, "w": REQUIRED, "alpha": REQUIRED, "eta": REQUIRED, "state": None, "rule": "hebb",
+         "clamp": None, "nonlinearity": "tanh", "impl": "auto", "chunk": None},
+    ),
+}  # fmt: skip
+FORWARDS = {
+    tp.PlasticRNN: STEP,
+    tp.PlasticRNNCell: STEP,
+    tp.LSTM: STEP,
+    tp.PlasticLinear: {"x": REQUIRED, "state": None, "drive": None},
+}
+LAB_ONLY = {"tyro", "rich", "matplotlib", "scipy", "lightning_fabric", "gymnasium", "PIL", "pooch", "psutil", "jinja2"}
+
+
+def test_names():
+    names = {
+        "LSTM", "LSTMState", "PlasticLinear", "PlasticRNN", "PlasticRNNCell", "PlasticState", "RULES", "Rule",
+        "functional",
+    }  # fmt: skip
+    assert set(tp.__all__) >= names
+    assert all(hasattr(tp, name) for name in tp.__all__)
+    assert {"plastic_scan", "plastic_linear", "empty_cache"} <= set(tp.functional.__all__)
+    assert all(hasattr(tp.functional, name) for name in tp.functional.__all__)
+    assert list(tp.RULES) == ["hebb", "oja"]
+    assert tp.__version__.count(".") == 2
+
+
+@pytest.mark.parametrize("callable_", SIGNATURES, ids=lambda c: c.__name__)
+def test_signatures(callable_):
+    positional, documented = SIGNATURES[callable_]
+    parameters = inspect.signature(callable_).parameters
+    assert [name for name in parameters if name in documented] == list(documented)
+    for number, name in enumerate(documented):
+        by_position = parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        assert by_position == (number < positional), name
+        assert parameters[name].default == documented[name], name
+    added = [parameter for name, parameter in parameters.items() if name not in documented]
+    assert all(parameter.kind is inspect.Parameter.KEYWORD_ONLY for parameter in added)
+    assert all(parameter.default is not REQUIRED for parameter in added)
+
+
+@pytest.mark.parametrize("layer", FORWARDS, ids=lambda c: c.__name__)
+def test_calls(layer):
+    parameters = list(inspect.signature(layer.forward).parameters.values())[1:]
+    assert {p.name: p.default for p in parameters[:3]} == FORWARDS[layer]
+    assert all(p.default is not REQUIRED for p in parameters[3:])
+
+
+def test_state_fields_and_methods():
+    assert tp.PlasticState._fields == ("hidden", "trace")
+    assert tp.LSTMState._fields == ("hidden", "cell")
+    for state in (tp.PlasticState, tp.LSTMState):
+        assert all(callable(getattr(state, name)) for name in ("detach", "to", "reset", "index_select"))
+    assert tp.Rule._fields == ("update", "linear", "vjp")
+    assert tp.Rule._field_defaults == {"linear": None, "vjp": None}
+
+
+@pytest.mark.parametrize("name", [name for name in tp.__all__ if name not in {"RULES", "functional"}])
+def test_every_public_name_is_documented(name):
+    assert len(inspect.getdoc(getattr(tp, name))) > 40
+
+
+def fresh(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def test_import_is_light():
+    """Nothing of the laboratory comes along, and the best of five imports takes under 0.3 s beyond torch itself."""
+    code = (
+        "import sys, time, torch; before = set(sys.modules); start = time.perf_counter(); import torchplastic; "
+        "print(time.perf_counter() - start, *sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    )
+    seconds = []
+    while len(seconds) < 5 and min(seconds, default=1) >= 0.3:
+        took, *modules = fresh(code).split()
+        seconds.append(float(took))
+        assert "torchplastic" in modules
+        assert not LAB_ONLY & set(modules)
+    assert min(seconds) < 0.3
