@@ -23,10 +23,10 @@ TABLE = {
     "tasks": ({"data"}, {"gymnasium"}),
     "runs": (set(), {"safetensors", "filelock"}),
     "train": ({"state", "tasks", "runs"}, {"lightning_fabric", "rich", "psutil"}),
-    "experiments": (PUBLIC | {"tasks", "data", "train", "runs"}, {"tyro", "ray"}),
-    "bench": (PUBLIC | {"ops", "tasks", "train", "experiments", "runs"}, {"psutil"}),
+    "experiments": (PUBLIC | {"tasks", "data", "train", "runs"}, {"tyro", "dacite", "lightning_fabric", "ray"}),
+    "bench": (PUBLIC | {"ops", "tasks", "train", "experiments", "runs"}, {"rich"}),
     "report": ({"runs"}, {"matplotlib", "scipy", "PIL", "jinja2"}),
-    "cli": ({"experiments", "bench", "report", "data"}, {"tyro"}),
+    "cli": ({"experiments", "bench", "report", "data"}, {"tyro", "rich"}),
 }
 
 

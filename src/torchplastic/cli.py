@@ -138,9 +138,7 @@ def train(args: Sequence[str]) -> int:
     from torchplastic.experiments import registry
 
     if experiment is None:
-        print(
-            f"usage: plastic train {{{','.join(registry.names())}}} [--form FORM] [flags], see --help of each"
-        )
+        print(f"usage: plastic train {{{','.join(registry.names())}}} [--form FORM] [flags], see --help of each")
         print("       plastic train --resume RUN [--episodes N] [--device DEVICE]")
         return 0
     try:

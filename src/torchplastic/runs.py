@@ -96,6 +96,11 @@ class Run:
     def write_summary(self, summary: dict[str, Any]) -> None:
         self._write_json(self.path / "summary.json", summary)
 
+    def reopen(self) -> None:
+        """Take back what belongs to the end of a run, because training goes on; its checkpoint stays."""
+        for name in ("summary.json", "model.safetensors", "samples.npz"):
+            (self.path / name).unlink(missing_ok=True)
+
     def write_eval(self, name: str, result: dict[str, Any]) -> Path:
         """eval/NAME.json, replaced whole."""
         (self.path / "eval").mkdir(exist_ok=True)

@@ -179,7 +179,7 @@ def test_parity_where_the_decay_is_zero_or_negative(eta):
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize("B", [1, 2])
 @pytest.mark.parametrize("N", [300, 301])  # odd: the rows do not split evenly
-def test_parity_of_products_split_over_threads(alpha, B, N, two_threads):
+def test_parity_of_products_split_over_threads(alpha, B, N, two_threads, poisoned_buffers):
     assert len(FewRows(torch.zeros(300, 300, dtype=torch.float64)).blocks) == 2
     inputs = random_inputs(5, B, N, alpha=alpha, eta="scalar")
     clamp = random_clamp("mixed", 5, B, N, seed=2)
@@ -187,6 +187,14 @@ def test_parity_of_products_split_over_threads(alpha, B, N, two_threads):
     grads = tuple(name for name in NAMES if alpha != "none" or name != "eta")
     for rule in tp.RULES:
         assert_parity(inputs, chunked, grads=grads, rule=rule, clamp=clamp)
+
+
+def test_parity_of_a_long_clamped_run_split_over_threads(two_threads, poisoned_buffers):
+    inputs = random_inputs(6, 1, 301, alpha="full", eta="scalar")
+    clamp = torch.zeros(6, 1, 301, dtype=torch.bool)
+    clamp[:3] = True
+    for grads in combinations(NAMES, 3):  # where nobody asks for the drive's, the clamped start has no rows at all
+        assert_parity(inputs, *with_chunks(2, None), grads=grads, rule="hebb", clamp=clamp)
 
 
 def test_gradcheck():

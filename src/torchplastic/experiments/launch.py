@@ -75,6 +75,7 @@ def resume(path: Path, episodes: int | None = None, device: str = "auto") -> Out
         parts = registry.get(config.experiment).build(config)
         trainer = _trainer(config, parts, fabric, run)
         trainer.restore(checkpoint)
+        run.reopen()
         started = trainer.position.row.get("episodes", 0)
         run.cut_metrics(lambda row: row["episode"] <= done - started)
         run.write_config(config.to_dict())

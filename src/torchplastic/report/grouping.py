@@ -22,6 +22,9 @@ OF_THE_NETWORK = {"extra"}
 #: Differences that a label always names, in this order; others only as far as labels would be equal without them.
 NAMED_FIRST = ("model.kind", "model.alpha", "form", "model.rule")
 
+#: Settings that mean nothing to a network without a trace.
+OF_PLASTICITY = {"model.alpha", "model.rule", "model.eta", "model.learn_eta", "model.alpha_start"}
+
 KINDS = {"plastic": "plastic", "rnn": "RNN", "lstm": "LSTM"}
 ALPHAS = {"full": "α per connection", "neuron": "α per neuron", "shared": "one α for all", "none": ""}
 
@@ -82,14 +85,21 @@ def flatten(config: Json, prefix: str = "") -> Json:
 
 
 def differing_keys(recipes: list[Json]) -> list[str]:
-    """The keys whose values are not the same in all recipes, those of `NAMED_FIRST` first, others by name."""
+    """The keys whose values are not the same in all recipes, those of `NAMED_FIRST` first, others by name.
+
+    A key that a network without a trace lacks is compared among the others.
+    """
     keys = {key for recipe in recipes for key in recipe}
-    different = {key for key in keys if len({_text(recipe.get(key)) for recipe in recipes}) > 1}
+    values = {key: {_text(r.get(key)) for r in recipes if key in r or key not in OF_PLASTICITY} for key in keys}
+    different = {key for key in keys if len(values[key]) > 1}
     return [key for key in NAMED_FIRST if key in different] + sorted(different - set(NAMED_FIRST))
 
 
 def _recipe(config: Json) -> Json:
-    return {key: value for key, value in flatten(config).items() if key.rpartition(".")[2] not in IGNORED}
+    recipe = {key: value for key, value in flatten(config).items() if key.rpartition(".")[2] not in IGNORED}
+    if recipe.get("model.kind", "plastic") != "plastic":
+        recipe = {key: value for key, value in recipe.items() if key not in OF_PLASTICITY}
+    return recipe
 
 
 def _labels(recipes: list[Json]) -> list[str]:
@@ -103,7 +113,10 @@ def _labels(recipes: list[Json]) -> list[str]:
         finer = {(*part, text) for part, text in zip(parts, told, strict=True)}
         if key in NAMED_FIRST or len(finer) > len(sooner):
             parts = [[*part, text] if text else part for part, text in zip(parts, told, strict=True)]
-    return [", ".join(text for text in part if text) or "run" for part in parts]
+    labels = [", ".join(text for text in part if text) or "run" for part in parts]
+    # Values may differ and still read the same; tables and figures need names of their own.
+    repeats = [labels[:place].count(label) for place, label in enumerate(labels)]
+    return [f"{label} ({repeat + 1})" if repeat else label for label, repeat in zip(labels, repeats, strict=True)]
 
 
 def _kind(recipe: Json) -> str:
@@ -114,9 +127,9 @@ def _kind(recipe: Json) -> str:
 
 
 def _part(key: str, recipe: Json) -> str:
-    if key in {"model.alpha", "model.rule"} and recipe.get("model.kind", "plastic") != "plastic":
+    if key not in recipe:
         return ""
-    value = recipe.get(key)
+    value = recipe[key]
     if key == "model.alpha":
         return ALPHAS.get(str(value), f"α {value}")
     if key == "form":

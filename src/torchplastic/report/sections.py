@@ -225,7 +225,7 @@ def _held(rows: Sequence[dict[str, object]], size: str) -> str:
 
 
 def _tell_apart(parts: Sequence[Part]) -> None:
-    """Number equal titles and equal figure names: two bench files, two groups with one slug."""
+    """Number equal titles and equal figure names: of two bench files, of groups whose labels make one file name."""
     titles: dict[str, int] = {}
     for part in parts:
         titles[part.title] = titles.get(part.title, 0) + 1

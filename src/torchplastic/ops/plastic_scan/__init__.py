@@ -104,7 +104,9 @@ def plastic_scan(
     else:
         # not a decorator: that would make `import torchplastic` import the whole compiler, a second
         run = torch.compiler.disable(_fast) if torch.compiler.is_compiling() else _fast
-        y, hidden, trace = run(drive, w, alpha, eta, hidden, trace, rule, clamp, clamped_steps, nonlinearity, chunk)
+        y, hidden, trace = run(
+            drive, w, alpha, eta, hidden, trace, rule, clamp, clamped_steps, nonlinearity, chunk, state is None
+        )
     if batched:
         return y, PlasticState(hidden, trace)
     return y.squeeze(1), PlasticState(hidden.squeeze(0), None if trace is None else trace.squeeze(0))
@@ -122,6 +124,7 @@ def _fast(
     clamped_steps: Sequence[bool] | None,
     nonlinearity: str,
     chunk: int | None,
+    fresh: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     if alpha is None or eta is None or trace is None:
         return *plain(drive, w, hidden, clamp, nonlinearity), None
@@ -131,7 +134,7 @@ def _fast(
         clamped_steps = clamp.all(-1).all(-1).tolist()
     elif len(clamped_steps) != len(drive):
         raise ValueError(f"plastic_scan: clamped_steps must name {len(drive)} steps; got {len(clamped_steps)}.")
-    problem = Problem(rule, clamp, nonlinearity, cut(clamped_steps, chunk or LONGEST_CHUNK))
+    problem = Problem(rule, clamp, nonlinearity, cut(clamped_steps, chunk or LONGEST_CHUNK), fresh)
     return chunked(drive, w, alpha, eta, hidden, trace, problem)
 
 

@@ -14,6 +14,7 @@ from torchplastic.rules import Rule
 PAIR_ROWS = 256  # rows of pair products that are gathered before they are multiplied into dL/dalpha
 FEW_ROWS = 16  # products of so few rows are bound by reading the matrix
 SPLIT_FROM = 1 << 16  # elements of a matrix worth two cores
+BLOCK_BYTES = 1 << 20  # of a matrix over which two operations pass in turn: the second finds it in the cache
 
 
 def blocks_of(numel: int, device: torch.device) -> int:
@@ -27,12 +28,17 @@ def padded(N: int, like: Tensor) -> int:
     return -(-N // blocks) * blocks
 
 
+def even(k: int) -> int:
+    """k rows or one more: BLAS multiplies 4 rows faster than 3. A single row is read in the fastest way of all."""
+    return k + k % 2 if k > 1 else k
+
+
 class FewRows:
     """Products of a few rows with a matrix `M [N, K]` that stays, from both sides.
 
-    Such a product is bound by reading M, and BLAS runs it on one core. Blocks of M's rows run on all,
-    and each core reads the rows that elementwise operations left in its cache. A matrix whose rows
-    do not split evenly runs whole; `padded` tells how many rows of zeros mend that.
+    Such a product is bound by reading M, and BLAS runs it on one core. Blocks of M run on all: of its rows
+    for one row, so that each core reads what elementwise operations left in its cache, of its columns for
+    more. A matrix that does not split evenly runs whole; `padded` tells how many zeros mend that.
     """
 
     def __init__(self, M: Tensor) -> None:
@@ -41,19 +47,23 @@ class FewRows:
         split = count > 1 and M.shape[0] % count == 0
         self.blocks = M.unflatten(0, (count, -1)) if split else None
         self.transposed = self.blocks.mT if self.blocks is not None else None
+        self.columns = M.unflatten(1, (count, -1)).transpose(0, 1) if split and M.shape[1] % count == 0 else None
 
     def times(self, U: Tensor) -> Tensor:
         """`U [n, N] @ M` -> `[n, K]`."""
         if self.blocks is None or len(U) > FEW_ROWS:
             return U @ self.M
+        if len(U) > 1 and self.columns is not None:
+            product = torch.bmm(U.expand(len(self.columns), *U.shape), self.columns)
+            return product.transpose(0, 1).reshape(len(U), self.M.shape[1])
         return torch.bmm(U.view(len(U), *self.blocks.shape[:2]).transpose(0, 1), self.blocks).sum(0)
 
     def times_transposed(self, V: Tensor) -> Tensor:
-        """`V [n, K] @ M^T` -> `[n, N]`."""
+        """`V [n, K'] @ M^T` -> `[n, N]`; of fewer than K columns, the rest counts as zeros."""
         if self.transposed is None or len(V) > FEW_ROWS:
-            return V @ self.M.T
-        product = torch.bmm(V.expand(len(self.transposed), *V.shape), self.transposed)
-        return product.transpose(0, 1).reshape(len(V), -1)
+            return V @ self.M[:, : V.shape[1]].T
+        product = torch.bmm(V.expand(len(self.transposed), *V.shape), self.transposed[:, : V.shape[1]])
+        return product.transpose(0, 1).reshape(len(V), len(self.M))
 
 
 class Plastic:
@@ -64,15 +74,17 @@ class Plastic:
     """
 
     def __init__(self, alpha: Tensor) -> None:
-        self.alpha = alpha
         self.full = alpha.dim() == 2
         if self.full:
-            matrix = alpha
-            if (rows := padded(len(alpha), alpha)) > len(alpha):
-                matrix = workspace.empty((rows, alpha.shape[1]), alpha)
-                matrix[: len(alpha)] = alpha
-                matrix[len(alpha) :] = 0
+            matrix, N = alpha, len(alpha)
+            if (size := padded(N, alpha)) > N:
+                matrix = workspace.empty((size, size), alpha)
+                matrix[:N, :N] = alpha
+                matrix[N:] = 0
+                matrix[:, N:] = 0
             self._matrix = FewRows(matrix)
+            alpha = matrix[:N, :N]  # one copy in the cache
+        self.alpha = alpha
 
     def vector(self, p: Tensor) -> Tensor:
         return p if self.full else self.alpha * p
@@ -81,13 +93,14 @@ class Plastic:
         """z(k, l) for all l, from padded u_k * u_l `[l, B, N']` -> `[l, B, N]` with a full alpha, else `[l, B, 1]`."""
         if not self.full:
             return products.sum(-1, keepdim=True)
-        return self._matrix.times(products.flatten(0, 1)).view(*products.shape[:2], -1)
+        return self._matrix.times(products.flatten(0, 1)).unflatten(0, products.shape[:2])[..., : len(self.alpha)]
 
     def pairs_back(self, g: Tensor) -> Tensor:
         """q(k, l), the same towards the presynaptic side, from L(l..k) s_l * eps_k `[l, B, N]`."""
         if not self.full:
             return g.sum(-1, keepdim=True)
-        return self._matrix.times_transposed(g.flatten(0, 1)).view(*g.shape[:2], -1)[..., : g.shape[2]]
+        product = self._matrix.times_transposed(g.flatten(0, 1))
+        return product.unflatten(0, g.shape[:2])[..., : g.shape[2]]
 
 
 class StepMatrices:
@@ -96,10 +109,11 @@ class StepMatrices:
     For a single example they lie side by side, so that one product reads both.
     """
 
-    def __init__(self, w: Tensor, alpha: Tensor, batch: int) -> None:
+    def __init__(self, w: Tensor, plastic: Plastic, batch: int) -> None:
         self._w = w
-        self._alpha = alpha if alpha.dim() == 2 else None
+        self._alpha = plastic.alpha if plastic.full else None
         self._both: FewRows | None = None
+        self._zero = False  # whether P is
         if batch == 1:
             N, K = w.shape
             both = workspace.empty((padded(N, w), 2 * K), w)
@@ -107,11 +121,15 @@ class StepMatrices:
             both[N:] = 0
             self._P = both[:N, K:].unsqueeze(0)
             self._both = FewRows(both)
+            self._w_alone = FewRows(both[:, :K])
         elif self._alpha is not None:
             self._P = workspace.empty((batch, *w.shape), w)
 
-    def load(self, H: Tensor) -> None:
-        """Make P from the trace `[B, N, N]` at the chunk's start."""
+    def load(self, H: Tensor, zero: bool) -> None:
+        """Make P from the trace `[B, N, N]` at the chunk's start; where that is known to be zero, nothing is read."""
+        self._zero = zero and self._both is not None
+        if self._zero:
+            return
         if self._alpha is not None:
             torch.mul(self._alpha, H, out=self._P)
         elif self._both is not None:
@@ -121,6 +139,9 @@ class StepMatrices:
 
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Padded `u [B, N']` -> u W and u P, `[B, N]`."""
+        if self._zero:
+            uW = self._w_alone.times(u)
+            return uW, torch.zeros_like(uW)
         if self._both is not None:
             uW, uP = self._both.times(u).chunk(2, 1)
             return uW, uP
@@ -129,6 +150,8 @@ class StepMatrices:
 
     def backward(self, g: Tensor, h: Tensor) -> Tensor:
         """`g [B, N]`, `h [B, N]` -> g W^T + h P^T."""
+        if self._zero:
+            return self._w_alone.times_transposed(g)[:, : len(self._w)]
         if self._both is not None:
             return self._both.times_transposed(torch.cat((g, h), 1))[:, : len(self._w)]
         return torch.addmm(torch.bmm(self._P, h.unsqueeze(-1)).squeeze(-1), g, self._w.T)
@@ -205,6 +228,32 @@ def add_outer(total: Tensor, U: Tensor, V: Tensor, beta: int = 1) -> Tensor:
         total[0].addmm_(U.squeeze(1).T, V.squeeze(1), beta=beta)
         return total
     return total.baddbmm_(U.permute(1, 2, 0), V.transpose(0, 1), beta=beta)
+
+
+def next_trace(H: Tensor, total: Tensor, U: Tensor, E: Tensor, out: Tensor) -> Tensor:
+    """`total * H + sum over rows of the outer products of U and E`, into `out [B, N, K]`, which may be H."""
+    count = out.numel() * out.element_size() // BLOCK_BYTES if out.device.type == "cpu" else 1
+    size = -(-out.shape[1] // max(1, count))
+    for low in range(0, out.shape[1], size):
+        rows = slice(low, low + size)
+        torch.mul(H[:, rows], total.unsqueeze(-2), out=out[:, rows])
+        add_outer(out[:, rows], U[..., rows], E)
+    return out
+
+
+def merge_repeats(U: Tensor, E: Tensor) -> tuple[Tensor, Tensor]:
+    """The same sum of outer products from fewer rows: where `U [n, B, N]` repeats its row, those of E are added up.
+
+    A pattern that is held for some steps is one row. Looks at the values, so only on a CPU.
+    """
+    if U.device.type != "cpu" or len(U) < 4:
+        return U, E
+    new = [True, *(U[1:] != U[:-1]).flatten(1).any(1).tolist()]
+    first = [k for k, is_new in enumerate(new) if is_new]
+    if len(first) > len(U) // 2:
+        return U, E
+    ends = [*first[1:], len(U)]
+    return U[first], torch.stack([E[k:end].sum(0) for k, end in zip(first, ends, strict=True)])
 
 
 def decays(rule: Rule, v: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:

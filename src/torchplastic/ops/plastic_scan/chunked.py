@@ -29,6 +29,7 @@ class Problem(NamedTuple):
     clamp: Tensor | None  # [T, B, N] bool
     nonlinearity: str
     chunks: Sequence[Chunk]
+    fresh: bool = False  # whether the initial trace is known to be zero: then its chunk reads no trace
 
 
 def chunked(
@@ -82,7 +83,7 @@ def _forward(
     rule, clamp = problem.rule, problem.clamp
     f = NONLINEARITIES[problem.nonlinearity].f
     plastic = algebra.Plastic(alpha)
-    matrices = algebra.StepMatrices(w, alpha, drive.shape[1])
+    matrices = algebra.StepMatrices(w, plastic, drive.shape[1])
     T, B, N = drive.shape
     x_padded = drive.new_zeros(T + 1, B, algebra.padded(N, drive))
     x = x_padded[..., :N]
@@ -95,14 +96,15 @@ def _forward(
         S = drive.new_empty(free, B, N)  # L(l..k) s_l, advanced with k
         L: Tensor | None = None  # L_k; None is 1
         uP = []
+        zero = problem.fresh and start == 0
         if free:
-            matrices.load(H)
+            matrices.load(H, zero)
         for k in range(free):
             u, now = u_rows[start + k], drive_rows[start + k]
             a, p = matrices.forward(u)
             uP.append(p)
             if L is not None:
-                z_k = z[k, :k] = plastic.pairs(u * U[:k])
+                z_k = z[k, :k] = plastic.pairs(u * U[: algebra.even(k)])[:k]
                 p = torch.addcmul((S[:k] * z_k).sum(0), L, p)
             x_k = f(a.add_(now).add_(plastic.vector(p)))
             x_rows[start + k + 1].copy_(x_k if clamp is None else torch.where(clamp[start + k], now, x_k))
@@ -119,8 +121,12 @@ def _forward(
         if kept is not None:
             kept += [H, torch.stack(uP) if uP else S, z]
         out = workspace.empty_like(H) if kept is not None or H is trace else H
-        H = torch.mul(H, algebra.products_before(d)[-1].unsqueeze(-2), out=out)
-        algebra.add_outer(H, U[..., :N], algebra.products_after(d) * s)
+        rows = algebra.merge_repeats(U[..., :N], algebra.products_after(d) * s)
+        H = (
+            algebra.add_outer(out, *rows, beta=0)
+            if zero
+            else algebra.next_trace(H, algebra.products_before(d)[-1], *rows, out)
+        )
     return x, H
 
 
@@ -136,7 +142,8 @@ class _Backward:
         self.needs = needs
         self.need_drive, _, self.need_alpha, self.need_eta, self.need_hidden, self.need_trace = needs[:6]
         self.plastic = algebra.Plastic(self.alpha)
-        self.matrices = algebra.StepMatrices(self.w, self.alpha, x.shape[1])
+        self._between: dict[int, Tensor] = {}
+        self.matrices = algebra.StepMatrices(self.w, self.plastic, x.shape[1])
         self.M = workspace.empty_like(self.kept[0])  # scratch
         self.g_alpha = algebra.AlphaGradient(self.alpha)
         self.g_eta = torch.zeros_like(x[0])  # dL/deta before its sum
@@ -191,8 +198,9 @@ class _Backward:
         rows = stop - start if self.need_drive or self.need_eta else free
         decay_of_v = d.shape[1:] == s.shape[1:]
 
+        self.zero = self.problem.fresh and start == 0
         gs, gd = self.from_the_end(H, U[:rows], s[:rows], d, after[:rows], decay_of_v or self.need_eta)
-        if self.G is not None:
+        if self.G is not None and low < high:
             gu[low:high] += algebra.times_transposed((after * s)[low:high], self.G)
         if self.need_drive:  # the clamped run: no later step of this chunk depends on it
             gv[free:] += self.vjp(v[free:], None if gd is None else gd[free:], gs[free:])[0]
@@ -217,13 +225,13 @@ class _Backward:
         clamp = self.problem.clamp
         df = NONLINEARITIES[self.problem.nonlinearity].backward
         full = self.plastic.full
-        self.matrices.load(H)
+        self.matrices.load(H, self.zero)
         L = algebra.products_before(d)
-        between = algebra.products_between(d)
+        between = self.between(d)
         p, LR = self.plastic_inputs(uP, z, s, d, between) if gd is not None or not full else (None, None)
         gd_of_v = gd if d.shape[1:] == s.shape[1:] else None  # where d depends on v, its gradient joins dL/dv
-        Lz_columns = (between * z).unbind(1)  # [k][m]: L(k..m) z(m, k)
-        LR_columns = () if LR is None else LR.unbind(1)
+        Lz_rows = (between * z).unbind()  # [k][l]: L(l..k) z(k, l)
+        LR_rows = () if LR is None else LR.unbind()
         S_rows = (between * s).unbind()  # [k][l]: L(l..k) s_l
         U_rows, gu_rows, gs_rows = U.unbind(), gu.unbind(), gs.unbind()
         v_rows, gv_rows = self.x[after].unbind(), self.gx[after].unbind()
@@ -231,10 +239,6 @@ class _Backward:
         eps = delta if full else torch.empty_like(delta)  # dL/dp
         delta_rows, eps_rows = delta.unbind(), eps.unbind()
         for k in reversed(range(free)):
-            if k + 1 < free:
-                gs_rows[k].add_((eps[k + 1 :] * Lz_columns[k][k + 1 :]).sum(0))
-                if gd_of_v is not None:
-                    gd_of_v[k].add_((eps[k + 1 :] * LR_columns[k][k + 1 :]).sum(0))
             g_v = self.vjp(v_rows[k], None if gd_of_v is None else gd_of_v[k], gs_rows[k])[0]
             g = df(gv_rows[k].add_(g_v), v_rows[k])
             delta_rows[k].copy_(g if clamp is None else g.masked_fill(clamp[start + k], 0))
@@ -243,8 +247,11 @@ class _Backward:
             if k >= low:
                 gu_rows[k].add_(self.matrices.backward(delta_rows[k], L[k] * eps_rows[k]))
             if k:
-                right = S_rows[k][:k] * eps_rows[k]
-                q = self.plastic.pairs_back(right)
+                gs[:k].addcmul_(eps_rows[k], Lz_rows[k][:k])
+                if gd_of_v is not None:
+                    gd_of_v[:k].addcmul_(eps_rows[k], LR_rows[k][:k])
+                right = S_rows[k][: algebra.even(k)] * eps_rows[k]
+                q, right = self.plastic.pairs_back(right)[:k], right[:k]
                 gu_rows[k].add_((U[:k] * q).sum(0))
                 gu[:k].addcmul_(U_rows[k], q)
                 if full and self.need_alpha:
@@ -255,6 +262,14 @@ class _Backward:
         if self.need_alpha and not full:
             assert p is not None
             self.g_alpha.add_vectors(delta, p)
+
+    def between(self, d: Tensor) -> Tensor:
+        """`products_between` of a chunk's free steps; where d is the same at all steps, once for each length."""
+        if d.shape[1:] == self.x.shape[1:]:
+            return algebra.products_between(d)
+        if len(d) not in self._between:
+            self._between[len(d)] = algebra.products_between(d)
+        return self._between[len(d)]
 
     def vjp(self, v: Tensor, gd: Tensor | None, gs: Tensor) -> tuple[Tensor, Tensor]:
         return algebra.vjp(self.problem.rule, v, self.eta, gd, gs)
@@ -271,7 +286,7 @@ class _Backward:
         uG = algebra.times(U, self.G)
         if not need_gd:
             return after * uG, None
-        Q = [torch.mul(self.G, H, out=self.M).sum(-2)]
+        Q = [torch.zeros_like(uG[0]) if self.zero else torch.mul(self.G, H, out=self.M).sum(-2)]
         suG = s * uG
         for k in range(len(U) - 1):
             Q.append(torch.addcmul(suG[k], d[k], Q[k]))
@@ -293,13 +308,15 @@ class _Backward:
         if self.G is not None and total is not None:
             self.G.mul_(total.unsqueeze(-2))
         if self.plastic.full:
+            if self.zero and total is None:
+                return
             M = algebra.add_outer(self.M, U, right, beta=0)
             if total is not None:
                 if self.G is None:
-                    self.G = torch.mul(self.alpha, M, out=workspace.empty_like(M))
+                    self.G = torch.mul(self.plastic.alpha, M, out=workspace.empty_like(M))
                 else:
-                    self.G.addcmul_(self.alpha, M)
-            if self.need_alpha:
+                    self.G.addcmul_(self.plastic.alpha, M)
+            if self.need_alpha and not self.zero:
                 self.g_alpha.add_matrices(H, M)
         elif total is not None:
             if self.G is None:

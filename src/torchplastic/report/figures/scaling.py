@@ -12,6 +12,9 @@ from torchplastic.report.curves import Floats
 from torchplastic.report.figures.style import COLUMN, few_ticks, label_plainly, legend_below, line_style, new_figure
 from torchplastic.report.reading import Json
 
+#: A power law that misses a point by more than this share is not told.
+LARGEST_MISFIT = 0.2
+
 SIZES = {"N": "neurons N", "T": "steps per episode T", "B": "episodes per batch B"}
 
 
@@ -28,7 +31,8 @@ def scaling_suites(rows: Sequence[Json]) -> dict[str, list[Json]]:
 def draw_scaling(rows: Sequence[Json], size: str, what: str) -> Figure | None:
     """Time (`what="seconds"`, median with quartiles) or peak memory ("peak_bytes") against one size, log–log.
 
-    The legend gives the exponent of a power law through the three largest sizes. None where nothing was measured.
+    The legend gives the exponent of a power law through the three largest sizes, where one fits. None where nothing
+    was measured.
     """
     figure = new_figure(COLUMN, 2.2)
     axes = figure.add_subplot()
@@ -76,6 +80,8 @@ def _values(row: Json, what: str) -> tuple[float, float, float] | None:
 def _growth(x: Floats, y: Floats, size: str) -> str:
     if len(x) < 3:
         return ""
-    slope = np.polyfit(np.log(x[-3:]), np.log(y[-3:]), 1)[0]
+    slope, offset = np.polyfit(np.log(x[-3:]), np.log(y[-3:]), 1)
+    if np.max(np.abs(slope * np.log(x[-3:]) + offset - np.log(y[-3:]))) > np.log(1 + LARGEST_MISFIT):
+        return ""
     exponent = f"{slope:.1f}".replace("-", "−")
     return f"  (grows as ${size}^{{{exponent}}}$ at the end)"
