@@ -62,7 +62,7 @@ def evaluate(scan, inputs, *, grads=NAMES, through=OUTPUTS, **options):
     for name, result in results.items():
         direction = torch.randn(() if result is None else result.shape, generator=generator, dtype=torch.float64)
         if name in through and result is not None:
-            loss = loss + (direction * result).sum()
+            loss = loss + (direction.to(result.device) * result).sum().cpu()
     if loss.requires_grad:
         loss.backward()
     results |= {

@@ -1,4 +1,4 @@
-"""1000-bit memory (Backpropagated plasticity, 2017; Miconi et al. 2018, sec. 4.1)."""
+"""1000-bit memory (Backpropagated plasticity, 2017; Miconi et al. 2018)."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class PlasticLinear(Plasticity):
 
         y(t) = f(x(t) (w + alpha * H(t)) + drive(t)),    H(t+1) = rule(H(t), x(t), y(t), eta)
 
-    The layer of the Omniglot experiment (Miconi et al. 2018, sec. 4.5): no bias.
+    The layer of the Omniglot experiment (Miconi et al. 2018): no bias.
 
     Args:
         in_features, out_features: I and J.

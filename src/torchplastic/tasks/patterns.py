@@ -1,4 +1,4 @@
-"""Memorise bit patterns shown once or a few times, complete one of them from a part (Miconi et al. 2018, sec. 4.1).
+"""Memorise bit patterns shown once or a few times, complete one of them from a part (Miconi et al. 2018).
 
 Axes: T time, B batch, P patterns, N neurons (bits, then extra, then the bias in the last column).
 """

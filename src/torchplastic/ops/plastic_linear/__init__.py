@@ -26,7 +26,7 @@ def plastic_linear(
     drive: Tensor | None = None,
     activation: str = "softmax",
 ) -> tuple[Tensor, PlasticState]:
-    """Run a plastic feed-forward layer through time, one trace per example (Miconi et al. 2018, sec. 4.5).
+    """Run a plastic feed-forward layer through time, one trace per example (Miconi et al. 2018, Omniglot).
 
         y(t) = f(x(t) (w + alpha * H(t)) + drive(t)),    H(t+1) = rule(H(t), x(t), y(t), eta)
 

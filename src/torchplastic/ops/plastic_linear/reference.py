@@ -25,7 +25,7 @@ def reference(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """`x [T, B, I]`, `w [I, J]`, `trace [B, I, J]`, `drive [T, B, J]` -> y `[T, B, J]`, last y, trace.
 
-    Miconi et al. 2018, sec. 4.5: `y = f(x (w + alpha * H) + drive)`, then the trace is updated with
+    Miconi et al. 2018, Omniglot: `y = f(x (w + alpha * H) + drive)`, then the trace is updated with
     pre = x and post = y.
     """
     f = ACTIVATIONS[activation]

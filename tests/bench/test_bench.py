@@ -1,0 +1,108 @@
+"""How time and memory are measured, and the file that a bench leaves."""
+
+import json
+
+import pytest
+import torch
+
+from torchplastic.bench import run_bench, suites
+from torchplastic.bench.measure import peak_bytes, seconds_in_turn, spread
+from torchplastic.tasks.patterns import Patterns
+
+CPU = torch.device("cpu")
+KIB = 1024
+
+
+def test_peak_counts_what_is_held_at_once_beyond_what_was_there():
+    there = torch.zeros(KIB, dtype=torch.uint8)
+
+    def step():
+        a = torch.zeros(3 * KIB, dtype=torch.uint8)
+        b = a.view(3, KIB) + there  # another 3 KiB; the view holds nothing of its own
+        del a
+        c = torch.zeros(2 * KIB, dtype=torch.uint8)
+        return b.sum() + c.sum()
+
+    small = 2 * 3 * 8  # the sums
+    assert 6 * KIB <= peak_bytes(step, [there], CPU) <= 6 * KIB + small
+    assert 7 * KIB <= peak_bytes(step, [], CPU) <= 7 * KIB + small
+
+
+def test_peak_sees_the_backward_pass():
+    x = torch.ones(KIB, requires_grad=True)
+
+    def step():
+        x.grad = None
+        (x.exp().sin() * x).sum().backward()
+
+    peak = peak_bytes(step, [x], CPU)
+    assert 4 * 4 * KIB <= peak <= 8 * 4 * KIB
+
+
+def test_steps_are_timed_in_turn_after_a_warm_up():
+    calls = []
+    steps = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    taken = seconds_in_turn(steps, 3, CPU)
+    assert "".join(calls) == "ab" + 3 * "aabb"
+    assert {name: len(times) for name, times in taken.items()} == {"a": 3, "b": 3}
+
+
+def test_spread():
+    assert spread([5.0, 1.0, 2.0, 4.0, 3.0]) == {"median": 3.0, "q1": 2.0, "q3": 4.0, "n": 5}
+
+
+@pytest.fixture
+def tiny_suite(monkeypatch):
+    tasks = [Patterns(bits=20, patterns=2), Patterns(bits=20, patterns=2, input="additive")]
+    cases = [suites.Case("tiny", task.input, f"20 bits {task.input}", task, learn_eta=True) for task in tasks]
+    monkeypatch.setitem(suites.SUITES, "tiny", lambda: cases)
+
+
+def test_the_file_and_the_table(tiny_suite, tmp_path, capsys):
+    result = run_bench(["tiny"], 3, "cpu", tmp_path / "deep" / "bench.json")
+    assert json.loads((tmp_path / "deep" / "bench.json").read_text()) == json.loads(json.dumps(result))
+    assert [(row["case"], row["impl"]) for row in result["rows"]] == [
+        (case, impl) for case in ("clamped", "additive") for impl in ("reference", "chunked")
+    ]
+    for ratio, plain, fast in zip(result["ratios"], result["rows"][::2], result["rows"][1::2], strict=True):
+        assert ratio["speed"] == plain["seconds"]["median"] / fast["seconds"]["median"]
+        assert ratio["memory"] == plain["peak_bytes"] / fast["peak_bytes"]
+    assert all(row["N"] == 21 and row["B"] == 1 and row["seconds"]["n"] == 3 for row in result["rows"])
+    printed = capsys.readouterr().out
+    assert "reference" in printed
+    assert "chunked" in printed
+    assert f"{torch.get_num_threads()} threads" in printed
+
+
+def test_every_suite_has_a_case_and_names_its_sizes():
+    for name, make in suites.SUITES.items():
+        for case in make():
+            assert case.suite.replace(" ", "-").lower() == name
+            assert str(case.task.neurons) in case.label
+
+
+def test_both_forms_take_the_same_step():
+    """What is timed is the same computation: equal weights stay equal."""
+    case = suites.Case("tiny", "x", "x", Patterns(bits=20, patterns=2, input="additive"), learn_eta=True)
+    torch.manual_seed(0)
+    steps, held = case.steps(CPU)
+    parameters = [tensor for tensor in held if isinstance(tensor, torch.nn.Parameter)]
+    half = len(parameters) // 2
+    with torch.no_grad():
+        for plain, fast in zip(parameters[:half], parameters[half:], strict=True):
+            fast.copy_(plain)
+    for state in held:
+        if state.dtype == torch.float32 and not isinstance(state, torch.nn.Parameter) and state.dim() != 3:
+            state.zero_()  # Adam's moments
+    for step in steps.values():
+        step()
+    for plain, fast in zip(parameters[:half], parameters[half:], strict=True):
+        torch.testing.assert_close(plain, fast, rtol=1e-3, atol=2e-6)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="unknown bench 'nothing'; choose from patterns"):
+        run_bench(["nothing"], 3)
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="no GPU is available"):
+            run_bench(["patterns"], 3, "cuda")
