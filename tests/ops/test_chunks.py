@@ -1,9 +1,11 @@
 """Where time is cut."""
 
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchplastic.ops.plastic_scan.chunks import Chunk, cut
+from torchplastic.ops.plastic_scan.chunks import LONGEST_RUN, RUN, Chunk, cut
+from torchplastic.tasks.patterns import Patterns
 
 steps = st.lists(st.booleans(), max_size=40)
 longest = st.integers(1, 12)
@@ -16,30 +18,47 @@ def test_every_step_lies_in_one_chunk_in_order(steps, longest):
 
 
 @given(steps, longest)
-def test_a_chunk_is_some_free_steps_and_then_a_clamped_run(steps, longest):
-    for start, free, stop in cut(steps, longest):
-        assert 0 <= free <= longest
+def test_a_chunk_has_free_steps_and_clamped_runs(steps, longest):
+    for i, chunk in enumerate(cut(steps, longest)):
+        start, stop, free = chunk
         assert stop > start
-        assert not any(steps[start : start + free])
-        assert all(steps[start + free : stop])
-        assert Chunk(start, free, stop).ends_clamped == (stop > start + free)
+        assert list(free) == [k for k in range(stop - start) if not steps[start + k]]
+        assert free[:1] == (0,) if free else i == 0  # only the first chunk may have no free step
+        covered = {k for low, high in chunk.clamped_runs() for k in range(low, high)}
+        assert covered | set(free) == set(range(stop - start))
+        assert covered.isdisjoint(free)
+        assert chunk.inner == max(free, default=-1) + 1
+        assert chunk.ends_clamped == (stop > start + chunk.inner)
+        inside = [high - low for low, high in chunk.clamped_runs() if high < chunk.inner]
+        assert len(free) + RUN * len(inside) <= longest
+        assert max(inside, default=0) <= LONGEST_RUN
 
 
 @given(steps, longest)
 def test_a_clamped_run_is_never_split(steps, longest):
-    for _, _, stop in cut(steps, longest)[:-1]:
-        assert not steps[stop]
+    for chunk in cut(steps, longest)[:-1]:
+        assert not steps[chunk.stop]
 
 
 @given(st.integers(1, 60), longest)
 def test_free_runs_are_cut_evenly_into_as_few_pieces_as_possible(length, longest):
-    sizes = [chunk.free for chunk in cut([False] * length, longest)]
+    sizes = [len(chunk.free) for chunk in cut([False] * length, longest)]
     assert len(sizes) == -(-length // longest)
     assert max(sizes) - min(sizes) <= 1
 
 
 def test_by_hand():
     assert cut([], 4) == []
-    assert cut([True] * 3, 4) == [Chunk(0, 0, 3)]
-    assert cut([False] * 13, 8) == [Chunk(0, 7, 7), Chunk(7, 6, 13)]
-    assert cut([True, False, False, True, True, False], 4) == [Chunk(0, 0, 1), Chunk(1, 2, 5), Chunk(5, 1, 6)]
+    assert cut([True] * 3, 4) == [Chunk(0, 3, ())]
+    assert cut([False] * 13, 8) == [Chunk(0, 7, tuple(range(7))), Chunk(7, 13, tuple(range(6)))]
+    steps = [True, False, False, True, True, False]
+    assert cut(steps, 4) == [Chunk(0, 1, ()), Chunk(1, 5, (0, 1)), Chunk(5, 6, (0,))]
+    assert cut(steps, 5) == [Chunk(0, 1, ()), Chunk(1, 6, (0, 1, 4))]
+    too_long = [False, *[True] * (LONGEST_RUN + 1), False]
+    assert len(cut(too_long, 12)) == 2
+    assert len(cut(too_long[1:-2], 12)) == 1
+
+
+def test_the_paper_task_shows_two_patterns_in_a_chunk():
+    told = Patterns().episodes(1, torch.Generator()).clamped_steps
+    assert [len(chunk.free) for chunk in cut(told, 12)] == [0, 6, 6, 6, 6, 6, 6, 6, 7, 6]

@@ -25,6 +25,7 @@ from tests.problems import TRACES, away_from_zero
 from torchplastic.functional import plastic_scan
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan.algebra import FewRows
+from torchplastic.ops.plastic_scan.chunks import cut
 
 IMPLS = ("reference", "chunked")
 PLASTIC = tuple(kind for kind in ALPHAS if kind != "none")
@@ -195,6 +196,24 @@ def test_parity_of_a_long_clamped_run_split_over_threads(two_threads, poisoned_b
     clamp[:3] = True
     for grads in combinations(NAMES, 3):  # where nobody asks for the drive's, the clamped start has no rows at all
         assert_parity(inputs, *with_chunks(2, None), grads=grads, rule="hebb", clamp=clamp)
+
+
+@pytest.mark.parametrize(
+    ("rule", "alpha", "B", "N"),
+    [*((rule, alpha, B, 7) for rule in tp.RULES for alpha in PLASTIC for B in (1, 2)), ("hebb", "full", 1, 301)],
+)
+def test_parity_of_patterns_held_between_free_steps(rule, alpha, B, N, two_threads, poisoned_buffers):
+    """A held pattern is one row of pairs inside a chunk, as long as nobody asks for the drive's gradient."""
+    told = torch.tensor([*[True] * 3, *[False] * 2, *[True] * 5, *[False] * 3, *[True] * 4, False, True, True, False])
+    T = len(told)
+    inputs = random_inputs(T, B, N, alpha=alpha, eta="neuron")
+    for t in range(1, T):
+        if told[t] and told[t - 1] and t != 7:  # one run changes its pattern half-way
+            inputs["drive"][t] = inputs["drive"][t - 1]
+    clamp = told.view(T, 1, 1).expand(T, B, N)
+    assert len(cut(told.tolist(), 20)) == 2
+    for grads in (NAMES, NAMES[1:], ("w", "alpha"), ("eta",), ("hidden", "trace")):
+        assert_parity(inputs, *with_chunks(4, None, 20), grads=grads, rule=rule, clamp=clamp)
 
 
 def test_gradcheck():

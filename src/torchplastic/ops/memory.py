@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchplastic.ops.plastic_scan.chunks import cut
+from torchplastic.ops.plastic_scan.chunks import LONGEST_CHUNK, cut
 
 STEP_MATRICES = 4  # N² tensors that autograd keeps per step of the plain loop: alpha H, w + alpha H, eta u v, H
 
@@ -19,7 +19,7 @@ def training_bytes(
     *,
     alpha: str = "full",
     impl: str = "auto",
-    longest: int = 12,
+    longest: int = LONGEST_CHUNK,
     itemsize: int = 4,
 ) -> int:
     """Bytes of parameters, gradients, Adam and what backpropagation through T = len(clamped_steps) steps keeps.
@@ -35,6 +35,6 @@ def training_bytes(
         traces = STEP_MATRICES * T * B * matrix
     else:
         chunks = cut(clamped_steps, longest)
-        tables = sum(c.free * c.free * B * (N if alpha == "full" else 1) + c.free * B * N for c in chunks)
+        tables = sum(len(c.free) * B * (c.inner * (N if alpha == "full" else 1) + N) for c in chunks)
         traces = (len(chunks) + 5) * B * matrix + tables + 2 * matrix
     return itemsize * (4 * learned + traces + vectors)

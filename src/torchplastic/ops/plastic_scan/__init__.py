@@ -13,14 +13,13 @@ from torch import Tensor
 from torchplastic.ops import checks
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan.chunked import Problem, chunked
-from torchplastic.ops.plastic_scan.chunks import cut
+from torchplastic.ops.plastic_scan.chunks import LONGEST_CHUNK, cut
 from torchplastic.ops.plastic_scan.plain import plain
 from torchplastic.ops.plastic_scan.reference import reference
 from torchplastic.rules import Rule, get_rule
 from torchplastic.state import PlasticState
 
 IMPLS = ("auto", "reference", "chunked")
-LONGEST_CHUNK = 12  # free steps; see ops/README.md for the measurement
 
 
 def plastic_scan(
@@ -56,7 +55,8 @@ def plastic_scan(
         nonlinearity: one of tanh, relu, sigmoid, identity.
         impl: "reference" is the plain loop under autograd. "chunked" is exact, keeps one trace per
             chunk of steps and has no second derivative. "auto" takes chunked where the rule is linear in the trace.
-        chunk: the most free (not fully clamped) steps of a chunk; None chooses.
+        chunk: the most free (not fully clamped) steps of a chunk, where a clamped run between them counts
+            as two; None chooses.
 
     Returns:
         y `[T, B, N]`, the output of every step, and the final `PlasticState` (trace None where alpha

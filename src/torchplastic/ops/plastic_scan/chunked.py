@@ -1,7 +1,8 @@
 """The exact fast form: one trace kept per chunk of steps, its own backward. Derivation in ops/README.md.
 
 Axes: T time, B batch, N neurons; matrices are `[pre, post]`, vectors are rows over neurons.
-Steps of a chunk: k is now, l earlier, m later; n in all, the first `free` are free, the rest fully clamped.
+Steps of a chunk: k is now, l earlier, m later; n in all, F of them free, the others fully clamped.
+G groups of steps that share u: a free step is one of its own, a pattern that is held is one.
 u_k = x(k-1) pre, v_k = x(k) post;  H' = d * H + u (x) s;  L(l..k) is the product of d over the steps
 between l and k, L_k over those before k.  A leading g is dL/d…: gs, gd, gu, gv; G belongs to the trace.
 """
@@ -42,7 +43,7 @@ def chunked(
     inputs = (drive, w, alpha, eta, hidden, trace)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         return _Scan.apply(*inputs, problem)
-    x, H = _forward(*inputs, problem, kept=None)
+    x, H, _ = _forward(*inputs, problem, kept=None)
     return x[1:].contiguous(), x[-1].clone(), H
 
 
@@ -51,7 +52,8 @@ class _Scan(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         drive, w, alpha, eta, hidden, trace, problem = inputs
         kept: list[Tensor] = []
-        x, H = _forward(drive, w, alpha, eta, hidden, trace, problem, kept)
+        merge = not ctx.needs_input_grad[0]  # the drive's gradient is one per step
+        x, H, ctx.groups = _forward(drive, w, alpha, eta, hidden, trace, problem, kept, merge)
         ctx.problem = problem
         ctx.save_for_backward(w, alpha, eta, x, *kept)
         ctx.set_materialize_grads(False)
@@ -61,7 +63,7 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         saved = saved_tensors(ctx)
         with torch.no_grad():
-            results = _Backward(ctx.problem, saved, grads, ctx.needs_input_grad).run()
+            results = _Backward(ctx.problem, ctx.groups, saved, grads, ctx.needs_input_grad).run()
         return *refuse_second_derivative((*saved[:3], *grads), results), None
 
 
@@ -74,8 +76,9 @@ def _forward(
     trace: Tensor,
     problem: Problem,
     kept: list[Tensor] | None,
-) -> tuple[Tensor, Tensor]:
-    """-> x `[T + 1, B, N]`, where x[0] is the initial hidden, and the final trace.
+    merge: bool = True,
+) -> tuple[Tensor, Tensor, list[list[int]]]:
+    """-> x `[T + 1, B, N]`, where x[0] is the initial hidden, the final trace, and the groups of each chunk.
 
     `kept` collects for the backward pass, per chunk: the trace at its start, u P of its free steps, its
     table z. None keeps nothing, and the trace is then updated in place.
@@ -90,53 +93,95 @@ def _forward(
     x[0] = hidden
     H = trace
     u_rows, x_rows, drive_rows = x_padded.unbind(), x.unbind(), drive.unbind()
-    for start, free, stop in problem.chunks:
-        U, v = x_padded[start:stop], x[start + 1 : stop + 1]
-        z = drive.new_zeros(free, free, B, N if plastic.full else 1)
-        S = drive.new_empty(free, B, N)  # L(l..k) s_l, advanced with k
+    groups_of_chunks = []
+    for chunk in problem.chunks:
+        start, stop, free = chunk
+        v = x[start + 1 : stop + 1]
+        for low, high in chunk.clamped_runs():
+            v[low:high] = drive[start + low : start + high]
+        groups = _groups(x_padded[start:stop], chunk, merge)
+        groups_of_chunks.append(groups)
+        U = x_padded[start:stop] if len(groups) == chunk.inner else drive.new_zeros(len(groups), *x_padded.shape[1:])
+        z = drive.new_zeros(len(free), len(groups), B, N if plastic.full else 1)
+        S = drive.new_empty(len(groups), B, N)  # L(l..k) s_l, summed over a group, advanced with k
         L: Tensor | None = None  # L_k; None is 1
         uP = []
+        g = 0  # groups before step k
         zero = problem.fresh and start == 0
         if free:
             matrices.load(H, zero)
-        for k in range(free):
+        for i, k in enumerate(free):
             u, now = u_rows[start + k], drive_rows[start + k]
             a, p = matrices.forward(u)
             uP.append(p)
+            if len(groups) < chunk.inner:
+                U[g] = u
             if L is not None:
-                z_k = z[k, :k] = plastic.pairs(u * U[: algebra.even(k)])[:k]
-                p = torch.addcmul((S[:k] * z_k).sum(0), L, p)
+                z_k = z[i, :g] = plastic.pairs(u * U[: algebra.even(g)])[:g]
+                p = torch.addcmul((S[:g] * z_k).sum(0), L, p)
             x_k = f(a.add_(now).add_(plastic.vector(p)))
             x_rows[start + k + 1].copy_(x_k if clamp is None else torch.where(clamp[start + k], now, x_k))
-            if k + 1 < free:
-                d, S[k] = rule.linear(x_rows[start + k + 1], eta)  # type: ignore[misc]
+            if i + 1 < len(free):
+                d, S[g] = rule.linear(x_rows[start + k + 1], eta)  # type: ignore[misc]
                 if L is None:
                     L = d
                 else:
-                    S[:k].mul_(d)
+                    S[:g].mul_(d)
                     L = L * d
-        v[free:] = drive[start + free : stop]
+                g += 1
+                if (after := free[i + 1]) > k + 1:  # a clamped run
+                    d, s = algebra.decays(rule, v[k + 1 : after], eta)
+                    total = algebra.products_before(d)[-1]
+                    S[:g].mul_(total)
+                    L = L * total
+                    s = algebra.products_after(d) * s
+                    while g < len(groups) and (low := groups[g]) < after:
+                        high = groups[g + 1]
+                        U[g] = u_rows[start + low]
+                        S[g] = s[low - k - 1 : high - k - 1].sum(0)
+                        g += 1
 
         d, s = algebra.decays(rule, v, eta)
         if kept is not None:
             kept += [H, torch.stack(uP) if uP else S, z]
         out = workspace.empty_like(H) if kept is not None or H is trace else H
-        rows = algebra.merge_repeats(U[..., :N], algebra.products_after(d) * s)
+        rows = algebra.merge_repeats(x[start:stop], algebra.products_after(d) * s)
         H = (
             algebra.add_outer(out, *rows, beta=0)
             if zero
             else algebra.next_trace(H, algebra.products_before(d)[-1], *rows, out)
         )
-    return x, H
+    return x, H, groups_of_chunks
+
+
+def _groups(U: Tensor, chunk: Chunk, merge: bool) -> list[int]:
+    """Where the groups of a chunk's inner steps begin; of `U [n, B, N']` what follows a clamped step is read.
+
+    The first step of a clamped run is a group of its own: its u is what a free step gave, which has a gradient.
+    """
+    starts = list(range(chunk.inner))
+    if merge and U.device.type == "cpu":
+        for low, high in chunk.clamped_runs():
+            if high < chunk.inner and high - low > 2:
+                held = (U[low + 2 : high] == U[low + 1 : high - 1]).flatten(1).all(1).tolist()
+                repeats = {low + 2 + i for i, same in enumerate(held) if same}
+                starts = [k for k in starts if k not in repeats]
+    return starts
 
 
 class _Backward:
     """One backward pass: chunks in reverse, the free steps of each in reverse."""
 
     def __init__(
-        self, problem: Problem, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Sequence[bool]
+        self,
+        problem: Problem,
+        groups: list[list[int]],
+        saved: Sequence[Tensor],
+        grads: Sequence[Tensor | None],
+        needs: Sequence[bool],
     ) -> None:
         self.problem = problem
+        self.groups = groups
         self.w, self.alpha, self.eta, x, *self.kept = saved
         self.x = x
         self.needs = needs
@@ -169,7 +214,7 @@ class _Backward:
         g_drive = self.delta if clamp is None else torch.where(clamp, gx[1:], self.delta)
         g_w = None
         if self.needs[1]:
-            free = [t for c in chunks for t in range(c.start, c.start + c.free)]
+            free = [c.start + k for c in chunks for k in c.free]
             steps = slice(None) if len(free) == len(self.delta) else free
             left, right = x[:-1][steps].flatten(0, 1), self.delta[steps].flatten(0, 1)
             g_w = torch.mm(left.T, right, out=workspace.empty_like(self.w))
@@ -181,46 +226,51 @@ class _Backward:
 
     def chunk(self, i: int, carry: bool) -> None:
         """One chunk; carry says whether somebody before it needs G."""
-        start, free, stop = self.problem.chunks[i]
+        chunk = self.problem.chunks[i]
+        start, stop, free = chunk
         H = self.kept[3 * i]
         U, v = self.x[start:stop], self.x[start + 1 : stop + 1]
         gu, gv = self.gx[start:stop], self.gx[start + 1 : stop + 1]
         d, s = algebra.decays(self.problem.rule, v, self.eta)
         before, after = algebra.products_before(d), algebra.products_after(d)
 
-        # dL/du is asked for where u is the output of a step whose own dL/dv is: a free one, or any if
-        # the drive needs it. Likewise the rows of gs and gd, which eta asks for too.
-        if start == 0:
-            low = 0 if self.need_hidden else 1
-        else:
-            low = 1 if self.problem.chunks[i - 1].ends_clamped and not self.need_drive else 0
-        high = stop - start if self.need_drive else free + 1
-        rows = stop - start if self.need_drive or self.need_eta else free
+        # dL/du is wanted where u is the output of a step whose own dL/dv is: a free one, or any if the
+        # drive needs it. Likewise the rows of gs and gd, which eta asks for too.
+        wanted = [k for k in range(stop - start) if self.need_drive or (k and k - 1 in free)]
+        if not self.need_drive and (self.need_hidden if start == 0 else not self.problem.chunks[i - 1].ends_clamped):
+            wanted.insert(0, 0)
+        rows = stop - start if self.need_drive or self.need_eta else chunk.inner
         decay_of_v = d.shape[1:] == s.shape[1:]
 
         self.zero = self.problem.fresh and start == 0
         gs, gd = self.from_the_end(H, U[:rows], s[:rows], d, after[:rows], decay_of_v or self.need_eta)
-        if self.G is not None and low < high:
-            gu[low:high] += algebra.times_transposed((after * s)[low:high], self.G)
-        if self.need_drive:  # the clamped run: no later step of this chunk depends on it
-            gv[free:] += self.vjp(v[free:], None if gd is None else gd[free:], gs[free:])[0]
+        if self.G is not None and wanted:
+            gu.index_add_(0, self.index(wanted), algebra.times_transposed((after * s)[wanted], self.G))
         if free:
-            self.free_steps(i, low, d[:free], s[:free], gs, gd)
-            eps = self.plastic.vector(self.delta[start : start + free])
-            self.through_the_trace(H, U[:free], before[:free] * eps, before[-1] if carry else None)
+            self.free_steps(i, wanted, d[: chunk.inner], s[: chunk.inner], gs, gd)
+            steps = list(free)
+            eps = self.plastic.vector(self.delta[start:stop][steps])
+            self.through_the_trace(H, U[steps], before[steps] * eps, before[-1] if carry else None)
         elif self.G is not None and carry:
             self.G.mul_(before[-1].unsqueeze(-2))
+        if self.need_drive:  # a clamped step's dL/dv is its drive's
+            for low, high in chunk.clamped_runs():
+                run = slice(low, high)
+                gv[run] += self.vjp(v[run], None if gd is None else gd[run], gs[run])[0]
         if self.need_eta:
             self.g_eta += self.vjp(v[:rows], gd, gs)[1].sum(0)
 
-    def free_steps(self, i: int, low: int, d: Tensor, s: Tensor, gs: Tensor, gd: Tensor | None) -> None:
-        """The free steps of chunk i in reverse; completes delta, gx, gs and gd of these steps.
+    def free_steps(self, i: int, wanted: list[int], d: Tensor, s: Tensor, gs: Tensor, gd: Tensor | None) -> None:
+        """The free steps of chunk i in reverse; completes delta, gx, gs and gd of its inner steps.
 
-        d and s are theirs, gs and gd hold what comes from the chunk's end, dL/du is wanted from step `low` on.
+        d and s are those of the inner steps, gs and gd hold what comes from the chunk's end.
         """
-        start, free, _ = self.problem.chunks[i]
-        steps, after = slice(start, start + free), slice(start + 1, start + free + 1)
+        chunk = self.problem.chunks[i]
+        start, free, inner = chunk.start, chunk.free, chunk.inner
         H, uP, z = self.kept[3 * i : 3 * i + 3]
+        groups = self.groups[i]
+        merged = len(groups) < inner
+        steps, after = slice(start, start + inner), slice(start + 1, start + inner + 1)
         U, gu = self.x[steps], self.gx[steps]
         clamp = self.problem.clamp
         df = NONLINEARITIES[self.problem.nonlinearity].backward
@@ -228,40 +278,57 @@ class _Backward:
         self.matrices.load(H, self.zero)
         L = algebra.products_before(d)
         between = self.between(d)
-        p, LR = self.plastic_inputs(uP, z, s, d, between) if gd is not None or not full else (None, None)
+        if len(free) < inner:
+            between = between[list(free)]
+        Ls = between * s  # [F, l]: L(l..k) s_l
+        if merged:
+            lengths = [high - low for low, high in zip(groups, [*groups[1:], inner], strict=True)]
+            z = z.repeat_interleave(torch.tensor(lengths), 1)
+            S_rows = torch.stack([part.sum(1) for part in Ls.split(lengths, 1)], 1).unbind()
+            U, first = U[groups], self.index(groups)
+        else:
+            S_rows = Ls.unbind()
+        p, LR = self.plastic_inputs(uP, z, s, d, between, free) if gd is not None or not full else (None, None)
         gd_of_v = gd if d.shape[1:] == s.shape[1:] else None  # where d depends on v, its gradient joins dL/dv
-        Lz_rows = (between * z).unbind()  # [k][l]: L(l..k) z(k, l)
+        Lz_rows = (between * z).unbind()  # [F][l]: L(l..k) z(k, l)
         LR_rows = () if LR is None else LR.unbind()
-        S_rows = (between * s).unbind()  # [k][l]: L(l..k) s_l
-        U_rows, gu_rows, gs_rows = U.unbind(), gu.unbind(), gs.unbind()
+        u_rows, gu_rows, gs_rows = self.x[steps].unbind(), gu.unbind(), gs.unbind()
         v_rows, gv_rows = self.x[after].unbind(), self.gx[after].unbind()
         delta = self.delta[steps]
-        eps = delta if full else torch.empty_like(delta)  # dL/dp
+        eps = delta if full else torch.zeros_like(delta)  # dL/dp
         delta_rows, eps_rows = delta.unbind(), eps.unbind()
-        for k in reversed(range(free)):
+        for j in reversed(range(len(free))):
+            k = free[j]
+            g = groups.index(k)
             g_v = self.vjp(v_rows[k], None if gd_of_v is None else gd_of_v[k], gs_rows[k])[0]
-            g = df(gv_rows[k].add_(g_v), v_rows[k])
-            delta_rows[k].copy_(g if clamp is None else g.masked_fill(clamp[start + k], 0))
+            g_a = df(gv_rows[k].add_(g_v), v_rows[k])
+            delta_rows[k].copy_(g_a if clamp is None else g_a.masked_fill(clamp[start + k], 0))
             if not full:
                 torch.mul(self.alpha, delta_rows[k], out=eps_rows[k])
-            if k >= low:
+            if k in wanted:
                 gu_rows[k].add_(self.matrices.backward(delta_rows[k], L[k] * eps_rows[k]))
-            if k:
-                gs[:k].addcmul_(eps_rows[k], Lz_rows[k][:k])
+            if g:
+                gs[:k].addcmul_(eps_rows[k], Lz_rows[j][:k])
                 if gd_of_v is not None:
-                    gd_of_v[:k].addcmul_(eps_rows[k], LR_rows[k][:k])
-                right = S_rows[k][: algebra.even(k)] * eps_rows[k]
-                q, right = self.plastic.pairs_back(right)[:k], right[:k]
-                gu_rows[k].add_((U[:k] * q).sum(0))
-                gu[:k].addcmul_(U_rows[k], q)
+                    gd_of_v[:k].addcmul_(eps_rows[k], LR_rows[j][:k])
+                right = S_rows[j][: algebra.even(g)] * eps_rows[k]
+                q, right = self.plastic.pairs_back(right)[:g], right[:g]
+                gu_rows[k].add_((U[:g] * q).sum(0))
+                if merged:
+                    gu.index_add_(0, first[:g], u_rows[k] * q)
+                else:
+                    gu[:k].addcmul_(u_rows[k], q)
                 if full and self.need_alpha:
-                    self.g_alpha.add_pairs(U_rows[k] * U[:k], right)
+                    self.g_alpha.add_pairs(u_rows[k] * U[:g], right)
         if gd is not None and gd_of_v is None:  # d is the same at all steps: nobody in the loop asked
             assert LR is not None
-            gd[:free] += (eps.unsqueeze(1) * LR).sum(0)
+            gd[:inner] += (eps[list(free)].unsqueeze(1) * LR).sum(0)
         if self.need_alpha and not full:
             assert p is not None
-            self.g_alpha.add_vectors(delta, p)
+            self.g_alpha.add_vectors(delta[list(free)], p)
+
+    def index(self, steps: list[int]) -> Tensor:
+        return torch.tensor(steps, device=self.x.device)
 
     def between(self, d: Tensor) -> Tensor:
         """`products_between` of a chunk's free steps; where d is the same at all steps, once for each length."""
@@ -292,16 +359,18 @@ class _Backward:
             Q.append(torch.addcmul(suG[k], d[k], Q[k]))
         return after * uG, after * torch.stack(Q)
 
-    def plastic_inputs(self, uP: Tensor, z: Tensor, s: Tensor, d: Tensor, between: Tensor) -> tuple[Tensor, Tensor]:
-        """p `[k, B, N]`, and L(k..m) R(m, k) with R(m, k) = u_m H_k (alpha inside where it is full): `[m, k, B, N]`.
+    def plastic_inputs(
+        self, uP: Tensor, z: Tensor, s: Tensor, d: Tensor, between: Tensor, free: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """p of the free steps `[F, B, N]`, and L(k..m) R(m, k) with R(m, k) = u_m H_k (alpha inside where it is full).
 
-        R(m, 0) = u_m P;  R(m, k+1) = d_k R(m, k) + s_k z(m, k);  p_k = R(k, k).
+        R(m, 0) = u_m P;  R(m, k+1) = d_k R(m, k) + s_k z(m, k);  p_k = R(k, k).  The table is `[m, k, B, N]`, m free.
         """
         R = [uP]
-        for k in range(len(uP) - 1):
+        for k in range(z.shape[1] - 1):
             R.append(torch.addcmul(s[k] * z[:, k], d[k], R[k]))
         table = torch.stack(R, 1)
-        return table.diagonal().movedim(-1, 0), between * table
+        return torch.stack([table[j, k] for j, k in enumerate(free)]), between * table
 
     def through_the_trace(self, H: Tensor, U: Tensor, right: Tensor, total: Tensor | None) -> None:
         """G brought to the chunk's start (total=None: nobody needs it), and dL/dalpha of a full alpha."""

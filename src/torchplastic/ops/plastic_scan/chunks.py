@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
+
+LONGEST_CHUNK = 12  # free steps; see ops/README.md for the measurement
+RUN = 2  # what a clamped run inside a chunk counts for: a pattern that is held is two rows of pairs
+LONGEST_RUN = 32  # steps of a clamped run inside a chunk
 
 
 class Chunk(NamedTuple):
-    """Steps start … stop - 1: `free` steps that need the matrices, then a fully clamped run that does not."""
+    """Steps start … stop - 1; `free` are the offsets of those that need the matrices, the others are fully clamped.
+
+    The first step is free, unless none is.
+    """
 
     start: int
-    free: int
     stop: int
+    free: tuple[int, ...]
+
+    @property
+    def inner(self) -> int:
+        """Steps up to the last free one; after it there is a clamped run, or nothing."""
+        return self.free[-1] + 1 if self.free else 0
+
+    def clamped_runs(self) -> list[tuple[int, int]]:
+        """Offsets (low, high) of each clamped run."""
+        edges = (-1, *self.free, self.stop - self.start)
+        return [(a + 1, b) for a, b in pairwise(edges) if b > a + 1]
 
     @property
     def ends_clamped(self) -> bool:
-        return self.stop - self.start > self.free
+        return self.inner < self.stop - self.start
 
 
 def cut(clamped_steps: Sequence[bool], longest: int) -> list[Chunk]:
-    """Chunks of at most `longest` free steps, each followed by the clamped run after it.
+    """Chunks of at most `longest` free steps; a fully clamped run between them counts as `RUN` steps.
 
-    A clamped run enters nothing but the rank-n update of the trace, so it always ends its chunk.
-    A run of free steps is cut evenly: 13 steps with longest=8 are 7 + 6.
+    A clamped run enters nothing but the trace, so it ends a chunk for free; short ones may lie inside, because
+    every chunk passes over the matrices a few times. A run of free steps is cut evenly: 13 with longest=8 are 7 + 6.
     """
     chunks: list[Chunk] = []
     t, T = 0, len(clamped_steps)
@@ -33,9 +51,22 @@ def cut(clamped_steps: Sequence[bool], longest: int) -> list[Chunk]:
         pieces = max(1, -(-free // longest))
         for i in range(pieces):
             size = (free + pieces - 1 - i) // pieces
-            chunks.append(Chunk(t, size, t + size))
+            _append(chunks, t, size, longest)
             t += size
         while t < T and clamped_steps[t]:
             t += 1
         chunks[-1] = chunks[-1]._replace(stop=t)
     return chunks
+
+
+def _append(chunks: list[Chunk], t: int, size: int, longest: int) -> None:
+    """Add free steps t … t + size - 1, to the last chunk where there is room."""
+    last = chunks[-1] if chunks else None
+    if last is not None and last.free and last.ends_clamped:
+        runs = last.clamped_runs()
+        low, high = runs[-1]
+        if high - low <= LONGEST_RUN and len(last.free) + RUN * len(runs) + size <= longest:
+            offsets = range(t - last.start, t - last.start + size)
+            chunks[-1] = Chunk(last.start, t + size, (*last.free, *offsets))
+            return
+    chunks.append(Chunk(t, t + size, tuple(range(size))))
