@@ -1,7 +1,9 @@
 """The command as a user meets it: results on stdout, one line on stderr for wrong use, nothing lost."""
 
 import json
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import torchplastic
 from torchplastic import cli
+from torchplastic.bench.suites import SUITES
 
 TINY = ["--task.bits", "16", "--task.patterns", "2", "--task.shown", "2", "--task.cycles", "1", "--threads", "1"]
 COMMAND = [sys.executable, "-c", "from torchplastic.cli import main; main()"]
@@ -76,11 +80,52 @@ def test_eval_prints_one_json_object(finished, capsys):
     assert json.loads((finished / "eval" / "episodes-30.json").read_text()) == result
 
 
-def test_eval_does_not_depend_on_training_length_nor_disturb_it(finished, tmp_path, capsys):
-    plastic("eval", finished, "--episodes", "20", "--json")
-    first = json.loads(capsys.readouterr().out)
-    plastic("eval", finished, "--episodes", "20", "--json")
-    assert json.loads(capsys.readouterr().out) == first
+def test_eval_is_repeatable_and_does_not_depend_on_training_length(finished, tmp_path, capsys):
+    assert plastic(*tiny(tmp_path / "short", "--episodes", "12")) == 0
+    shutil.copy(finished / "model.safetensors", tmp_path / "short")  # the same weights, fewer episodes behind them
+    results = []
+    for path in (finished, finished, tmp_path / "short"):
+        capsys.readouterr()
+        assert plastic("eval", path, "--episodes", "20", "--json") == 0
+        results.append(json.loads(capsys.readouterr().out))
+    assert [result.pop("trained_episodes") for result in results] == [25, 25, 12]
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("task_input", ["clamped", "additive"])
+def test_the_lstm_trains_on_the_same_task(task_input, tmp_path):
+    assert plastic(*tiny(tmp_path / "run", "--model.kind", "lstm", "--task.input", task_input, "--episodes", "4")) == 0
+    assert rows(tmp_path / "run")[-1]["eta"] is None
+
+
+def test_list_in_a_pipe_is_a_line_for_each_form(capsys):
+    assert plastic("list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line.split("\t")) == 5 for line in lines)
+    assert {"smoke", "quick", "paper", "published", "additive"} == {
+        line.split("\t")[1] for line in lines if line.startswith("patterns\t")
+    }
+
+
+def test_version_and_help(capsys):
+    assert plastic("--version") == 0
+    assert capsys.readouterr().out == f"torchplastic {torchplastic.__version__}\n"
+    assert plastic("train", "patterns", "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--form FORM" in text
+    assert "smoke, quick, paper, published, additive" in text
+    assert plastic("bench", "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name in SUITES:
+        assert name in text
+
+
+def test_output_that_knows_no_greek(finished):
+    for args in (["list"], ["eval", str(finished), "--episodes", "5"]):
+        done = subprocess.run(
+            [*COMMAND, *args], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=False
+        )
+        assert done.returncode == 0, done.stderr
 
 
 def test_report_writes_one_page(finished, capsys):
@@ -130,6 +175,8 @@ WRONG = {
     "size out of range": (["train", "patterns", "--task.bits", "0"], "task.bits must be at least 1; got 0"),
     "batch out of range": (["train", "patterns", "--batch", "0"], "batch must be at least 1; got 0"),
     "no such device": (["train", "patterns", "--device", "nowhere"], "--device nowhere"),
+    "too many threads": (["train", "patterns", "--threads", "100000"], "threads must lie in 0"),
+    "resume with a name": (["train", "patterns", "--resume", "{tmp}"], "leave the name away"),
     "resume no run": (["train", "--resume", "{tmp}"], "is no run directory"),
     "resume with another flag": (["train", "--resume", "{tmp}", "--seed", "3"], "--seed"),
     "eval no run": (["eval", "{tmp}"], "is no run directory"),

@@ -117,6 +117,18 @@ def test_weights_come_without_the_prefixes_of_wrappers(run):
     assert torch.equal(run.weights()["w"], torch.full((2,), 5.0))
 
 
+def test_going_on_takes_back_the_end_and_keeps_the_checkpoint(run):
+    run.save_checkpoint(CHECKPOINT)
+    run.save_weights({"w": torch.zeros(2)}, {})
+    run.save_samples({})
+    run.write_summary({"episodes": 3})
+    run.reopen()
+    assert run.summary is None
+    assert torch.equal(run.weights()["w"], CHECKPOINT["model"]["w"])
+    assert {path.name for path in run.path.iterdir()} == {"config.json", "checkpoint.pt"}
+    run.reopen()  # nothing left to take back
+
+
 def test_json_files_are_named_when_damaged(run):
     (run.path / "config.json").write_text("{")
     with pytest.raises(RunError, match=r"config\.json cannot be read"):

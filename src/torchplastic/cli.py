@@ -8,19 +8,21 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 T = TypeVar("T")
-USAGE = """usage: plastic COMMAND …
+USAGE = """usage: plastic COMMAND ...
 
   list                     experiments and forms: what each reproduces, its usual cost and result
   train EXPERIMENT         train, e.g. plastic train patterns --form smoke;  --resume RUN goes on with a run
   eval RUN                 measure a run on new episodes
-  report RUN|BENCH.json…   figures and one self-contained HTML page
-  bench [NAME…]            speed and memory against the plain loop
+  report RUN|BENCH.json... figures and one self-contained HTML page
+  bench [NAME...]          speed and memory against the plain loop
 
-plastic COMMAND --help lists its options."""
+plastic COMMAND --help lists its options. With --debug an error comes with its traceback.
+plastic --version prints the version."""
 
 
 class UsageError(Exception):
@@ -32,9 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in args
     args = [argument for argument in args if argument != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where there is no α or ×, a question mark
     if not args or args[0] in ("-h", "--help"):
         print(USAGE)
         raise SystemExit(0 if args else 2)
+    if args[0] == "--version":
+        print(f"torchplastic {version('torchplastic')}")
+        raise SystemExit(0)
     try:
         if args[0] not in COMMANDS:
             raise UsageError(f"unknown command {args[0]!r}; choose one of {', '.join(COMMANDS)}.")
@@ -75,7 +83,7 @@ def _parse(kind: Callable[..., T], prog: str, args: Sequence[str], default: Any 
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
-        raise UsageError(f"{_first_section(boxed.getvalue())} See {prog} --help.") from None
+        raise UsageError(f"{_first_section(boxed.getvalue()).rstrip('.')}. See {prog} --help.") from None
 
 
 def _first_section(box: str) -> str:
@@ -107,14 +115,19 @@ def list_(args: Sequence[str]) -> int:
 
     from torchplastic.experiments import registry
 
+    console = Console()
     for name in registry.names():
         experiment = registry.get(name)
+        if not console.is_terminal:  # a line each, for grep
+            for form, entry in experiment.forms.items():
+                print(name, form, entry.about, entry.cost, entry.result, sep="\t")
+            continue
         table = Table(
             "form", "what", "cost on two cores", "result", title=f"{name}: {experiment.about}", title_justify="left"
         )
         for form, entry in experiment.forms.items():
             table.add_row(form, entry.about, entry.cost, entry.result)
-        Console().print(table)
+        console.print(table)
     return 0
 
 
@@ -128,9 +141,11 @@ def train(args: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--form", default="quick")
-    if any(argument == "--resume" or argument.startswith("--resume=") for argument in args):
-        return _resume(args)
     experiment = args[0] if args and not args[0].startswith("-") else None
+    if any(argument == "--resume" or argument.startswith("--resume=") for argument in args):
+        if experiment is not None:
+            raise UsageError("a run knows its experiment; leave the name away: plastic train --resume RUN.")
+        return _resume(args)
     if experiment is None and not {"-h", "--help"} & set(args):
         raise UsageError(
             "name an experiment first: plastic train EXPERIMENT [--form FORM], or --resume RUN. See plastic list."
@@ -150,14 +165,17 @@ def train(args: Sequence[str]) -> int:
 
     @dataclass
     class Train:
-        """Train an experiment in a new run directory."""
-
         config: Annotated[registry.get(experiment).config, _flat()]  # type: ignore[valid-type]
         out: Path | None = None
         """Run directory; default runs/EXPERIMENT/FORM-seedS-DATE-TIME. It must not exist."""
         device: str = "auto"
         """auto, cpu, cuda or cuda:N."""
 
+    forms = ", ".join(registry.get(experiment).forms)
+    Train.__doc__ = (
+        f"Train an experiment in a new run directory. --form FORM chooses where the settings start: {forms}; "
+        f"default quick. The defaults below are those of {known.form}."
+    )
     from torchplastic.experiments import launch
 
     flags = _parse(Train, f"plastic train {experiment}", rest, Train(config))
@@ -196,7 +214,7 @@ def _outcome(outcome: Any) -> int:
         print(f"stopped and saved; go on with: plastic train --resume {path}", file=sys.stderr)
         return 128 + outcome.signal
     summary = outcome.run.summary
-    if summary["episodes"] and not outcome.fresh:
+    if not outcome.trained:
         print(f"{path} is finished: {summary['episodes']} episodes.", file=sys.stderr)
     final = "  ".join(f"{name} {value:.4g}" for name, value in summary["final"].items() if isinstance(value, float))
     print(f"{path}  episodes {summary['episodes']}  {final}  {summary['seconds']:.1f} s")
@@ -276,7 +294,7 @@ def bench(args: Sequence[str]) -> int:
         """Training step of each form, in one process and in turn: median time, memory, ratios."""
 
         names: tyro.conf.Positional[tuple[str, ...]] = ()
-        """Which suites; all without a name."""
+        """Which suites: patterns, scaling-n, scaling-t, scaling-b; all without a name."""
         json: Path | None = None
         """Write the results to this file, which must not exist."""
         rounds: int = 15

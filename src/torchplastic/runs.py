@@ -49,9 +49,8 @@ class Run:
         try:
             path.mkdir(parents=True)
         except FileExistsError:
-            raise RunError(
-                f"{path} exists. Choose another --out, or go on with it: plastic train --resume {path}"
-            ) from None
+            go_on = f", or go on with it: plastic train --resume {path}" if (path / "config.json").is_file() else "."
+            raise RunError(f"{path} exists. Choose another --out{go_on}") from None
         except OSError as error:
             raise RunError(f"cannot make {path}: {error.strerror}.") from None
         return cls(path)
@@ -147,7 +146,8 @@ class Run:
         except FileNotFoundError:
             raise RunError(f"{self.path} has no checkpoint.pt to go on from.") from None
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            words = "" if isinstance(error, KeyError) else str(error).strip()  # a KeyError says a bare number
+            reason = words.splitlines()[0] if words else type(error).__name__
             raise RunError(f"{path} cannot be read, it is damaged or foreign: {reason[:150]}") from None
         if not isinstance(checkpoint, dict) or not {"model", "optimizer", "episode"} <= checkpoint.keys():
             raise RunError(f"{path} is no checkpoint of this program.")

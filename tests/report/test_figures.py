@@ -4,8 +4,8 @@ from matplotlib.colors import to_hex
 
 from tests.report.builders import some_samples, write_bench, write_run, write_sweep
 from torchplastic.report.figures import samples, scaling
-from torchplastic.report.figures.learning import draw_learning
-from torchplastic.report.figures.style import COLOURS, Drawing, few_ticks, render, style
+from torchplastic.report.figures.learning import draw_learning, linear_below
+from torchplastic.report.figures.style import COLOURS, Drawing, few_ticks, plain, render, style
 from torchplastic.report.grouping import group_runs
 from torchplastic.report.published import published
 from torchplastic.report.reading import read_bench, read_sources
@@ -76,7 +76,8 @@ def test_nothing_published_for_another_form(tmp_path):
 def test_zero_episodes_stay_on_a_logarithmic_axis(tmp_path):
     axes = drawn(write_run(tmp_path / "run", episodes=60), measure="loss")
     assert axes.get_xscale() == "symlog"
-    assert axes.get_xlim()[0] == 0
+    assert -5 < axes.get_xlim()[0] < 0
+    assert linear_below(axes) == {"horizontal": 10}
 
 
 def test_mean_with_band_from_smallest_to_largest(tmp_path):
@@ -112,6 +113,17 @@ def test_zeros_and_negative_values_are_drawn(tmp_path):
     axes = drawn(write_run(tmp_path / "b", experiment="x", measure="reward", error=lambda e: e - 50), measure="reward")
     assert (axes.get_yscale(), axes.get_ylabel()) == ("linear", "reward per episode")
     assert axes.get_ylim()[0] < -40
+
+
+def test_small_values_without_zeros_stay_logarithmic_and_bands_fit(tmp_path):
+    axes = drawn(write_sweep(tmp_path / "s", range(6), error=lambda e: 0.3 if e < 100 else 0.0004))
+    assert axes.get_yscale() == "log"
+    assert linear_below(axes) == {}
+    low, high = axes.get_ylim()
+    heights = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert low < heights.min() < heights.max() < high
+    zeros = drawn(write_run(tmp_path / "a", error=lambda e: 0.0 if e > 100 else 0.3))
+    assert linear_below(zeros) == {"vertical": 0.001}
 
 
 def test_log_where_lengths_differ_much(tmp_path):
@@ -241,6 +253,19 @@ def test_scaling_with_its_exponents(tmp_path):
 def test_no_exponent_where_no_power_law_fits():
     rows = [{"impl": "x", "N": n, "seconds": {"median": s}} for n, s in ((1, 1.0), (2, 9.0), (4, 2.0), (8, 5.0))]
     assert scaling.draw_scaling(rows, "N", "seconds").axes[0].containers[0].get_label() == "x"
+
+
+def test_tick_labels_are_short_and_exact():
+    told = [plain(value) for value in (0, 0.01, 200, 1000, 1024, 16384, 50e3, 2.5e6, -0.5)]
+    assert told == ["0", "0.01", "200", "1000", "1024", "16384", "50k", "2.5M", "−0.5"]
+
+
+def test_error_bars_only_where_something_spreads(tmp_path):
+    rows = scaling.scaling_suites(read_bench(write_bench(tmp_path / "b.json")).rows)["N"]
+    (_, _, bars), *_ = scaling.draw_scaling(rows, "N", "peak_bytes").axes[0].containers
+    assert not bars
+    (_, _, bars), *_ = scaling.draw_scaling(rows, "N", "seconds").axes[0].containers
+    assert bars
 
 
 def test_few_ticks():

@@ -64,6 +64,8 @@ def test_several_runs_grouped_by_experiment(tmp_path):
         "plastic, α per connection",
         "How cost grows",
         "12.5 ×",
+        "Fewer than 5 runs: each a thin line.",
+        "Line: median over runs; band: middle half.",
     ):
         assert text in html
     figures = {path.stem for path in (tmp_path / "out" / "figures").glob("*.png")}

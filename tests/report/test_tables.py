@@ -28,7 +28,7 @@ def test_final_values_and_interval_over_seeds(tmp_path):
     row = cells(tables.results_table(*grouped(sweep)), 0)
     # Over the last 30 of 300 episodes: 0.01, 0.015, 0.02; t(2) = 4.3027, standard error 0.005 / sqrt(3).
     half = 4.302653 * 0.005 / np.sqrt(3)
-    assert row["final error"] == f"0.0150 [{0.015 - half:.5f}, {0.015 + half:.4f}]"
+    assert row["final error"] == f"0.0150 [{0.015 - half:.4f}, {0.015 + half:.4f}]"
     assert row["smallest to largest"] == "0.0100 to 0.0200"
     assert row["final loss"].startswith("15.0 [")
     assert (row["runs"], row["episodes"], row["time"]) == ("3", "300", "60.0 s")
@@ -104,7 +104,7 @@ def test_evaluation_of_one_run_and_of_several(tmp_path):
     assert (row["mean"], row["chance"], row["baselines"]) == ("0.0200 [0.0100, 0.0300]", "0.250", "keep the cue 0.250")
     row = cells(tables.evaluation_table(grouped(a, b)[0]), 0)
     assert row["evaluations"] == "2"
-    assert row["mean"] == "0.0300 [−0.0971, 0.157]"
+    assert row["mean"] == "0.0300 [−0.0971, 0.1571]"
     assert tables.evaluation_table(grouped(write_run(tmp_path / "c"))[0]) is None
 
 

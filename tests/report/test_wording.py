@@ -7,7 +7,7 @@ from torchplastic.report.wording import duration, listing, number, percent, size
     ("value", "text"),
     [
         (0.0083, "0.00830"), (0.009999999776, "0.0100"), (12.345, "12.3"), (99.96, "100"), (2004002, "2,004,002"),
-        (5, "5"), (0, "0"), (-0.5, "−0.500"), (3.2e-7, "3.20·10^−7"), (None, "–"), (float("nan"), "–"),
+        (5, "5"), (0, "0"), (-0.5, "−0.500"), (3.2e-7, "3.20·10⁻⁷"), (None, "–"), (float("nan"), "–"),
     ],
 )  # fmt: skip
 def test_number(value, text):
@@ -28,6 +28,8 @@ def test_units():
 
 def test_intervals_and_ranges():
     assert with_interval(0.5, (0.4, 0.6)) == "0.500 [0.400, 0.600]"
+    assert with_interval(3.4e-4, (-2.04e-5, 7.004e-4)) == "0.000340 [−0.000020, 0.000700]"
+    assert with_interval(0.0, (0.0, 0.01)) == "0 [0, 0.0100]"
     assert with_interval(0.5, (float("nan"), float("nan"))) == "0.500"
     assert with_range(20, 10, 30) == "20 (10 to 30)"
     assert with_range(20, 20, 20) == "20"

@@ -76,7 +76,7 @@ class Optim:
         for name in ("lr", "lr_w", "clip"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"optim.{name} must be above 0; got {value:g}.")
+                raise ValueError(f"optim.{name} must be above 0 and finite; got {value:g}.")
         if self.schedule != "constant" and (self.schedule_episodes is None or self.schedule_episodes < 1):
             raise ValueError(f"optim.schedule {self.schedule} needs optim.schedule_episodes of at least 1.")
         if not 0 <= self.final <= 1:
@@ -118,7 +118,8 @@ class Config:
         at_least("episodes", self.episodes, 1)
         at_least("batch", self.batch, 1)
         at_least("log_every", self.log_every, 1)
-        at_least("threads", self.threads, 0)
+        if not 0 <= self.threads <= 1024:
+            raise ValueError(f"threads must lie in 0 … 1024; got {self.threads}.")
         at_least("save_seconds", self.save_seconds, 0)
 
     def to_dict(self) -> dict[str, Any]:

@@ -37,7 +37,8 @@ class Outcome:
     run: Run
     finished: bool
     signal: int | None = None
-    fresh: bool = True
+    trained: bool = True
+    """False where there was nothing left to do."""
 
 
 def start(config: Config, out: Path | None = None, device: str = "auto") -> Outcome:
@@ -52,7 +53,7 @@ def start(config: Config, out: Path | None = None, device: str = "auto") -> Outc
         trainer = _trainer(config, parts, fabric, run)
         _save(run, config)(trainer.checkpoint())
         run.write_config(config.to_dict())
-        return _train(run, config, trainer, fresh=True)
+        return _train(run, config, trainer)
 
 
 def resume(path: Path, episodes: int | None = None, device: str = "auto") -> Outcome:
@@ -66,7 +67,7 @@ def resume(path: Path, episodes: int | None = None, device: str = "auto") -> Out
             raise RunError(f"{path} has trained on {done} episodes already; --episodes {episodes} is fewer.")
         total = config.episodes if episodes is None else episodes
         if done >= total and run.summary is not None:
-            return Outcome(run, finished=True, fresh=False)
+            return Outcome(run, finished=True, trained=False)
         config = replace(config, episodes=total)
         _check_signature(checkpoint, config)
         torch.set_num_threads(config.threads)
@@ -79,18 +80,24 @@ def resume(path: Path, episodes: int | None = None, device: str = "auto") -> Out
         started = trainer.position.row.get("episodes", 0)
         run.cut_metrics(lambda row: row["episode"] <= done - started)
         run.write_config(config.to_dict())
-        return _train(run, config, trainer, fresh=False)
+        return _train(run, config, trainer)
 
 
 def evaluate(path: Path, episodes: int) -> dict[str, Any]:
     """Measure a run on new episodes, and keep the result under eval/. Of a run in progress, its last checkpoint."""
     run = Run.open(path)
     config = load_config(run)
+    torch.set_num_threads(config.threads)
     experiment = registry.get(config.experiment)
     model = experiment.build(config).model
-    model.load_state_dict(run.weights())
+    trained = (run.summary or run.checkpoint()).get("episodes" if run.summary else "episode")
+    try:
+        model.load_state_dict(run.weights())
+    except RuntimeError as error:
+        raise RunError(f"the weights in {path} do not fit its config.json: {error}") from None
     result = experiment.evaluate(config, model, episodes, generator(config.seed, "evaluation"))
-    result = {"experiment": config.experiment, "form": config.form, "episodes": episodes, **result}
+    head = {"experiment": config.experiment, "form": config.form, "episodes": episodes, "trained_episodes": trained}
+    result = {**head, **result}
     run.write_eval(f"episodes-{episodes}", result)
     return result
 
@@ -188,7 +195,7 @@ def _check_signature(checkpoint: dict[str, Any], config: Config) -> None:
         raise RunError(f"the checkpoint was written for {was}; this run asks for {now}.")
 
 
-def _train(run: Run, config: Config, trainer: Trainer, fresh: bool) -> Outcome:
+def _train(run: Run, config: Config, trainer: Trainer) -> Outcome:
     trainer.progress.start_at(trainer.position.episode)
     try:
         with _signals() as caught, trainer.progress:
@@ -199,9 +206,9 @@ def _train(run: Run, config: Config, trainer: Trainer, fresh: bool) -> Outcome:
             f"{error}. The last good checkpoint of episode {good} is in {run.path}; train anew with other settings."
         ) from None
     if not finished:
-        return Outcome(run, False, caught[0], fresh)
+        return Outcome(run, finished=False, signal=caught[0])
     _finish(run, config, trainer)
-    return Outcome(run, True, None, fresh)
+    return Outcome(run, finished=True)
 
 
 def _finish(run: Run, config: Config, trainer: Trainer) -> None:

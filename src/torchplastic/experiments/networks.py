@@ -5,11 +5,13 @@ Axes: N neurons.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from torchplastic import LSTM, PlasticRNN
+from torchplastic import LSTM, LSTMState, PlasticRNN
 from torchplastic.experiments.config import Model, Optim
 
 STREAMS = {"initialisation": 0, "episodes": 1, "evaluation": 2, "samples": 3}
@@ -21,11 +23,27 @@ def generator(seed: int, stream: str, device: torch.device | str = "cpu") -> tor
     return torch.Generator(device).manual_seed(int(state) >> 1)
 
 
+class BitLSTM(LSTM):
+    """The baseline on a task that clamps: bits hold their cells, the bias and other lines are inputs like any other."""
+
+    def forward(
+        self,
+        x: Tensor,
+        state: LSTMState | None = None,
+        clamp: Tensor | None = None,
+        clamped_steps: Sequence[bool] | None = None,
+    ) -> tuple[Tensor, LSTMState]:
+        if clamp is not None:
+            clamp = clamp.clone()
+            clamp[..., self.held_inputs :] = False
+        return super().forward(x, state, clamp, clamped_steps)
+
+
 def make_network(config: Model, seed: int, neurons: int, *, lstm_cells: int, held_inputs: int) -> nn.Module:
     """A network with one input line per neuron (LSTM: `lstm_cells` cells), started from the seed."""
     stream = generator(seed, "initialisation")
     if config.kind == "lstm":
-        lstm = LSTM(neurons, lstm_cells, held_inputs=held_inputs)
+        lstm = BitLSTM(neurons, lstm_cells, held_inputs=held_inputs)
         lstm.reset_parameters(stream)
         return lstm
     alpha = config.alpha if config.kind == "plastic" else "none"

@@ -36,7 +36,7 @@ def quick() -> RecallConfig:
 def smoke() -> RecallConfig:
     """3 patterns of 120 bits."""
     task = Patterns(bits=120, patterns=3, shown=5, gap=2, cycles=2, test=5)
-    return replace(paper(), form="smoke", episodes=300, task=task, optim=Optim(lr=3e-3))
+    return replace(paper(), form="smoke", episodes=300, task=task, optim=Optim(lr=3e-3), threads=1)
 
 
 def additive() -> RecallConfig:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torchplastic.report import comparison, tables
+from torchplastic.report.curves import curves_of
 from torchplastic.report.figures import learning, samples, scaling
 from torchplastic.report.figures.style import Drawing
 from torchplastic.report.grouping import Group, group_runs
@@ -56,7 +57,10 @@ def _experiment(name: str, groups: Sequence[Group]) -> Part:
     runs = [run for group in groups for run in group.runs]
     seeds = listing(run.seed for run in runs if run.seed is not None)
     forms = listing(dict.fromkeys(run.form for run in runs if run.form))
-    note = f"{plural(len(runs), 'run')}; form {forms}; {'seed' if seeds.isdigit() else 'seeds'} {seeds}."
+    note = (
+        f"{plural(len(runs), 'run')}; {'forms' if ', ' in forms else 'form'} {forms}; "
+        f"{'seed' if seeds.isdigit() else 'seeds'} {seeds}."
+    )
     unfinished = [run for run in runs if not run.finished]
     if unfinished:
         note += f" {plural(len(unfinished), 'run')} not finished: " + ", ".join(
@@ -113,6 +117,8 @@ def _learning(name: str, groups: Sequence[Group], literature: Literature) -> lis
             if figure is not None:
                 suffix = "" if spread == "range" else "-median"
                 caption = _learning_caption(name, groups, which, literature, spread)
+                for axis, linear in learning.linear_below(figure.axes[0]).items():
+                    caption += f" The {axis} axis is linear below {linear:g}."
                 drawings.append(Drawing(f"{slug(name)}-{which}{suffix}", figure, caption))
     return drawings
 
@@ -120,15 +126,20 @@ def _learning(name: str, groups: Sequence[Group], literature: Literature) -> lis
 def _learning_caption(
     name: str, groups: Sequence[Group], measure: str, literature: Literature, spread: learning.Spread
 ) -> str:
-    most = max(len(group.whole) for group in groups)
-    text = f"{name}: {literature.label(measure)} over training."
-    if most == 1:
-        text += " Faint: each row of the metrics; line: smoothed over 5 % of the episodes so far to both sides."
-    elif spread == "range":
-        full = learning.FEWEST_FOR_BAND["range"]
-        text += f" Line: mean over runs; band: smallest to largest run (below {full} runs: each run as a thin line)."
-    else:
-        text += " Line: median over runs; band: the middle half (quartiles)."
+    sizes = {len(group.whole) for group in groups if curves_of(group.runs, measure)}
+    full = learning.FEWEST_FOR_BAND[spread]
+    text = f"{name}: {literature.label(measure)} over training. Lines are smoothed over 5 % of the episodes so far to "
+    text += "both sides."
+    if any(size >= full for size in sizes):
+        told = {
+            "range": "mean over runs; band: smallest to largest",
+            "quartiles": "median over runs; band: middle half",
+        }
+        text += f" Line: {told[spread]}."
+    if any(1 < size < full for size in sizes):
+        text += f" Fewer than {full} runs: each a thin line."
+    if 1 in sizes:
+        text += " Of a single run, faint: each row of the metrics."
     entries = literature.of(measure)
     if entries:
         sources = "; ".join(dict.fromkeys(entry.source for entry in entries))
@@ -209,6 +220,7 @@ def _bench(bench: Bench) -> Part:
             if figure is not None:
                 spread = " (median and quartiles)" if what == "seconds" else ""
                 caption = f"{words} against {scaling.SIZES[size]}{spread}, both axes logarithmic. {_held(rows, size)}"
+                caption += " The reference is the plain loop."
                 name = f"bench-{size.lower()}-{what.replace('_', '-')}"
                 growth.drawings.append(Drawing(name, figure, caption.strip()))
     part.parts = [growth] if growth.drawings else []

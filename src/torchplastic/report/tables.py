@@ -110,6 +110,7 @@ def evaluation_table(groups: Sequence[Group]) -> Table | None:
                     split,
                     measure,
                     str(len(found)),
+                    _range([evaluation.get("trained_episodes") for evaluation in found]),
                     _range([evaluation.get("episodes") for evaluation in found]),
                     with_interval(_average(means), interval),
                     number(_average([result.get("chance") for result in results])),
@@ -118,7 +119,17 @@ def evaluation_table(groups: Sequence[Group]) -> Table | None:
             )
     return rows_or_none(
         "Evaluation",
-        ("model", "data", "measure", "evaluations", "episodes each", "mean", "chance", "baselines"),
+        (
+            "model",
+            "data",
+            "measure",
+            "evaluations",
+            "after training on",
+            "episodes each",
+            "mean",
+            "chance",
+            "baselines",
+        ),
         rows,
         "In brackets the 95 % interval: over episodes for one evaluation, over evaluations for several.",
         text_columns=3,
@@ -165,9 +176,10 @@ def bench_tables(bench: Bench) -> list[Table]:
     tables = [
         rows_or_none(
             "Speed and memory against the plain loop",
-            ("suite", "case", "form", "faster", "less memory"),
+            ("suite", "case", "form", "time ratio", "memory ratio"),
             ratios,
-            "Time and peak memory of a training step of the reference divided by those of this form.",
+            "Time and peak memory of a training step of the reference, the plain loop, divided by those of this form: "
+            "above 1 the form takes less, below 1 it takes more.",
             text_columns=3,
         ),
         rows_or_none(
@@ -200,8 +212,8 @@ def _named(name: str, value: Any) -> str:
         return f"{name} ({told(value)})"
     if name == "cpu":
         return str(value)
-    if name == "cores" and isinstance(value, int):
-        return plural(value, "core")
+    if name in {"cores", "threads"} and isinstance(value, int):
+        return plural(value, name[:-1])
     return f"{name.replace('_', ' ')} {value}"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 MISSING = "–"
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -21,16 +22,21 @@ def number(value: Any, digits: int = 3) -> str:
     # The exponent after rounding: 0.0099999 is 0.0100.
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     if int(exponent) < -4:
-        return f"{mantissa}·10^{int(exponent)}".replace("-", "−")
+        return f"{mantissa}·10{str(int(exponent)).translate(RAISED)}".replace("-", "−")
     decimals = max(0, digits - 1 - int(exponent))
     return f"{value:.{decimals}f}".replace("-", "−")
 
 
 def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
-    """`0.0083 [0.0061, 0.0105]`, or the number alone."""
+    """`0.00830 [0.00610, 0.01050]`, all with as many decimals as the number has, or the number alone."""
+    text = number(value)
     if value is None or interval is None or not all(math.isfinite(end) for end in interval):
-        return number(value)
-    return f"{number(value)} [{number(interval[0])}, {number(interval[1])}]"
+        return text
+    if not value or "·" in text:
+        return f"{text} [{number(interval[0])}, {number(interval[1])}]"
+    decimals = len(text.partition(".")[2])
+    low, high = (f"{end:,.{decimals}f}".replace("-", "−") for end in interval)
+    return f"{text} [{low}, {high}]"
 
 
 def with_range(value: float, low: float, high: float) -> str:

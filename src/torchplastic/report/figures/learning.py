@@ -83,6 +83,12 @@ def has_quartiles(groups: Sequence[Group], measure: str) -> bool:
     return any(len(curves_of(group.whole, measure)) >= FEWEST_FOR_BAND["quartiles"] for group in groups)
 
 
+def linear_below(axes: Axes) -> dict[str, float]:
+    """Of axes with zeros, "horizontal" and "vertical": the value under which they are linear, above it logarithmic."""
+    transforms = {"horizontal": axes.xaxis.get_transform(), "vertical": axes.yaxis.get_transform()}
+    return {name: float(kind.linthresh) for name, kind in transforms.items() if hasattr(kind, "linthresh")}
+
+
 def _draw_group(
     axes: Axes, group: Group, curves: list[Curve], measure: str, look: dict[str, Any], spread: Spread, log: bool
 ) -> None:
@@ -115,8 +121,8 @@ def _line(axes: Axes, curve: Curve, log: bool, look: dict[str, Any]) -> None:
 
 
 def _label(label: str, runs: int, spread: Spread) -> str:
-    what = "" if runs == 1 else f" ({'mean' if spread == 'range' else 'median'} of {plural(runs, 'run')})"
-    return textwrap.fill(f"{label}{what}", 50)
+    what = "1 run" if runs == 1 else f"{'mean' if spread == 'range' else 'median'} of {plural(runs, 'run')}"
+    return textwrap.fill(f"{label} ({what})", 50)
 
 
 def _draw_published(axes: Axes, entry: Published, groups: Sequence[Group]) -> None:
@@ -144,11 +150,13 @@ def _scale_x(axes: Axes, by_group: Sequence[Sequence[Curve]], entries: Sequence[
     curves = [curve for curves in by_group for curve in curves]
     first, last = min(curve.episodes[0] for curve in curves), max(curve.last for curve in curves)
     points = sorted(point[0] for entry in entries for point in entry.points)
+    # With room for a mark at zero beside the axis.
     if log:
         last = max([last, *points])
         if points and points[0] <= 0:
-            axes.set_xscale("symlog", linthresh=10 ** math.floor(math.log10(first)), linscale=0.4)
-            axes.set_xlim(0, last * 1.3)
+            linear = 10 ** math.floor(math.log10(first))
+            axes.set_xscale("symlog", linthresh=linear, linscale=0.4)
+            axes.set_xlim(-0.25 * linear, last * 1.3)
         else:
             axes.set_xscale("log")
             axes.set_xlim(min([first, *points]) / 1.15, last * 1.3)
@@ -157,13 +165,14 @@ def _scale_x(axes: Axes, by_group: Sequence[Sequence[Curve]], entries: Sequence[
         past = [point for entry in entries if not entry.level for point, *_ in entry.points if point >= last]
         marks = [point for entry in entries if entry.level for point, *_ in entry.points if point <= 3 * last]
         end = max([min([*past, last * 1.5]) if past else last, *marks])
-        axes.set_xlim(-0.01 * end, end * 1.03)
+        axes.set_xlim(-0.025 * end, end * 1.03)
     label_plainly(axes, "x")
 
 
 def _scale_y(axes: Axes) -> None:
-    """Logarithmic where the lines span more than a decade; linear below two decades under the top, where zeros are."""
+    """Logarithmic where lines and bands span more than a decade; with zeros, linear below two decades under the top."""
     lines = [np.asarray(line.get_ydata(), float) for line in axes.get_lines()]
+    lines += [np.asarray(path.vertices, float)[:, 1] for band in axes.collections for path in band.get_paths()]
     seen: Floats = np.concatenate([line[np.isfinite(line)] for line in lines])
     least, most = float(np.min(seen)), float(np.max(seen))
     if least < 0 or most <= 0 or least > most / 10:
@@ -172,7 +181,7 @@ def _scale_y(axes: Axes) -> None:
         return
     top = 10.0 ** math.floor(math.log10(most))
     threshold = top / 100
-    if least >= threshold:
+    if least >= (threshold / 100 if least > 0 else threshold):
         axes.set_yscale("log")
         axes.set_ylim(least / 1.5, most * 1.4)
         axes.yaxis.set_major_locator(FixedLocator(few_ticks(*axes.get_ylim())))

@@ -44,9 +44,10 @@ def draw_scaling(rows: Sequence[Json], size: str, what: str) -> Figure | None:
         if not points:
             continue
         x, middle, low, high = np.array(points, float).T
-        spread = [middle - low, high - middle]
+        spread = np.array([middle - low, high - middle])
+        bars = spread if np.any(spread) else None
         axes.errorbar(
-            x, middle, yerr=spread, marker="osD^"[index % 4], **line_style(index), capsize=2,
+            x, middle, yerr=bars, marker="osD^"[index % 4], **line_style(index), capsize=2,
             label=f"{impl}{_growth(x, middle, size)}",
         )  # fmt: skip
         ticks |= set(x)

@@ -136,11 +136,11 @@ def legend_below(figure: Figure, axes: Axes) -> None:
 
 
 def plain(value: float) -> str:
-    """A tick label: `0.01`, `20`, `50k`, `1M`."""
+    """A tick label: `0.01`, `1024`, `50k`, `1M`; a number that a unit would not shorten is written in full."""
     for unit, letter in ((1e6, "M"), (1e3, "k")):
-        if abs(value) >= unit:
-            return f"{value / unit:g}{letter}"
-    return f"{value:g}".replace("-", "−")
+        if abs(value) >= 1e4 and abs(value) >= unit and (value / unit * 10).is_integer():
+            return f"{value / unit:g}{letter}".replace("-", "−")
+    return f"{value:.7g}".replace("-", "−")
 
 
 def few_ticks(low: float, high: float) -> list[float]:
