@@ -12,8 +12,9 @@ from torch import Tensor
 
 from torchplastic.ops import checks
 from torchplastic.ops.nonlinearity import NONLINEARITIES
-from torchplastic.ops.plastic_scan.chunked import Problem, chunked
+from torchplastic.ops.plastic_scan.chunked import chunked
 from torchplastic.ops.plastic_scan.chunks import LONGEST_CHUNK, cut
+from torchplastic.ops.plastic_scan.forward import Problem
 from torchplastic.ops.plastic_scan.plain import plain
 from torchplastic.ops.plastic_scan.reference import reference
 from torchplastic.rules import Rule, get_rule

@@ -1,0 +1,245 @@
+"""Backward through the chunks, written by hand. Derivation in ops/README.md.
+
+Axes: T time, B batch, N neurons; matrices are `[pre, post]`, vectors are rows over neurons.
+Steps of a chunk: k is now, l earlier, m later; n in all, F of them free, the others fully clamped.
+G groups of steps that share u: a free step is one of its own, a pattern that is held is one.
+u_k = x(k-1) pre, v_k = x(k) post;  H' = d * H + u (x) s;  L(l..k) is the product of d over the steps
+between l and k, L_k over those before k.  A leading g is dL/d…: gs, gd, gu, gv; G belongs to the trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from torchplastic.ops import workspace
+from torchplastic.ops.nonlinearity import NONLINEARITIES
+from torchplastic.ops.plastic_scan import algebra
+from torchplastic.ops.plastic_scan.forward import Problem
+
+
+class Backward:
+    """One backward pass: chunks in reverse, the free steps of each in reverse."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        groups: list[list[int]],
+        saved: Sequence[Tensor],
+        grads: Sequence[Tensor | None],
+        needs: Sequence[bool],
+    ) -> None:
+        self.problem = problem
+        self.groups = groups
+        self.w, self.alpha, self.eta, x, *self.kept = saved
+        self.x = x
+        self.needs = needs
+        self.need_drive, _, self.need_alpha, self.need_eta, self.need_hidden, self.need_trace = needs[:6]
+        self.plastic = algebra.Plastic(self.alpha)
+        self._between: dict[int, Tensor] = {}
+        self.matrices = algebra.StepMatrices(self.w, self.plastic, x.shape[1])
+        self.M = workspace.empty_like(self.kept[0])  # scratch
+        self.g_alpha = algebra.AlphaGradient(self.alpha)
+        self.g_eta = torch.zeros_like(x[0])  # dL/deta before its sum
+        self.delta = torch.zeros_like(x[1:])  # dL/d(input of the nonlinearity)
+        self.gx = torch.zeros_like(x)  # dL/dx; row 0 belongs to the initial hidden
+        g_y, g_hidden, g_trace = grads
+        if g_y is not None:
+            self.gx[1:] = g_y
+        if g_hidden is not None:
+            self.gx[-1] += g_hidden
+        self.G = None if g_trace is None else workspace.empty_like(g_trace).copy_(g_trace)  # None is 0
+
+    def run(self) -> tuple[Tensor | None, ...]:
+        chunks = self.problem.chunks
+        first = 0
+        if not (self.need_drive or self.need_eta or self.need_hidden or self.need_trace):
+            while first < len(chunks) and not chunks[first].free:  # a clamped start has nothing to say
+                first += 1
+        for i in reversed(range(first, len(chunks))):
+            self.chunk(i, carry=i > first or self.need_trace)
+
+        gx, clamp, x = self.gx, self.problem.clamp, self.x
+        g_drive = self.delta if clamp is None else torch.where(clamp, gx[1:], self.delta)
+        g_w = None
+        if self.needs[1]:
+            free = [c.start + k for c in chunks for k in c.free]
+            steps = slice(None) if len(free) == len(self.delta) else free
+            left, right = x[:-1][steps].flatten(0, 1), self.delta[steps].flatten(0, 1)
+            g_w = torch.mm(left.T, right, out=workspace.empty_like(self.w))
+        g_eta = self.g_eta.sum(0) if self.eta.dim() else self.g_eta.sum()
+        if self.need_trace and self.G is None:
+            self.G = torch.zeros_like(self.kept[0])
+        results = (g_drive, g_w, self.g_alpha.result(), g_eta, gx[0], self.G)
+        return tuple(g if need else None for g, need in zip(results, self.needs, strict=False))
+
+    def chunk(self, i: int, carry: bool) -> None:
+        """One chunk; carry says whether somebody before it needs G."""
+        chunk = self.problem.chunks[i]
+        start, stop, free = chunk
+        H = self.kept[3 * i]
+        U, v = self.x[start:stop], self.x[start + 1 : stop + 1]
+        gu, gv = self.gx[start:stop], self.gx[start + 1 : stop + 1]
+        d, s = algebra.decays(self.problem.rule, v, self.eta)
+        before, after = algebra.products_before(d), algebra.products_after(d)
+
+        # dL/du is wanted where u is the output of a step whose own dL/dv is: a free one, or any if the
+        # drive needs it. Likewise the rows of gs and gd, which eta asks for too.
+        wanted = [k for k in range(stop - start) if self.need_drive or (k and k - 1 in free)]
+        if not self.need_drive and (self.need_hidden if start == 0 else not self.problem.chunks[i - 1].ends_clamped):
+            wanted.insert(0, 0)
+        rows = stop - start if self.need_drive or self.need_eta else chunk.inner
+        decay_of_v = d.shape[1:] == s.shape[1:]
+
+        self.zero = self.problem.fresh and start == 0
+        gs, gd = self.from_the_end(H, U[:rows], s[:rows], d, after[:rows], decay_of_v or self.need_eta)
+        if self.G is not None and wanted:
+            gu.index_add_(0, self.index(wanted), algebra.times_transposed((after * s)[wanted], self.G))
+        if free:
+            self.free_steps(i, wanted, d[: chunk.inner], s[: chunk.inner], gs, gd)
+            steps = list(free)
+            eps = self.plastic.vector(self.delta[start:stop][steps])
+            self.through_the_trace(H, U[steps], before[steps] * eps, before[-1] if carry else None)
+        elif self.G is not None and carry:
+            self.G.mul_(before[-1].unsqueeze(-2))
+        if self.need_drive:  # a clamped step's dL/dv is its drive's
+            for low, high in chunk.clamped_runs():
+                run = slice(low, high)
+                gv[run] += self.vjp(v[run], None if gd is None else gd[run], gs[run])[0]
+        if self.need_eta:
+            self.g_eta += self.vjp(v[:rows], gd, gs)[1].sum(0)
+
+    def free_steps(self, i: int, wanted: list[int], d: Tensor, s: Tensor, gs: Tensor, gd: Tensor | None) -> None:
+        """The free steps of chunk i in reverse; completes delta, gx, gs and gd of its inner steps.
+
+        d and s are those of the inner steps, gs and gd hold what comes from the chunk's end.
+        """
+        chunk = self.problem.chunks[i]
+        start, free, inner = chunk.start, chunk.free, chunk.inner
+        H, uP, z = self.kept[3 * i : 3 * i + 3]
+        groups = self.groups[i]
+        merged = len(groups) < inner
+        steps, after = slice(start, start + inner), slice(start + 1, start + inner + 1)
+        U, gu = self.x[steps], self.gx[steps]
+        clamp = self.problem.clamp
+        df = NONLINEARITIES[self.problem.nonlinearity].backward
+        full = self.plastic.full
+        self.matrices.load(H, self.zero)
+        L = algebra.products_before(d)
+        between = self.between(d)
+        if len(free) < inner:
+            between = between[list(free)]
+        Ls = between * s  # [F, l]: L(l..k) s_l
+        if merged:
+            lengths = [high - low for low, high in zip(groups, [*groups[1:], inner], strict=True)]
+            z = z.repeat_interleave(torch.tensor(lengths), 1)
+            S_rows = torch.stack([part.sum(1) for part in Ls.split(lengths, 1)], 1).unbind()
+            U, first = U[groups], self.index(groups)
+        else:
+            S_rows = Ls.unbind()
+        p, LR = self.plastic_inputs(uP, z, s, d, between, free) if gd is not None or not full else (None, None)
+        gd_of_v = gd if d.shape[1:] == s.shape[1:] else None  # where d depends on v, its gradient joins dL/dv
+        Lz_rows = (between * z).unbind()  # [F][l]: L(l..k) z(k, l)
+        LR_rows = () if LR is None else LR.unbind()
+        u_rows, gu_rows, gs_rows = self.x[steps].unbind(), gu.unbind(), gs.unbind()
+        v_rows, gv_rows = self.x[after].unbind(), self.gx[after].unbind()
+        delta = self.delta[steps]
+        eps = delta if full else torch.zeros_like(delta)  # dL/dp
+        delta_rows, eps_rows = delta.unbind(), eps.unbind()
+        for j in reversed(range(len(free))):
+            k = free[j]
+            g = groups.index(k)
+            g_v = self.vjp(v_rows[k], None if gd_of_v is None else gd_of_v[k], gs_rows[k])[0]
+            g_a = df(gv_rows[k].add_(g_v), v_rows[k])
+            delta_rows[k].copy_(g_a if clamp is None else g_a.masked_fill(clamp[start + k], 0))
+            if not full:
+                torch.mul(self.alpha, delta_rows[k], out=eps_rows[k])
+            if k in wanted:
+                gu_rows[k].add_(self.matrices.backward(delta_rows[k], L[k] * eps_rows[k]))
+            if g:
+                gs[:k].addcmul_(eps_rows[k], Lz_rows[j][:k])
+                if gd_of_v is not None:
+                    gd_of_v[:k].addcmul_(eps_rows[k], LR_rows[j][:k])
+                right = S_rows[j][: algebra.even(g)] * eps_rows[k]
+                q, right = self.plastic.pairs_back(right)[:g], right[:g]
+                gu_rows[k].add_((U[:g] * q).sum(0))
+                if merged:
+                    gu.index_add_(0, first[:g], u_rows[k] * q)
+                else:
+                    gu[:k].addcmul_(u_rows[k], q)
+                if full and self.need_alpha:
+                    self.g_alpha.add_pairs(u_rows[k] * U[:g], right)
+        if gd is not None and gd_of_v is None:  # d is the same at all steps: nobody in the loop asked
+            assert LR is not None
+            gd[:inner] += (eps[list(free)].unsqueeze(1) * LR).sum(0)
+        if self.need_alpha and not full:
+            assert p is not None
+            self.g_alpha.add_vectors(delta[list(free)], p)
+
+    def index(self, steps: list[int]) -> Tensor:
+        return torch.tensor(steps, device=self.x.device)
+
+    def between(self, d: Tensor) -> Tensor:
+        """`products_between` of a chunk's free steps; where d is the same at all steps, once for each length."""
+        if d.shape[1:] == self.x.shape[1:]:
+            return algebra.products_between(d)
+        if len(d) not in self._between:
+            self._between[len(d)] = algebra.products_between(d)
+        return self._between[len(d)]
+
+    def vjp(self, v: Tensor, gd: Tensor | None, gs: Tensor) -> tuple[Tensor, Tensor]:
+        return algebra.vjp(self.problem.rule, v, self.eta, gd, gs)
+
+    def from_the_end(
+        self, H: Tensor, U: Tensor, s: Tensor, d: Tensor, after: Tensor, need_gd: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """What reaches gs and gd through the trace at the chunk's end: `[rows, B, N]` each.
+
+        gs_k = L(k..n) (u_k G);  gd_k = L(k..n) Q_k with Q_k = colsum(G * H_k), carried along the chunk.
+        """
+        if self.G is None:
+            return torch.zeros_like(s), torch.zeros_like(s) if need_gd else None
+        uG = algebra.times(U, self.G)
+        if not need_gd:
+            return after * uG, None
+        Q = [torch.zeros_like(uG[0]) if self.zero else torch.mul(self.G, H, out=self.M).sum(-2)]
+        suG = s * uG
+        for k in range(len(U) - 1):
+            Q.append(torch.addcmul(suG[k], d[k], Q[k]))
+        return after * uG, after * torch.stack(Q)
+
+    def plastic_inputs(
+        self, uP: Tensor, z: Tensor, s: Tensor, d: Tensor, between: Tensor, free: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """p of the free steps `[F, B, N]`, and L(k..m) R(m, k) with R(m, k) = u_m H_k (alpha inside where it is full).
+
+        R(m, 0) = u_m P;  R(m, k+1) = d_k R(m, k) + s_k z(m, k);  p_k = R(k, k).  The table is `[m, k, B, N]`, m free.
+        """
+        R = [uP]
+        for k in range(z.shape[1] - 1):
+            R.append(torch.addcmul(s[k] * z[:, k], d[k], R[k]))
+        table = torch.stack(R, 1)
+        return torch.stack([table[j, k] for j, k in enumerate(free)]), between * table
+
+    def through_the_trace(self, H: Tensor, U: Tensor, right: Tensor, total: Tensor | None) -> None:
+        """G brought to the chunk's start (total=None: nobody needs it), and dL/dalpha of a full alpha."""
+        if self.G is not None and total is not None:
+            self.G.mul_(total.unsqueeze(-2))
+        if self.plastic.full:
+            if self.zero and total is None:
+                return
+            M = algebra.add_outer(self.M, U, right, beta=0)
+            if total is not None:
+                if self.G is None:
+                    self.G = torch.mul(self.plastic.alpha, M, out=workspace.empty_like(M))
+                else:
+                    self.G.addcmul_(self.plastic.alpha, M)
+            if self.need_alpha and not self.zero:
+                self.g_alpha.add_matrices(H, M)
+        elif total is not None:
+            if self.G is None:
+                self.G = algebra.add_outer(workspace.empty_like(H), U, right, beta=0)
+            else:
+                algebra.add_outer(self.G, U, right)
