@@ -59,11 +59,11 @@ def test_rows_times_one_matrix_per_example(B, generator):
 
 def test_pair_products_are_gathered_past_a_full_buffer(generator):
     alpha = torch.zeros(3, 4, dtype=torch.float64)
-    left = torch.randn(50, 11, 3, generator=generator, dtype=torch.float64)
-    right = torch.randn(50, 11, 4, generator=generator, dtype=torch.float64)
-    assert left.shape[0] * left.shape[1] > 2 * algebra.PAIR_ROWS
+    steps = 2 * algebra.PAIR_ROWS // 11 + 5
+    left = torch.randn(steps, 11, 3, generator=generator, dtype=torch.float64)
+    right = torch.randn(steps, 11, 4, generator=generator, dtype=torch.float64)
     gradient = algebra.AlphaGradient(alpha)
-    for rows in range(0, 50, 5):
+    for rows in range(0, steps, 5):
         gradient.add_pairs(left[rows : rows + 5], right[rows : rows + 5])
     torch.testing.assert_close(gradient.result(), torch.einsum("nbi,nbj->ij", left, right))
 

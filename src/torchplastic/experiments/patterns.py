@@ -54,7 +54,7 @@ EXPERIMENT = Experiment(
     about="memorise five 1000-bit patterns, complete one from half of its bits",
     config=RecallConfig,
     forms={
-        "smoke": Form(smoke, "3 patterns of 120 bits", "10 s", "error falls from 0.25 to about 0.02"),
+        "smoke": Form(smoke, "3 patterns of 120 bits", "5 s", "error falls from 0.25 to about 0.02"),
         "quick": Form(quick, "the paper's task, 300 episodes", "under a minute", "below 1 % wrong bits"),
         "paper": Form(paper, "the paper's task, 1,000 episodes", "2 minutes", "published: below 1 % after about 200"),
         "published": Form(published, "the same, nothing changed", "2 minutes", "as paper"),

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchplastic.ops import workspace
 from torchplastic.rules import Rule
 
-PAIR_ROWS = 256  # rows of pair products that are gathered before they are multiplied into dL/dalpha
+PAIR_ROWS = 640  # rows of pair products that are gathered before they are multiplied into dL/dalpha
 FEW_ROWS = 16  # products of so few rows are bound by reading the matrix
 SPLIT_FROM = 1 << 16  # elements of a matrix worth two cores
 BLOCK_BYTES = 1 << 20  # of a matrix over which two operations pass in turn: the second finds it in the cache
@@ -36,9 +36,9 @@ def even(k: int) -> int:
 class FewRows:
     """Products of a few rows with a matrix `M [N, K]` that stays, from both sides.
 
-    Such a product is bound by reading M, and BLAS runs it on one core. Blocks of M run on all: of its rows
-    for one row, so that each core reads what elementwise operations left in its cache, of its columns for
-    more. A matrix that does not split evenly runs whole; `padded` tells how many zeros mend that.
+    Such a product is bound by reading M, and BLAS runs it on one core. Blocks of M run on all: of its columns,
+    of its rows where the columns don't split evenly or M is transposed. A matrix whose rows do not split evenly
+    runs whole; `padded` tells how many zeros mend that.
     """
 
     def __init__(self, M: Tensor) -> None:
@@ -53,7 +53,7 @@ class FewRows:
         """`U [n, N] @ M` -> `[n, K]`."""
         if self.blocks is None or len(U) > FEW_ROWS:
             return U @ self.M
-        if len(U) > 1 and self.columns is not None:
+        if self.columns is not None:
             product = torch.bmm(U.expand(len(self.columns), *U.shape), self.columns)
             return product.transpose(0, 1).reshape(len(U), self.M.shape[1])
         return torch.bmm(U.view(len(U), *self.blocks.shape[:2]).transpose(0, 1), self.blocks).sum(0)
@@ -122,6 +122,7 @@ class StepMatrices:
             self._P = both[:N, K:].unsqueeze(0)
             self._both = FewRows(both)
             self._w_alone = FewRows(both[:, :K])
+            self._row = both.new_empty(1, 2 * K)
         elif self._alpha is not None:
             self._P = workspace.empty((batch, *w.shape), w)
 
@@ -153,7 +154,10 @@ class StepMatrices:
         if self._zero:
             return self._w_alone.times_transposed(g)[:, : len(self._w)]
         if self._both is not None:
-            return self._both.times_transposed(torch.cat((g, h), 1))[:, : len(self._w)]
+            N = len(self._w)
+            self._row[:, :N] = g
+            self._row[:, N:] = h
+            return self._both.times_transposed(self._row)[:, :N]
         return torch.addmm(torch.bmm(self._P, h.unsqueeze(-1)).squeeze(-1), g, self._w.T)
 
 

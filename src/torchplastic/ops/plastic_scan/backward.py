@@ -17,7 +17,7 @@ from torch import Tensor
 from torchplastic.ops import workspace
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import algebra
-from torchplastic.ops.plastic_scan.forward import Problem
+from torchplastic.ops.plastic_scan.forward import Problem, Reused
 
 
 class Backward:
@@ -26,20 +26,18 @@ class Backward:
     def __init__(
         self,
         problem: Problem,
-        groups: list[list[int]],
+        reused: Reused,
         saved: Sequence[Tensor],
         grads: Sequence[Tensor | None],
         needs: Sequence[bool],
     ) -> None:
         self.problem = problem
-        self.groups = groups
+        self.plastic, self.matrices, self.groups = reused
         self.w, self.alpha, self.eta, x, *self.kept = saved
         self.x = x
         self.needs = needs
         self.need_drive, _, self.need_alpha, self.need_eta, self.need_hidden, self.need_trace = needs[:6]
-        self.plastic = algebra.Plastic(self.alpha)
         self._between: dict[int, Tensor] = {}
-        self.matrices = algebra.StepMatrices(self.w, self.plastic, x.shape[1])
         self.M = workspace.empty_like(self.kept[0])  # scratch
         self.g_alpha = algebra.AlphaGradient(self.alpha)
         self.g_eta = torch.zeros_like(x[0])  # dL/deta before its sum
@@ -140,11 +138,13 @@ class Backward:
         else:
             S_rows = Ls.unbind()
         p, LR = self.plastic_inputs(uP, z, s, d, between, free) if gd is not None or not full else (None, None)
-        gd_of_v = gd if d.shape[1:] == s.shape[1:] else None  # where d depends on v, its gradient joins dL/dv
+        # where d depends on v, its gradient joins dL/dv
+        gd_of_v = gd[:inner] if gd is not None and d.shape[1:] == s.shape[1:] else None
         Lz_rows = (between * z).unbind()  # [F][l]: L(l..k) z(k, l)
         LR_rows = () if LR is None else LR.unbind()
         u_rows, gu_rows, gs_rows = self.x[steps].unbind(), gu.unbind(), gs.unbind()
         v_rows, gv_rows = self.x[after].unbind(), self.gx[after].unbind()
+        gs_inner = gs[:inner]
         delta = self.delta[steps]
         eps = delta if full else torch.zeros_like(delta)  # dL/dp
         delta_rows, eps_rows = delta.unbind(), eps.unbind()
@@ -159,9 +159,9 @@ class Backward:
             if k in wanted:
                 gu_rows[k].add_(self.matrices.backward(delta_rows[k], L[k] * eps_rows[k]))
             if g:
-                gs[:k].addcmul_(eps_rows[k], Lz_rows[j][:k])
+                gs_inner.addcmul_(eps_rows[k], Lz_rows[j])  # 0 from l = k on
                 if gd_of_v is not None:
-                    gd_of_v[:k].addcmul_(eps_rows[k], LR_rows[j][:k])
+                    gd_of_v.addcmul_(eps_rows[k], LR_rows[j])
                 right = S_rows[j][: algebra.even(g)] * eps_rows[k]
                 q, right = self.plastic.pairs_back(right)[:g], right[:g]
                 gu_rows[k].add_((U[:g] * q).sum(0))

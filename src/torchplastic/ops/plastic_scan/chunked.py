@@ -35,7 +35,7 @@ class _Scan(torch.autograd.Function):
         drive, w, alpha, eta, hidden, trace, problem = inputs
         kept: list[Tensor] = []
         merge = not ctx.needs_input_grad[0]  # the drive's gradient is one per step
-        x, H, ctx.groups = run_forward(drive, w, alpha, eta, hidden, trace, problem, kept, merge)
+        x, H, ctx.reused = run_forward(drive, w, alpha, eta, hidden, trace, problem, kept, merge)
         ctx.problem = problem
         ctx.save_for_backward(w, alpha, eta, x, *kept)
         ctx.set_materialize_grads(False)
@@ -45,5 +45,5 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         saved = saved_tensors(ctx)
         with torch.no_grad():
-            results = Backward(ctx.problem, ctx.groups, saved, grads, ctx.needs_input_grad).run()
+            results = Backward(ctx.problem, ctx.reused, saved, grads, ctx.needs_input_grad).run()
         return *refuse_second_derivative((*saved[:3], *grads), results), None

@@ -32,6 +32,14 @@ class Problem(NamedTuple):
     fresh: bool = False  # whether the initial trace is known to be zero: then its chunk reads no trace
 
 
+class Reused(NamedTuple):
+    """What a backward pass takes over: alpha and W in the layout of products, and the groups of each chunk."""
+
+    plastic: algebra.Plastic
+    matrices: algebra.StepMatrices
+    groups: list[list[int]]
+
+
 def run_forward(
     drive: Tensor,
     w: Tensor,
@@ -42,8 +50,8 @@ def run_forward(
     problem: Problem,
     kept: list[Tensor] | None,
     merge: bool = True,
-) -> tuple[Tensor, Tensor, list[list[int]]]:
-    """-> x `[T + 1, B, N]`, where x[0] is the initial hidden, the final trace, and the groups of each chunk.
+) -> tuple[Tensor, Tensor, Reused]:
+    """-> x `[T + 1, B, N]`, where x[0] is the initial hidden, the final trace, and what the backward pass uses again.
 
     `kept` collects for the backward pass, per chunk: the trace at its start, u P of its free steps, its
     table z. None keeps nothing, and the trace is then updated in place.
@@ -110,13 +118,15 @@ def run_forward(
         if kept is not None:
             kept += [H, torch.stack(uP) if uP else S, z]
         out = workspace.empty_like(H) if kept is not None or H is trace else H
-        rows = algebra.merge_repeats(x[start:stop], algebra.products_after(d) * s)
+        rows = x[start:stop], algebra.products_after(d) * s
+        if len(free) < stop - start:
+            rows = algebra.merge_repeats(*rows)
         H = (
             algebra.add_outer(out, *rows, beta=0)
             if zero
             else algebra.next_trace(H, algebra.products_before(d)[-1], *rows, out)
         )
-    return x, H, groups_of_chunks
+    return x, H, Reused(plastic, matrices, groups_of_chunks)
 
 
 def _groups(U: Tensor, chunk: Chunk, merge: bool) -> list[int]:
