@@ -26,6 +26,7 @@ TABLE = {
     "experiments": (PUBLIC | {"tasks", "data", "train", "runs"}, {"tyro", "dacite", "lightning_fabric", "ray"}),
     "bench": (PUBLIC | {"ops", "tasks", "train", "experiments", "runs"}, {"rich"}),
     "report": ({"runs"}, {"matplotlib", "scipy", "PIL", "jinja2"}),
+    "__main__": ({"cli"}, set()),
     "cli": ({"experiments", "bench", "report", "data"}, {"tyro", "rich"}),
 }
 

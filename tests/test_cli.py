@@ -15,22 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 import torchplastic
-from torchplastic import cli
+from tests.command import COMMAND, plastic, rows, timeless, tiny
 from torchplastic.bench.suites import SUITES
-
-TINY = ["--task.bits", "16", "--task.patterns", "2", "--task.shown", "2", "--task.cycles", "1", "--threads", "1"]
-COMMAND = [sys.executable, "-c", "from torchplastic.cli import main; main()"]
-
-
-def plastic(*args):
-    """Run in this process -> exit code."""
-    with pytest.raises(SystemExit) as stop:
-        cli.main([str(a) for a in args])
-    return stop.value.code
-
-
-def tiny(out, *more):
-    return ["train", "patterns", "--form", "smoke", *TINY, "--out", out, *more]
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +24,6 @@ def finished(tmp_path_factory):
     path = tmp_path_factory.mktemp("cli") / "run"
     assert plastic(*tiny(path, "--episodes", "25")) == 0
     return path
-
-
-def rows(path):
-    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-
-
-def timeless(path):
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(path)]
 
 
 def test_a_run_directory_is_complete(finished):

@@ -17,12 +17,26 @@ USAGE = """usage: plastic COMMAND ...
 
   list                     experiments and forms: what each reproduces, its usual cost and result
   train EXPERIMENT         train, e.g. plastic train patterns --form smoke;  --resume RUN goes on with a run
+  sweep EXPERIMENT         the same over many seeds: --seeds 10 --jobs 2
   eval RUN                 measure a run on new episodes
   report RUN|BENCH.json... figures and one self-contained HTML page
   bench [NAME...]          speed and memory against the plain loop
 
 plastic COMMAND --help lists its options. With --debug an error comes with its traceback.
 plastic --version prints the version."""
+
+
+SWEEP_USAGE = """usage: plastic sweep EXPERIMENT [--seeds 10] [--jobs 2] [--backend local|ray] [--out DIR]
+                     [any flag of plastic train]
+
+Trains seeds 0 to N - 1, each in a process of its own, `jobs` at a time. Called again it goes on with what is not
+finished; seeds, jobs, episodes and threads may then differ.
+
+  --seeds N          how many seeds
+  --jobs N           processes at a time; the CPU's threads are shared out among them
+  --backend ray      as tasks of the Ray cluster that is running, or of a local one; its machines share the folder
+  --out DIR          default runs/sweeps/EXPERIMENT-FORM-HASH; the hash is of the settings
+"""
 
 
 class UsageError(Exception):
@@ -136,11 +150,6 @@ def list_(args: Sequence[str]) -> int:
 
 def train(args: Sequence[str]) -> int:
     """Train an experiment, or go on with a run."""
-    import argparse
-
-    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--resume", type=Path)
-    parser.add_argument("--form", default="quick")
     experiment = args[0] if args and not args[0].startswith("-") else None
     if any(argument == "--resume" or argument.startswith("--resume=") for argument in args):
         if experiment is not None:
@@ -150,36 +159,60 @@ def train(args: Sequence[str]) -> int:
         raise UsageError(
             "name an experiment first: plastic train EXPERIMENT [--form FORM], or --resume RUN. See plastic list."
         )
+    if experiment is None:
+        from torchplastic.experiments import registry
+
+        print(f"usage: plastic train {{{','.join(registry.names())}}} [--form FORM] [flags], see --help of each")
+        print("       plastic train --resume RUN [--episodes N] [--device DEVICE] [--devices N]")
+        return 0
+    flags = _train_flags("plastic train", "Train an experiment in a new run directory.", experiment, args[1:])
+    from torchplastic.experiments import launch
+
+    return _outcome(launch.start(flags.config, flags.out, flags.device, flags.devices))
+
+
+def _before(args: Sequence[str], **flags: dict[str, Any]) -> tuple[Any, list[str]]:
+    """Flags that are needed before the others can be read -> their values, the other arguments."""
+    import argparse
+
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    for name, options in flags.items():
+        parser.add_argument(f"--{name.replace('__', '.')}", **options)
+    try:
+        return parser.parse_known_args(args)
+    except argparse.ArgumentError as error:
+        raise UsageError(f"{error}.") from None
+
+
+def _train_flags(prog: str, about: str, experiment: str, args: Sequence[str]) -> Any:
+    """The flags of training an experiment -> config, out, device, devices."""
     from torchplastic.experiments import registry
 
-    if experiment is None:
-        print(f"usage: plastic train {{{','.join(registry.names())}}} [--form FORM] [flags], see --help of each")
-        print("       plastic train --resume RUN [--episodes N] [--device DEVICE]")
-        return 0
-    try:
-        known, rest = parser.parse_known_args(args[1:])
-    except argparse.ArgumentError as error:
-        raise UsageError(str(error)) from None
-    form = registry.get_form(experiment, known.form)
-    config = form.make()
+    chosen, rest = _before(
+        args, form={"default": "quick"}, model__kind={"default": "plastic", "choices": ("plastic", "rnn", "lstm")}
+    )
+    kind = vars(chosen)["model.kind"]
+    config = registry.settings(experiment, chosen.form, kind)
 
     @dataclass
     class Train:
         config: Annotated[registry.get(experiment).config, _flat()]  # type: ignore[valid-type]
         out: Path | None = None
-        """Run directory; default runs/EXPERIMENT/FORM-seedS-DATE-TIME. It must not exist."""
+        """Where to write; it must not exist. Default runs/EXPERIMENT/FORM-seedS-DATE-TIME."""
         device: str = "auto"
         """auto, cpu, cuda or cuda:N."""
+        devices: int = 1
+        """Processes that share every batch, one per device (on a CPU, per share of its threads)."""
 
     forms = ", ".join(registry.get(experiment).forms)
     Train.__doc__ = (
-        f"Train an experiment in a new run directory. --form FORM chooses where the settings start: {forms}; "
-        f"default quick. The defaults below are those of {known.form}."
+        f"{about} --form FORM chooses where the settings start: {forms}; default quick. "
+        f"The defaults below are those of {chosen.form} with --model.kind {kind}."
     )
-    from torchplastic.experiments import launch
-
-    flags = _parse(Train, f"plastic train {experiment}", rest, Train(config))
-    return _outcome(launch.start(flags.config, flags.out, flags.device))
+    flags = _parse(Train, f"{prog} {experiment}", rest, Train(config))
+    if flags.devices < 1:
+        raise UsageError(f"--devices must be at least 1; got {flags.devices}.")
+    return flags
 
 
 def _flat() -> Any:
@@ -199,16 +232,20 @@ def _resume(args: Sequence[str]) -> int:
         """Train on this many episodes in all, instead of what the run asked for."""
         device: str = "auto"
         """auto, cpu, cuda or cuda:N."""
+        devices: int = 1
+        """Processes that share every batch."""
 
     flags = _parse(Resume, "plastic train", args)
     if flags.episodes is not None and flags.episodes < 1:
         raise UsageError(f"--episodes must be at least 1; got {flags.episodes}.")
     from torchplastic.experiments import launch
 
-    return _outcome(launch.resume(flags.resume, flags.episodes, flags.device))
+    return _outcome(launch.resume(flags.resume, flags.episodes, flags.device, flags.devices))
 
 
 def _outcome(outcome: Any) -> int:
+    if outcome.run is None:  # the first process speaks for all
+        return 0
     path = outcome.run.path
     if not outcome.finished:
         print(f"stopped and saved; go on with: plastic train --resume {path}", file=sys.stderr)
@@ -219,6 +256,51 @@ def _outcome(outcome: Any) -> int:
     final = "  ".join(f"{name} {value:.4g}" for name, value in summary["final"].items() if isinstance(value, float))
     print(f"{path}  episodes {summary['episodes']}  {final}  {summary['seconds']:.1f} s")
     return 0
+
+
+# --- plastic sweep
+
+
+def sweep(args: Sequence[str]) -> int:
+    """The same run over many seeds."""
+    if not args or args[0].startswith("-"):
+        if {"-h", "--help"} & set(args):
+            print(SWEEP_USAGE)
+            return 0
+        raise UsageError("name an experiment first: plastic sweep EXPERIMENT --seeds N. See plastic list.")
+    experiment = args[0]
+    if {"-h", "--help"} & set(args):
+        print(SWEEP_USAGE)
+    own, rest = _before(
+        args[1:],
+        seeds={"type": int, "default": 10},
+        jobs={"type": int, "default": 2},
+        backend={"choices": ("local", "ray"), "default": "local"},
+        out={"type": Path},
+    )
+    for name in ("seeds", "jobs"):
+        if getattr(own, name) < 1:
+            raise UsageError(f"--{name} must be at least 1; got {getattr(own, name)}.")
+    if any(argument == "--seed" or argument.startswith("--seed=") for argument in rest):
+        raise UsageError("a sweep chooses the seeds itself, 0 to N - 1; say how many with --seeds N.")
+    flags = _train_flags("plastic sweep", "Each seed is trained as by plastic train.", experiment, rest)
+    from torchplastic.experiments.sweep import Sweep, default_path, make_pool, run_sweep
+
+    config = flags.config
+    path = own.out or default_path(config)
+    what = Sweep(config, tuple(range(own.seeds)), tuple(rest), flags.device, flags.devices, path.absolute())
+    standings, number = run_sweep(what, make_pool(own.backend, own.jobs), own.jobs)
+    for one in standings:
+        error = "" if one.error is None else f"  error {one.error:.4g}"
+        why = f"  ({one.why})" if one.why else ""
+        print(f"seed {one.seed}  {one.state}  episodes {one.episode}{error}{why}")
+    finished = sum(one.state == "finished" for one in standings)
+    print(f"{path}  {finished} of {len(standings)} seeds finished; report: plastic report {path}")
+    if finished < len(standings):
+        print("the same command goes on with the others", file=sys.stderr)
+    if number is not None:
+        return 128 + number
+    return 0 if finished == len(standings) else 1
 
 
 # --- plastic eval
@@ -316,6 +398,7 @@ def bench(args: Sequence[str]) -> int:
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "list": list_,
     "train": train,
+    "sweep": sweep,
     "eval": eval_,
     "report": report,
     "bench": bench,

@@ -65,17 +65,8 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run while writing to it. RunError where another process does."""
-        lock = filelock.FileLock(self.path / "lock", timeout=0)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            raise RunError(
-                f"{self.path} is in use: another process is writing to it. Wait for it, or stop it."
-            ) from None
-        try:
+        with locked(self.path):
             yield
-        finally:
-            lock.release()
 
     # --- config and results
 
@@ -194,6 +185,20 @@ class Run:
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder while writing to it. RunError where another process does."""
+    lock = filelock.FileLock(folder / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise RunError(f"{folder} is in use: another process is writing to it. Wait for it, or stop it.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def strip_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,10 +11,11 @@ from torchplastic.experiments.config import Config, Model, Optim, from_dict
 FORMS = [(name, form) for name in registry.names() for form in registry.get(name).forms]
 
 
+@pytest.mark.parametrize("kind", ["plastic", "rnn", "lstm"])
 @pytest.mark.parametrize(("name", "form"), FORMS)
-def test_every_form_is_complete_and_survives_json(name, form):
-    config = registry.get_form(name, form).make()
-    assert (config.experiment, config.form) == (name, form)
+def test_every_form_is_complete_and_survives_json(name, form, kind):
+    config = registry.settings(name, form, kind)
+    assert (config.experiment, config.form, config.model.kind) == (name, form, kind)
     assert from_dict(type(config), json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -37,7 +38,7 @@ def test_ranges(make, words):
 
 
 def test_a_config_of_another_version_is_one_line():
-    values = registry.get_form("patterns", "smoke").make().to_dict()
+    values = registry.settings("patterns", "smoke").to_dict()
     with pytest.raises(ValueError, match="does not fit this version"):
         from_dict(registry.get("patterns").config, {**values, "colour": "blue"})
     with pytest.raises(ValueError, match="does not fit this version"):
@@ -57,7 +58,7 @@ def test_unknown_names():
     with pytest.raises(ValueError, match="unknown experiment"):
         registry.get("nothing")
     with pytest.raises(ValueError, match="has no form"):
-        registry.get_form("patterns", "nothing")
+        registry.settings("patterns", "nothing")
 
 
 def test_model_start_scales_follow_the_config():

@@ -56,7 +56,7 @@ class Case:
 
 def _patterns() -> list[Case]:
     def case(form: str) -> Case:
-        config = registry.get_form("patterns", form).make()
+        config = registry.settings("patterns", form)
         assert isinstance(config, RecallConfig)
         task = config.task
         label = f"{task.neurons} neurons, {task.steps} steps, {task.input}"

@@ -38,6 +38,8 @@ class Model:
     """Standard deviation of the fixed weights at the start."""
     alpha_start: float = 0.01
     """Standard deviation of the plasticity coefficients at the start."""
+    held: bool = True
+    """lstm: whether a bit that is shown overrides its cell (input gate open, forget gate shut, output gate open)."""
     impl: Literal["auto", "reference", "chunked"] = "auto"
     """Which form runs the network."""
 

@@ -5,23 +5,21 @@ from __future__ import annotations
 import os
 import platform
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 import torchplastic
-from torchplastic.experiments import registry
+from torchplastic.experiments import registry, signals
 from torchplastic.experiments.config import Config, from_dict
 from torchplastic.experiments.networks import generator, make_optimizer
-from torchplastic.experiments.registry import Parts
 from torchplastic.runs import Run, RunError
 from torchplastic.train import memory
 from torchplastic.train.progress import Progress
@@ -34,33 +32,34 @@ FORMAT = 1  # of checkpoints
 class Outcome:
     """How a call ended: the run, whether it is finished, and the signal that stopped it."""
 
-    run: Run
+    run: Run | None
+    """None in a process that only takes part."""
     finished: bool
     signal: int | None = None
     trained: bool = True
     """False where there was nothing left to do."""
 
 
-def start(config: Config, out: Path | None = None, device: str = "auto") -> Outcome:
+def start(config: Config, out: Path | None = None, device: str = "auto", devices: int = 1) -> Outcome:
     """Train from the beginning in a new run directory. ValueError for what is refused before the first update."""
     config = replace(config, threads=config.threads or torch.get_num_threads())
-    torch.set_num_threads(config.threads)
-    fabric = _fabric(config, device)
+    fabric = _fabric(config, device, devices)
     _require_memory(config, fabric)
-    parts = registry.get(config.experiment).build(config)
-    run = Run.create(out or _default_out(config))
-    with run.locked():
-        trainer = _trainer(config, parts, fabric, run)
-        _save(run, config)(trainer.checkpoint())
-        run.write_config(config.to_dict())
+    _require_division(config, config.episodes, devices)
+    run = Run.create(out or _default_out(config)) if _first() else None
+    with run.locked() if run else nullcontext():
+        trainer = _trainer(config, fabric, run)
+        if run:
+            _save(run, config)(trainer.checkpoint())
+            run.write_config(config.to_dict())
         return _train(run, config, trainer)
 
 
-def resume(path: Path, episodes: int | None = None, device: str = "auto") -> Outcome:
+def resume(path: Path, episodes: int | None = None, device: str = "auto", devices: int = 1) -> Outcome:
     """Go on exactly where a run stopped, with its own settings; `episodes` may ask for more."""
     run = Run.open(path)
     config = load_config(run)
-    with run.locked():
+    with run.locked() if _first() else nullcontext():
         checkpoint = run.checkpoint()
         done = checkpoint["episode"]
         if episodes is not None and episodes < done:
@@ -70,12 +69,13 @@ def resume(path: Path, episodes: int | None = None, device: str = "auto") -> Out
             return Outcome(run, finished=True, trained=False)
         config = replace(config, episodes=total)
         _check_signature(checkpoint, config)
-        torch.set_num_threads(config.threads)
-        fabric = _fabric(config, device)
+        fabric = _fabric(config, device, devices)
         _require_memory(config, fabric)
-        parts = registry.get(config.experiment).build(config)
-        trainer = _trainer(config, parts, fabric, run)
+        _require_division(config, total - done, devices)
+        trainer = _trainer(config, fabric, run if _first() else None)
         trainer.restore(checkpoint)
+        if not _first():
+            return _train(None, config, trainer)
         run.reopen()
         started = trainer.position.row.get("episodes", 0)
         run.cut_metrics(lambda row: row["episode"] <= done - started)
@@ -132,14 +132,23 @@ def versions() -> dict[str, str]:
 # --- pieces
 
 
-def _fabric(config: Config, device: str) -> Fabric:
+def _first() -> bool:
+    """Whether this process writes the run: with several, the first one does."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
+def _fabric(config: Config, device: str, processes: int) -> Fabric:
+    """Fabric for these devices, not launched yet; sets this process's CPU threads."""
     accelerator = "auto" if device == "auto" else device.split(":")[0]
-    devices: Any = [int(device.split(":")[1])] if ":" in device else 1
+    if ":" in device and processes > 1:
+        raise ValueError(f"--devices {processes} takes as many devices of a kind; --device {device} names one.")
+    devices: Any = [int(device.split(":")[1])] if ":" in device else processes
+    strategy = "ddp" if processes > 1 else "auto"
     try:
-        fabric = Fabric(accelerator=accelerator, devices=devices, precision=config.precision)
+        fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=config.precision)
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from None
-    fabric.launch()
+    torch.set_num_threads(max(1, config.threads // processes))
     return fabric
 
 
@@ -152,9 +161,21 @@ def _require_memory(config: Config, fabric: Fabric) -> None:
     )
 
 
-def _trainer(config: Config, parts: Parts, fabric: Fabric, run: Run) -> Trainer:
+def _require_division(config: Config, episodes: int, devices: int) -> None:
+    """Every update's episodes are shared out evenly, those of the last one too."""
+    for size, what in ((config.batch, "--batch"), (episodes % config.batch, "the last batch, of")):
+        if size % devices:
+            raise ValueError(f"{what} {size} does not divide by --devices {devices}; choose --batch and --episodes so.")
+
+
+def _trainer(config: Config, fabric: Fabric, run: Run | None) -> Trainer:
+    """Launches the processes; a trainer without a run takes part and writes nothing."""
+    fabric.launch()
+    torch.set_num_threads(max(1, config.threads // fabric.world_size))  # the launcher has a choice of its own
+    parts = registry.get(config.experiment).build(config)
     optim = config.optim
     plan = Plan(config.episodes, config.batch, config.log_every, optim.clip, optim.factor, config.save_seconds)
+    title = f"{config.experiment} {config.form} seed {config.seed}"
     return Trainer(
         fabric=fabric,
         model=parts.model,
@@ -163,10 +184,14 @@ def _trainer(config: Config, parts: Parts, fabric: Fabric, run: Run) -> Trainer:
         objective=parts.objective,
         plan=plan,
         generator=generator(config.seed, "episodes"),
-        progress=Progress(f"{config.experiment} {config.form} seed {config.seed}", config.episodes),
-        append=run.append,
-        save=_save(run, config),
+        progress=Progress(title, config.episodes, quiet=run is None),
+        append=run.append if run else _nothing,
+        save=_save(run, config) if run else _nothing,
     )
+
+
+def _nothing(value: object) -> None:
+    pass
 
 
 def _signature(config: Config) -> dict[str, Any]:
@@ -195,19 +220,22 @@ def _check_signature(checkpoint: dict[str, Any], config: Config) -> None:
         raise RunError(f"the checkpoint was written for {was}; this run asks for {now}.")
 
 
-def _train(run: Run, config: Config, trainer: Trainer) -> Outcome:
+def _train(run: Run | None, config: Config, trainer: Trainer) -> Outcome:
     trainer.progress.start_at(trainer.position.episode)
     try:
-        with _signals() as caught, trainer.progress:
-            finished = trainer.train(stopped=lambda: bool(caught))
+        with signals.noted() as caught, trainer.progress:
+            finished = trainer.train(stopped=lambda: trainer.anywhere(bool(caught)))
     except NotFiniteError as error:
+        if run is None:
+            raise
         good = run.checkpoint()["episode"]
         raise NotFiniteError(
             f"{error}. The last good checkpoint of episode {good} is in {run.path}; train anew with other settings."
         ) from None
     if not finished:
-        return Outcome(run, finished=False, signal=caught[0])
-    _finish(run, config, trainer)
+        return Outcome(run, finished=False, signal=caught[0] if caught else signal.SIGTERM)
+    if run:
+        _finish(run, config, trainer)
     return Outcome(run, finished=True)
 
 
@@ -242,20 +270,3 @@ def _default_out(config: Config) -> Path:
     folder = Path("runs") / config.experiment
     names = (stem if i == 0 else f"{stem}-{i + 1}" for i in range(1000))
     return next(folder / name for name in names if not (folder / name).exists())
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM end training after the update; a second one ends the process at once."""
-    caught: list[int] = []
-
-    def handler(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-        signal.signal(number, previous[number])
-
-    previous: dict[int, Any] = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, action in previous.items():
-            signal.signal(number, action)

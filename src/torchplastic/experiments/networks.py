@@ -39,11 +39,17 @@ class BitLSTM(LSTM):
         return super().forward(x, state, clamp, clamped_steps)
 
 
+def lstm_training_bytes(T: int, B: int, inputs: int, cells: int) -> int:
+    """Bytes of weights, gradients, Adam and what backpropagation through T steps keeps, in float32."""
+    weights = 4 * cells * (inputs + cells + 2)
+    return 4 * (4 * weights + 8 * T * B * cells)
+
+
 def make_network(config: Model, seed: int, neurons: int, *, lstm_cells: int, held_inputs: int) -> nn.Module:
     """A network with one input line per neuron (LSTM: `lstm_cells` cells), started from the seed."""
     stream = generator(seed, "initialisation")
     if config.kind == "lstm":
-        lstm = BitLSTM(neurons, lstm_cells, held_inputs=held_inputs)
+        lstm = BitLSTM(neurons, lstm_cells, held_inputs=held_inputs if config.held else 0)
         lstm.reset_parameters(stream)
         return lstm
     alpha = config.alpha if config.kind == "plastic" else "none"

@@ -6,7 +6,7 @@ Axes: B batch, N neurons.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from torchplastic import PlasticRNN, functional
 from torchplastic.experiments.config import Config
-from torchplastic.experiments.networks import generator, make_network
+from torchplastic.experiments.networks import generator, lstm_training_bytes, make_network
 from torchplastic.experiments.registry import Parts
 from torchplastic.tasks.patterns import Patterns, wrong_bits
 from torchplastic.train.evaluate import evaluate, interval
@@ -32,21 +32,31 @@ class RecallConfig(Config):
     task: Patterns = field(default_factory=Patterns)
 
 
+def task_of(config: RecallConfig) -> Patterns:
+    """The task as the network meets it: extra neurons are cells of an LSTM, and a held one is told what is shown."""
+    if config.model.kind != "lstm":
+        return config.task
+    return replace(config.task, extra=0, input="clamped" if config.model.held else config.task.input)
+
+
 def build(config: RecallConfig) -> Parts:
     """Task, network and objective of a config."""
-    task = config.task
-    model = make_network(
-        config.model, config.seed, task.neurons, lstm_cells=task.bits + task.extra, held_inputs=task.bits
-    )
+    task = task_of(config)
+    model = make_network(config.model, config.seed, task.neurons, lstm_cells=_cells(config), held_inputs=task.bits)
     return Parts(task, model, OBJECTIVE)
+
+
+def _cells(config: RecallConfig) -> int:
+    return config.task.bits + config.task.extra
 
 
 def needed_bytes(config: RecallConfig) -> int:
     """What training takes."""
+    task, batch = task_of(config), config.batch
+    if config.model.kind == "lstm":
+        return lstm_training_bytes(task.steps, batch, task.neurons, _cells(config))
     alpha = config.model.alpha if config.model.kind == "plastic" else "none"
-    return functional.training_bytes(
-        config.task.clamped_steps(), config.batch, config.task.neurons, alpha=alpha, impl=config.model.impl
-    )
+    return functional.training_bytes(task.clamped_steps(), batch, task.neurons, alpha=alpha, impl=config.model.impl)
 
 
 def picture(bits: Tensor) -> np.ndarray:
@@ -59,14 +69,15 @@ def picture(bits: Tensor) -> np.ndarray:
 @torch.no_grad()
 def samples(config: RecallConfig, before: nn.Module, after: nn.Module) -> dict[str, np.ndarray]:
     """One episode before and after training, and the matrices."""
-    episode = config.task.episodes(1, generator(config.seed, "samples"))
+    task = task_of(config)
+    episode = task.episodes(1, generator(config.seed, "samples"))
     found: dict[str, np.ndarray] = {}
     for when, model in (("before training", before), ("after training", after)):
         y, _ = model(episode.inputs, clamp=episode.clamp, clamped_steps=episode.clamped_steps)
         pictures = {f"pattern {i + 1}": pattern for i, pattern in enumerate(episode.shown["patterns"][0])}
         pictures |= {
             "cue": episode.shown["cue"][0],
-            "answer": y[-1, 0, : config.task.bits],
+            "answer": y[-1, 0, : task.bits],
             "target": episode.target[0],
         }
         for place, (label, bits) in enumerate(pictures.items()):
@@ -80,7 +91,7 @@ def samples(config: RecallConfig, before: nn.Module, after: nn.Module) -> dict[s
 
 def evaluation(config: RecallConfig, model: nn.Module, episodes: int, stream: torch.Generator) -> dict[str, Any]:
     """Share of wrong bits over new episodes, with its interval, chance, and two trivial answers beside it."""
-    loss, error = evaluate(model, config.task, OBJECTIVE, episodes, EVALUATION_BATCH, stream)
+    loss, error = evaluate(model, task_of(config), OBJECTIVE, episodes, EVALUATION_BATCH, stream)
     chance = config.task.chance
     return {
         "split": "new episodes",

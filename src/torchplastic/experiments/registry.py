@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -15,7 +15,7 @@ from torchplastic.experiments.config import Config
 from torchplastic.tasks.base import Task
 from torchplastic.train.objectives import Objective
 
-MODULES = {"patterns": "patterns"}  # by the name on the command line
+MODULES = {"patterns": "patterns", "fifty-bit": "fifty_bit"}  # by the name on the command line
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class Parts:
     objective: Objective
 
 
+def _of_kind(config: Config, kind: Any) -> Config:
+    return replace(config, model=replace(config.model, kind=kind))
+
+
 @dataclass(frozen=True)
 class Experiment:
     """An experiment: its forms, and how a config becomes a run.
@@ -45,6 +49,7 @@ class Experiment:
     needed_bytes(config) -> what training takes, asked before anything is built.
     samples(config, before, after) -> the arrays of samples.npz, from weights before and after training.
     evaluate(config, model, episodes, generator) -> the result of `plastic eval`.
+    of_kind(config, kind) -> the same for another kind of network, with the sizes and rates it was published with.
     """
 
     about: str
@@ -54,6 +59,7 @@ class Experiment:
     needed_bytes: Callable[[Any], int]
     samples: Callable[[Any, nn.Module, nn.Module], dict[str, np.ndarray]]
     evaluate: Callable[[Any, nn.Module, int, torch.Generator], dict[str, Any]]
+    of_kind: Callable[[Any, Any], Any] = _of_kind
 
 
 def names() -> list[str]:
@@ -75,3 +81,8 @@ def get_form(name: str, form: str) -> Form:
     if form not in forms:
         raise ValueError(f"{name} has no form {form!r}; choose one of {', '.join(forms)}.")
     return forms[form]
+
+
+def settings(name: str, form: str, kind: str = "plastic") -> Config:
+    """Where the settings of a run start. ValueError for an unknown experiment or form."""
+    return get(name).of_kind(get_form(name, form).make(), kind)

@@ -1,28 +1,30 @@
-"""Progress on stderr: a live bar in a terminal, otherwise one greppable line per row of metrics."""
+"""Progress on stderr: live bars in a terminal, otherwise greppable lines."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich import progress as bars
 from rich.console import Console
 
 SMOOTHING = 0.95  # weight of the past in the error shown
+EVERY = 30.0  # seconds between two lines of a sweep in which nothing ends
 
 
 class Progress:
     """Shows episodes done, their rate, the time left and the smoothed error."""
 
-    def __init__(self, title: str, total: int) -> None:
-        self.title, self.total, self.start = title, total, 0
+    def __init__(self, title: str, total: int, quiet: bool = False) -> None:
+        self.title, self.total, self.start, self.quiet = title, total, 0, quiet
         self.console = Console(stderr=True)
         self.smooth: float | None = None
         self.began = time.monotonic()
         self.bar: bars.Progress | None = None
-        if self.console.is_terminal:
+        if self.console.is_terminal and not quiet:
             self.bar = bars.Progress(
                 bars.TextColumn("{task.description}"),
                 bars.BarColumn(),
@@ -64,9 +66,91 @@ class Progress:
 
     def row(self, row: dict[str, Any]) -> None:
         """After every row of metrics."""
-        if self.bar is not None:
+        if self.bar is not None or self.quiet:
             return
         rate = self._rate(row["episode"])
         left = (self.total - row["episode"]) / max(rate, 1e-9)
         values = " ".join(f"{name}={value:.6g}" for name, value in row.items() if value is not None)
         print(f"{self.title} {values} of={self.total} rate={rate:.4g}/s left={left:.0f}s", file=sys.stderr, flush=True)
+
+
+class Standing(NamedTuple):
+    """How a seed of a sweep stands: waiting, running, finished, failed or stopped."""
+
+    seed: int
+    state: str
+    episode: int = 0
+    error: float | None = None
+    """Error (or reward) of its last row of metrics."""
+    why: str = ""
+
+
+class SweepProgress:
+    """Shows a bar for the sweep and one for each seed that runs; in a pipe a line when a seed changes its state."""
+
+    def __init__(self, title: str, episodes: int) -> None:
+        self.title, self.episodes = title, episodes
+        self.console = Console(stderr=True)
+        self.states: dict[int, str] = {}
+        self.said = time.monotonic()
+        self.bar: bars.Progress | None = None
+        self.tasks: dict[int, bars.TaskID] = {}
+        if self.console.is_terminal:
+            self.bar = bars.Progress(
+                bars.TextColumn("{task.description}"),
+                bars.BarColumn(),
+                bars.MofNCompleteColumn(),
+                bars.TimeElapsedColumn(),
+                bars.TextColumn("left"),
+                bars.TimeRemainingColumn(),
+                bars.TextColumn("{task.fields[text]}"),
+                console=self.console,
+                transient=True,
+            )
+
+    def __enter__(self) -> SweepProgress:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def update(self, standings: Sequence[Standing]) -> None:
+        """How all seeds stand now."""
+        changed = [one for one in standings if one.state not in (self.states.get(one.seed), "waiting")]
+        self.states |= {one.seed: one.state for one in changed}
+        if self.bar is not None:
+            self._draw(self.bar, standings)
+            for one in changed:
+                if one.state == "failed":
+                    self.console.print(f"seed {one.seed} failed: {one.why}", markup=False, highlight=False)
+            return
+        if not changed and time.monotonic() - self.said > EVERY:
+            changed = [one for one in standings if one.state == "running"]
+        for one in changed:
+            self.said = time.monotonic()
+            error = "" if one.error is None else f" error={one.error:.4g}"
+            why = f" ({one.why})" if one.why else ""
+            print(
+                f"{self.title} seed={one.seed} {one.state} episode={one.episode} of={self.episodes}{error}{why}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _draw(self, bar: bars.Progress, standings: Sequence[Standing]) -> None:
+        total = self.episodes * len(standings)
+        ended = sum(one.state == "finished" for one in standings)
+        rows = [(-1, self.title, sum(one.episode for one in standings), total, f"{ended} of {len(standings)} seeds")]
+        for one in standings:
+            if one.state == "running":
+                text = "" if one.error is None else f"error {one.error:.4f}"
+                rows.append((one.seed, f"  seed {one.seed}", one.episode, self.episodes, text))
+        shown = {key for key, *_ in rows}
+        for key in [key for key in self.tasks if key not in shown]:
+            bar.remove_task(self.tasks.pop(key))
+        for key, title, done, total, text in rows:
+            if key not in self.tasks:
+                self.tasks[key] = bar.add_task(title, total=total, text="")
+            bar.update(self.tasks[key], completed=done, text=text)

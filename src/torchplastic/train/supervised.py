@@ -1,6 +1,6 @@
 """The loop over supervised episodes: draw, run, score the last step, learn.
 
-One update takes `batch` episodes; the last update takes what is left.
+One update takes `batch` episodes; the last update takes what is left. Several processes share every batch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -111,11 +111,15 @@ class Trainer:
         """One update on that many episodes -> their mean loss and error."""
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * self.plan.schedule(self.position.episode)
-        episode = self.task.episodes(batch, self.generator).to(self.fabric.device)
+        episode = self.task.episodes(batch, self.generator)
+        if (processes := self.fabric.world_size) > 1:  # every process draws them all and keeps its own
+            size = batch // processes
+            episode = episode.rows(slice(self.fabric.global_rank * size, (self.fabric.global_rank + 1) * size))
+        episode = episode.to(self.fabric.device)
         y, _ = self.model(episode.inputs, clamp=episode.clamp, clamped_steps=episode.clamped_steps)
         score = self.objective(y[-1], episode.target)
         loss = score.loss.mean()
-        value = loss.item()
+        value = self._mean(loss)
         if not math.isfinite(value):
             raise NotFiniteError(f"the loss is {value} at episode {self.position.episode + 1} ({self._cause()})")
         self.optimizer.zero_grad()
@@ -123,7 +127,19 @@ class Trainer:
         if self.plan.clip is not None:
             self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.plan.clip, error_if_nonfinite=False)
         self.optimizer.step()
-        return value, score.error.mean().item()
+        return value, self._mean(score.error.mean())
+
+    def _mean(self, value: Tensor) -> float:
+        """Over the processes."""
+        if self.fabric.world_size > 1:
+            value = cast(Tensor, self.fabric.all_reduce(value.detach().clone(), reduce_op="mean"))
+        return value.item()
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether the flag is set in any process: what one is told, all do."""
+        if self.fabric.world_size == 1:
+            return flag
+        return self._mean(torch.tensor(float(flag), device=self.fabric.device)) > 0
 
     def _count(self, batch: int, loss: float, error: float) -> None:
         """Add an update to the started row, and end the row where it is due."""

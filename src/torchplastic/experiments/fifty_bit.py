@@ -1,0 +1,91 @@
+"""50-bit memory: a plastic network against an RNN and an LSTM (Miconi et al. 2018, sec. 4.2)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from torchplastic.experiments.config import Model, Optim
+from torchplastic.experiments.recall import RecallConfig, build, evaluation, needed_bytes, samples
+from torchplastic.experiments.registry import Experiment, Form
+from torchplastic.tasks.patterns import Patterns
+
+EXTRA = 2000  # neurons or cells that the baselines have more
+BASELINE_LR = 3e-5  # of Adam
+
+
+def published() -> RecallConfig:
+    """2 patterns of 50 bits, each shown 3 times for 3 steps, clamped; eta fixed at 0.05; Adam 1e-3."""
+    return RecallConfig(
+        experiment="fifty-bit",
+        form="published",
+        episodes=2000,
+        log_every=10,
+        threads=1,
+        model=Model(eta=0.05, learn_eta=False),
+        optim=Optim(lr=1e-3),
+        task=Patterns(bits=50, patterns=2, shown=3, gap=1, cycles=3, test=3),
+    )
+
+
+def paper() -> RecallConfig:
+    """The published task and network, with the recipe we keep: eta learned, w slower than alpha, a schedule."""
+    return replace(
+        published(),
+        form="paper",
+        model=Model(eta=0.05, learn_eta=True),
+        optim=Optim(lr=1e-2, lr_w=3e-4, schedule="cosine", schedule_episodes=2000),
+    )
+
+
+def quick() -> RecallConfig:
+    """Half of `paper`."""
+    config = replace(paper(), form="quick", episodes=1000)
+    return replace(config, optim=replace(config.optim, schedule_episodes=1000))
+
+
+def smoke() -> RecallConfig:
+    """2 patterns of 20 bits."""
+    config = replace(published(), form="smoke", episodes=600)
+    return replace(config, task=replace(config.task, bits=20), optim=Optim(lr=3e-3))
+
+
+def released() -> RecallConfig:
+    """The released program's variant: the set shown once, input × 20 added inside tanh, eta learned, Adam 3e-4."""
+    config = replace(published(), form="released", episodes=10_000)
+    return replace(
+        config,
+        model=Model(eta=0.01, learn_eta=True),
+        optim=Optim(lr=3e-4),
+        task=replace(config.task, cycles=1, input="additive"),
+    )
+
+
+def of_kind(config: RecallConfig, kind: Literal["plastic", "rnn", "lstm"]) -> RecallConfig:
+    """The published sizes and rate of the baselines: 2,000 neurons or cells more, Adam 3e-5, all threads."""
+    config = replace(config, model=replace(config.model, kind=kind))
+    if kind == "plastic":
+        return config
+    extra = EXTRA if config.form != "smoke" else 100
+    optim = Optim(lr=BASELINE_LR) if config.form != "smoke" else Optim(lr=1e-3)
+    return replace(config, threads=0, optim=optim, task=replace(config.task, extra=extra))
+
+
+EXPERIMENT = Experiment(
+    about="memorise two 50-bit patterns: 51 plastic neurons against an RNN and an LSTM of 2,050",
+    config=RecallConfig,
+    forms={
+        "smoke": Form(smoke, "2 patterns of 20 bits", "5 s", "error falls from 0.25"),
+        "quick": Form(quick, "as paper", "15 s", "as paper"),
+        "paper": Form(paper, "patterns shown 3 times, clamped, 2,000 episodes", "15 s", "published: below 0.01"),
+        "published": Form(published, "the same with Adam 1e-3 for all", "15 s", "published: below 0.01"),
+        "released": Form(
+            released, "shown once, input added, 10,000 episodes", "1 minute", "the published curves' task"
+        ),
+    },
+    build=build,
+    needed_bytes=needed_bytes,
+    samples=samples,
+    evaluate=evaluation,
+    of_kind=of_kind,
+)

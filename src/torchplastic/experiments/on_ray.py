@@ -1,0 +1,87 @@
+"""The same processes as tasks of a Ray cluster (extra `cluster`). Its machines share the folder of the sweep."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+from collections.abc import Sequence
+from types import TracebackType
+
+import ray
+
+from torchplastic.experiments.children import Child, launch
+
+POLL = 0.5  # seconds between two looks at a process
+
+
+def work(child: Child) -> int:
+    """A task: run the child on the machine where the task runs; cancelled, let it save and end."""
+    process = launch(child)
+    while True:
+        try:
+            return process.wait(POLL)
+        except subprocess.TimeoutExpired:  # a cancellation is an exception that waits for Python's next step
+            continue
+        except KeyboardInterrupt:
+            process.terminate()  # Ray blocks SIGINT
+
+
+class RayPool:
+    """Children on the Ray cluster that is running, or on a local one for as long as this lasts."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        self._waiting: list[Child] = []
+        self._tasks: dict[ray.ObjectRef, Child] = {}
+        self._stopping = False
+
+    def __enter__(self) -> RayPool:
+        try:
+            ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionError:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        while self.unfinished():
+            self.interrupt()
+            self.ended(10)
+        ray.shutdown()
+
+    def start(self, children: Sequence[Child]) -> None:
+        self._waiting += children
+        self._fill()
+
+    def unfinished(self) -> bool:
+        return bool(self._tasks or self._waiting)
+
+    def running(self) -> list[Child]:
+        return list(self._tasks.values())
+
+    def ended(self, timeout: float) -> list[tuple[Child, int]]:
+        done, _ = ray.wait(list(self._tasks), timeout=timeout) if self._tasks else ([], [])
+        found = [(self._tasks.pop(task), _code(task)) for task in done]
+        self._fill()
+        return found
+
+    def interrupt(self) -> None:
+        for task in self._tasks:
+            ray.cancel(task, force=self._stopping)
+        self._waiting.clear()
+        self._stopping = True
+
+    def _fill(self) -> None:
+        while self._waiting and len(self._tasks) < self.jobs:
+            child = self._waiting.pop(0)
+            task = ray.remote(work).options(num_cpus=child.threads, max_retries=0).remote(child)
+            self._tasks[task] = child
+
+
+def _code(task: ray.ObjectRef) -> int:
+    try:
+        return int(ray.get(task))
+    except ray.exceptions.TaskCancelledError:
+        return -signal.SIGTERM
+    except ray.exceptions.RayError:  # the machine or the worker has gone
+        return -signal.SIGKILL

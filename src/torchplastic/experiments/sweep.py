@@ -1,0 +1,178 @@
+"""The same run over many seeds, each a process of its own: `plastic train` with `--seed S`.
+
+DIR/sweep.json       what the sweep runs
+DIR/seed-S/          a run directory
+DIR/logs/seed-S.log  what its process said
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from torchplastic.experiments import signals
+from torchplastic.experiments.children import Child, LocalPool, Pool
+from torchplastic.experiments.config import Config
+from torchplastic.runs import Run, RunError, locked
+from torchplastic.train.progress import Standing, SweepProgress
+
+POLL = 0.5  # seconds between two looks at the runs
+FREE = ("seed", "episodes", "threads", "save_seconds", "log_every")  # settings that may differ when a sweep goes on
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What to run."""
+
+    config: Config
+    seeds: tuple[int, ...]
+    flags: tuple[str, ...]
+    """Flags of `plastic train` beyond the experiment, the seed and where to write."""
+    device: str
+    devices: int
+    path: Path
+
+    def run_path(self, seed: int) -> Path:
+        """The run directory of a seed."""
+        return self.path / f"seed-{seed}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes it this sweep: all settings but those that may differ between two calls."""
+        return {name: value for name, value in self.config.to_dict().items() if name not in FREE}
+
+
+def default_path(config: Config) -> Path:
+    """runs/sweeps/EXPERIMENT-FORM-HASH; the hash is of all settings but seed, episodes and threads."""
+    settings = Sweep(config, (), (), "", 1, Path()).settings
+    digest = sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return Path("runs") / "sweeps" / f"{config.experiment}-{config.form}-{digest}"
+
+
+def make_pool(backend: str, jobs: int) -> Pool:
+    """What runs the processes: this machine, or Ray."""
+    if backend == "local":
+        return LocalPool(jobs)
+    from torchplastic.experiments.on_ray import RayPool
+
+    return RayPool(jobs)
+
+
+def run_sweep(sweep: Sweep, pool: Pool, jobs: int) -> tuple[list[Standing], int | None]:
+    """Run what is not finished -> how each seed stands, and the signal that ended it all, if one did.
+
+    pool runs the processes, `jobs` at a time. A seed that fails does not stop the others.
+    """
+    threads = sweep.config.threads or max(1, (os.cpu_count() or 1) // jobs)
+    _claim(sweep)
+    with locked(sweep.path):
+        children = [child for seed in sweep.seeds if (child := _child(sweep, seed, threads)) is not None]
+        states = dict.fromkeys(sweep.seeds, ("finished", "")) | {child.seed: ("waiting", "") for child in children}
+
+        def standings() -> list[Standing]:
+            return [
+                Standing(seed, state, *position(sweep.run_path(seed)), why) for seed, (state, why) in states.items()
+            ]
+
+        title = f"sweep {sweep.config.experiment} {sweep.config.form}"
+        with SweepProgress(title, sweep.config.episodes) as progress, pool, signals.noted(pool.interrupt) as caught:
+            pool.start(children)
+            while pool.unfinished():
+                for child, code in pool.ended(POLL):
+                    states[child.seed] = _outcome(child, code, bool(caught))
+                for child in pool.running():
+                    states[child.seed] = ("running", "")
+                progress.update(standings())
+        for seed, (state, _) in states.items():
+            if state in ("waiting", "running"):
+                states[seed] = ("stopped", "")
+        return standings(), caught[0] if caught else None
+
+
+def position(path: Path) -> tuple[int, float | None]:
+    """Episodes that a run has done and its last error, read from the end of its metrics."""
+    file = path / "metrics.jsonl"
+    if not file.is_file():
+        return 0, None
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - 4096))
+        lines = [line for line in stream.read().splitlines(keepends=True) if line.endswith(b"\n")]
+    if not lines:
+        return 0, None
+    try:
+        row = json.loads(lines[-1])
+    except ValueError:
+        return 0, None
+    return row["episode"], row.get("error", row.get("reward"))
+
+
+# --- pieces
+
+
+def _claim(sweep: Sweep) -> None:
+    """Make the directory, or see that it is this sweep's."""
+    file = sweep.path / "sweep.json"
+    about = {"experiment": sweep.config.experiment, "form": sweep.config.form, "settings": sweep.settings}
+    if file.is_file():
+        try:
+            there = json.loads(file.read_text())
+        except ValueError:
+            raise RunError(f"{file} is damaged. Choose another --out.") from None
+        if there != json.loads(json.dumps(about)):
+            raise RunError(f"{sweep.path} is a sweep with other settings. Choose another --out.")
+        return
+    if sweep.path.exists() and (not sweep.path.is_dir() or any(sweep.path.iterdir())):
+        raise RunError(f"{sweep.path} exists and is no sweep. Choose another --out.")
+    try:
+        (sweep.path / "logs").mkdir(parents=True)
+    except OSError as error:
+        raise RunError(f"cannot make {sweep.path}: {error.strerror}.") from None
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(about, indent=2) + "\n")
+    temporary.replace(file)
+
+
+def _child(sweep: Sweep, seed: int, threads: int) -> Child | None:
+    """The process that takes a seed to its end; None where it is there."""
+    path = sweep.run_path(seed)
+    command = [sys.executable, "-m", "torchplastic", "train"]
+    episodes = sweep.config.episodes
+    if (path / "config.json").is_file():
+        run = Run.open(path)
+        if run.summary is not None and run.summary["episodes"] >= episodes:
+            return None
+        command += ["--resume", str(path), "--episodes", str(max(episodes, _done(run)))]
+        command += ["--device", sweep.device, "--devices", str(sweep.devices)]
+    else:
+        if path.exists():  # stopped before its first checkpoint was complete
+            shutil.rmtree(path)
+        command += [sweep.config.experiment, *sweep.flags]
+        command += ["--seed", str(seed), "--threads", str(threads), "--out", str(path)]
+    return Child(seed, tuple(command), sweep.path / "logs" / f"seed-{seed}.log", threads)
+
+
+def _done(run: Run) -> int:
+    """Episodes behind a run's checkpoint; 0 where it cannot be read, which its process will say."""
+    try:
+        return int(run.checkpoint()["episode"])
+    except RunError:
+        return 0
+
+
+def _outcome(child: Child, code: int, stopping: bool) -> tuple[str, str]:
+    """State of a child that has ended, and why."""
+    if code == 0:
+        return "finished", ""
+    if stopping:
+        return "stopped", ""
+    if code < 0:
+        return "failed", f"killed by {signal.Signals(-code).name}"
+    said = child.log.read_text(errors="replace").strip().splitlines() or [f"exit code {code}"]
+    return "failed", said[-1].removeprefix("plastic: error: ")

@@ -1,0 +1,202 @@
+"""A sweep is many runs: each as `plastic train` makes it, and what befalls one leaves the others alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.command import COMMAND, TINY, plastic, timeless, tiny
+from torchplastic.experiments.children import Child, LocalPool
+from torchplastic.experiments.sweep import position
+from torchplastic.train.progress import Standing, SweepProgress
+
+
+def sweep(out, *more):
+    return ["sweep", "patterns", "--form", "smoke", *TINY, "--out", str(out), *more]
+
+
+def start(out, *more):
+    """A sweep in a process of its own."""
+    return subprocess.Popen(
+        [*COMMAND, *sweep(out, *more)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )  # fmt: skip
+
+
+def wait_for_rows(out, seeds, parent, seconds=60):
+    """Until those seeds have rows of metrics."""
+    end = time.monotonic() + seconds
+    while not all(position(out / f"seed-{seed}")[0] for seed in seeds):
+        assert parent.poll() is None, parent.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def child_of(parent, seed):
+    """The process that trains a seed."""
+    (found,) = (
+        p for p in psutil.Process(parent.pid).children() if any(part.endswith(f"seed-{seed}") for part in p.cmdline())
+    )
+    return found
+
+
+def test_each_seed_is_the_run_that_train_makes(tmp_path, capsys):
+    out = tmp_path / "sweep"
+    assert plastic(*sweep(out, "--seeds", "2", "--episodes", "25")) == 0
+    assert "2 of 2 seeds finished" in capsys.readouterr().out
+    assert plastic(*tiny(tmp_path / "alone", "--seed", "1", "--episodes", "25")) == 0
+    assert timeless(out / "seed-1") == timeless(tmp_path / "alone")
+    assert timeless(out / "seed-0") != timeless(out / "seed-1")
+
+    before = {seed: (out / f"seed-{seed}" / "checkpoint.pt").stat() for seed in (0, 1)}
+    assert plastic(*sweep(out, "--seeds", "2", "--episodes", "25")) == 0  # nothing left to do
+    assert {seed: (out / f"seed-{seed}" / "checkpoint.pt").stat() for seed in (0, 1)} == before
+    assert plastic(*sweep(out, "--seeds", "1", "--episodes", "40")) == 0
+    assert position(out / "seed-0")[0] == 40
+    assert position(out / "seed-1")[0] == 25
+
+
+def test_a_killed_seed_is_reported_and_the_rest_goes_on(tmp_path):
+    out = tmp_path / "sweep"
+    more = ["--seeds", "3", "--jobs", "2", "--episodes", "1500", "--save-seconds", "0"]
+    parent = start(out, *more)
+    wait_for_rows(out, [1], parent)
+    child_of(parent, 1).kill()
+    said, errors = parent.communicate(timeout=120)
+    assert parent.returncode == 1
+    assert "seed 1  failed" in said
+    assert "(killed by SIGKILL)" in said
+    assert "2 of 3 seeds finished" in said
+    assert "the same command goes on" in errors
+
+    assert plastic(*sweep(out, *more)) == 0
+    assert plastic(*tiny(tmp_path / "alone", "--seed", "1", "--episodes", "1500")) == 0
+    assert timeless(out / "seed-1") == timeless(tmp_path / "alone")
+
+
+def test_ctrl_c_leaves_no_process_and_every_run_can_go_on(tmp_path):
+    out = tmp_path / "sweep"
+    parent = start(out, "--seeds", "3", "--jobs", "2", "--episodes", "1000000")
+    wait_for_rows(out, [0, 1], parent)
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert len(children) >= 2
+    parent.send_signal(signal.SIGINT)
+    said, _ = parent.communicate(timeout=60)
+    assert parent.returncode == 130
+    assert said.count("stopped") == 3
+    assert not any(child.is_running() for child in children)
+    assert json.loads((out / "seed-0" / "config.json").read_text())["seed"] == 0
+    assert plastic(*sweep(out, "--seeds", "2", "--episodes", "1")) == 0
+
+
+def test_a_failing_seed_says_why(tmp_path, capsys):
+    out = tmp_path / "sweep"
+    assert plastic(*sweep(out, "--seeds", "1", "--optim.lr", "1e18", "--episodes", "50")) == 1
+    assert "seed 0  failed" in (said := capsys.readouterr().out)
+    assert "the loss is" in said
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["sweep"], "name an experiment"),
+        (["sweep", "nothing"], "unknown experiment"),
+        (["sweep", "patterns", "--seeds", "0"], "--seeds must be at least 1"),
+        (["sweep", "patterns", "--jobs", "two"], "--jobs"),
+        (["sweep", "patterns", "--seed", "3"], "chooses the seeds"),
+        (["sweep", "patterns", "--backend", "moon"], "--backend"),
+        (["sweep", "patterns", "--task.bits", "0"], "task.bits"),
+        (["sweep", "patterns", "--devices", "0"], "--devices must be at least 1"),
+    ],
+)
+def test_wrong_use_is_one_line(args, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert plastic(*args) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert words in captured.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_is_no_sweep_or_another_one_is_left_alone(tmp_path, capsys):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "thesis.txt").write_text("years of work")
+    assert plastic(*sweep(tmp_path / "own")) == 2
+    assert "is no sweep" in capsys.readouterr().err
+    assert [p.name for p in (tmp_path / "own").iterdir()] == ["thesis.txt"]
+    out = tmp_path / "sweep"
+    assert plastic(*sweep(out, "--seeds", "1", "--episodes", "10")) == 0
+    assert plastic(*sweep(out, "--seeds", "1", "--optim.lr", "0.1")) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_the_place_of_a_sweep_depends_on_its_settings_alone(tmp_path):
+    from torchplastic.experiments import registry
+    from torchplastic.experiments.sweep import default_path
+
+    config = registry.settings("patterns", "smoke")
+    assert default_path(config).parent == Path("runs/sweeps")
+    for change, same in (({"seed": 3}, True), ({"episodes": 9}, True), ({"threads": 2}, True), ({"batch": 2}, False)):
+        other = type(config)(**{**vars(config), **change})
+        assert (default_path(other) == default_path(config)) == same
+
+
+def test_the_pool_keeps_to_its_jobs_and_kills_what_does_not_end(tmp_path):
+    deaf = "from signal import *; import time; signal(SIGTERM, SIG_IGN); print(1, flush=True); time.sleep(60)"
+    children = [Child(i, (sys.executable, "-c", deaf), tmp_path / f"{i}.log", 1) for i in range(3)]
+    with LocalPool(2) as pool:
+        pool.start(children)
+        while not all((tmp_path / f"{i}.log").is_file() and (tmp_path / f"{i}.log").read_text() for i in (0, 1)):
+            time.sleep(0.02)
+        assert sorted(child.seed for child in pool.running()) == [0, 1]
+        pool.interrupt()
+        assert pool.ended(0.2) == []  # they do not listen, and the third is not started
+        pool.interrupt()
+        codes = {}
+        while pool.unfinished():
+            codes |= {child.seed: code for child, code in pool.ended(5)}
+    assert codes == {0: -signal.SIGKILL, 1: -signal.SIGKILL}
+    assert not (tmp_path / "2.log").exists()
+
+
+def test_lines_in_a_pipe(capsys):
+    with SweepProgress("sweep x", 100) as progress:
+        progress.update([Standing(0, "running"), Standing(1, "waiting")])
+        progress.update([Standing(0, "running", 50, 0.1), Standing(1, "waiting")])
+        progress.update([Standing(0, "failed", 50, 0.1, "killed by SIGKILL"), Standing(1, "running")])
+    assert capsys.readouterr().err.splitlines() == [
+        "sweep x seed=0 running episode=0 of=100",
+        "sweep x seed=0 failed episode=50 of=100 error=0.1 (killed by SIGKILL)",
+        "sweep x seed=1 running episode=0 of=100",
+    ]
+
+
+@pytest.mark.slow
+def test_ray(tmp_path, capsys):
+    pytest.importorskip("ray", reason="needs the extra cluster")
+    out = tmp_path / "sweep"
+    more = ["--seeds", "2", "--jobs", "2", "--backend", "ray"]
+    assert plastic(*sweep(out, *more, "--episodes", "25")) == 0
+    assert "2 of 2 seeds finished" in capsys.readouterr().out
+    assert plastic(*tiny(tmp_path / "alone", "--seed", "1", "--episodes", "25")) == 0
+    assert timeless(out / "seed-1") == timeless(tmp_path / "alone")
+
+    parent = start(out, *more, "--episodes", "1000000")
+    wait_for = time.monotonic() + 90
+    while min(position(out / f"seed-{seed}")[0] for seed in (0, 1)) <= 25:
+        assert parent.poll() is None, parent.communicate()
+        assert time.monotonic() < wait_for
+        time.sleep(0.1)
+    parent.send_signal(signal.SIGINT)
+    said, _ = parent.communicate(timeout=90)
+    assert parent.returncode == 130
+    assert said.count("stopped") == 2
+    mine = [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or [])]
+    assert not [p for p in mine if p.pid != os.getpid()]
+    assert plastic(*sweep(out, "--seeds", "2", "--episodes", "1")) == 0

@@ -1,0 +1,74 @@
+"""Two processes that share every batch train as one does."""
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+from safetensors.torch import load_file
+from torch.testing import assert_close
+
+from tests.command import COMMAND, plastic, rows, tiny
+from torchplastic.runs import Run
+
+TWO = ["--batch", "4", "--devices", "2", "--device", "cpu"]
+
+
+def alone(*args, code=0):
+    """In processes of its own: each process runs the command again."""
+    done = subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def test_two_processes_equal_one(tmp_path):
+    done = alone(*tiny(tmp_path / "two", *TWO, "--episodes", "40", "--model.learn-eta"))
+    assert done.stdout.count("episodes 40") == 1
+    assert done.stderr.count("episode=40") == 1
+    assert plastic(*tiny(tmp_path / "one", "--batch", "4", "--episodes", "40", "--model.learn-eta")) == 0
+    for two, one in zip(rows(tmp_path / "two"), rows(tmp_path / "one"), strict=True):
+        for name in ("episode", "loss", "error", "eta"):
+            assert two[name] == pytest.approx(one[name], rel=1e-4)
+    two, one = (load_file(tmp_path / name / "model.safetensors") for name in ("two", "one"))
+    assert two.keys() == one.keys()
+    for name in one:
+        assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
+
+    alone("train", "--resume", tmp_path / "two", "--episodes", "60", "--devices", "2", "--device", "cpu")
+    assert plastic("train", "--resume", tmp_path / "one", "--episodes", "60") == 0
+    assert [row["episode"] for row in rows(tmp_path / "two")] == [row["episode"] for row in rows(tmp_path / "one")]
+    assert rows(tmp_path / "two")[-1]["loss"] == pytest.approx(rows(tmp_path / "one")[-1]["loss"], rel=1e-4)
+
+
+def test_one_signal_stops_both_and_saves(tmp_path):
+    run = tmp_path / "run"
+    command = [*COMMAND, *map(str, tiny(run, *TWO, "--episodes", "1000000"))]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not (run / "metrics.jsonl").is_file():
+        assert parent.poll() is None, parent.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    parent.send_signal(signal.SIGINT)
+    _, said = parent.communicate(timeout=60)
+    assert parent.returncode == 130, said
+    assert said.count("go on with") == 1
+    assert json.loads((run / "config.json").read_text())["batch"] == 4
+    done = Run.open(run).checkpoint()["episode"]
+    assert done % 4 == 0
+    assert plastic("train", "--resume", run, "--episodes", done) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--batch", "3"], "3 does not divide by --devices 2"),
+        (["--batch", "4", "--episodes", "17"], "1 does not divide by --devices 2"),
+        (["--batch", "4", "--device", "cuda:0"], "names one"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused_before_anything_starts(more, words, tmp_path, capsys):
+    assert plastic(*tiny(tmp_path / "run", "--devices", "2", "--device", "cpu", *more)) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
