@@ -15,7 +15,7 @@ EVERYWHERE = {"torch", "numpy"}
 TABLE = {
     "rules": (set(), set()),
     "state": (set(), set()),
-    "ops": ({"rules", "state"}, {"triton"}),
+    "ops": ({"rules", "state"}, {"triton", "numba"}),
     "nn": ({"ops", "rules", "state"}, set()),
     "functional": ({"ops", "nn", "rules", "state"}, set()),
     "": ({"functional", "ops", "nn", "rules", "state"}, set()),

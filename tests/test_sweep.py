@@ -96,7 +96,7 @@ def test_ctrl_c_leaves_no_process_and_every_run_can_go_on(tmp_path):
 
 def test_a_failing_seed_says_why(tmp_path, capsys):
     out = tmp_path / "sweep"
-    assert plastic(*sweep(out, "--seeds", "1", "--optim.lr", "1e18", "--episodes", "50")) == 1
+    assert plastic(*sweep(out, "--seeds", "1", "--optim.lr", "1e38", "--episodes", "50")) == 1
     assert "seed 0  failed" in (said := capsys.readouterr().out)
     assert "the loss is" in said
 

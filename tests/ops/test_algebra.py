@@ -57,15 +57,18 @@ def test_rows_times_one_matrix_per_example(B, generator):
     torch.testing.assert_close(algebra.add_outer(M.clone(), U, V, beta=0), outer)
 
 
-def test_pair_products_are_gathered_past_a_full_buffer(generator):
-    alpha = torch.zeros(3, 4, dtype=torch.float64)
-    steps = 2 * algebra.PAIR_ROWS // 11 + 5
-    left = torch.randn(steps, 11, 3, generator=generator, dtype=torch.float64)
-    right = torch.randn(steps, 11, 4, generator=generator, dtype=torch.float64)
-    gradient = algebra.AlphaGradient(alpha)
-    for rows in range(0, steps, 5):
-        gradient.add_pairs(left[rows : rows + 5], right[rows : rows + 5])
-    torch.testing.assert_close(gradient.result(), torch.einsum("nbi,nbj->ij", left, right))
+@pytest.mark.parametrize("B", [1, 2])
+def test_pair_products_are_gathered_past_a_full_buffer(B, generator):
+    alpha = torch.zeros(4, 4, dtype=torch.float64)
+    steps = 2 * algebra.PAIR_ROWS // (11 * B) + 5
+    left, right = torch.randn(2, steps, 11, B, 4, generator=generator, dtype=torch.float64)
+    gradient = algebra.AlphaGradient(alpha, B, 11)
+    for k in range(steps):
+        at = gradient.count
+        gradient.left[at : at + 11] = left[k]
+        gradient.right[at : at + 11] = right[k]
+        gradient.keep_pairs(11)
+    torch.testing.assert_close(gradient.result(), torch.einsum("knbi,knbj->ij", left, right))
 
 
 @pytest.mark.parametrize("name", tp.RULES)

@@ -24,12 +24,34 @@ from tests.ops.parity import (
 from tests.problems import TRACES, away_from_zero
 from torchplastic.functional import plastic_scan
 from torchplastic.ops.nonlinearity import NONLINEARITIES
+from torchplastic.ops.plastic_scan import compiled
 from torchplastic.ops.plastic_scan.algebra import FewRows
 from torchplastic.ops.plastic_scan.chunks import cut
 
 IMPLS = ("reference", "chunked")
 PLASTIC = tuple(kind for kind in ALPHAS if kind != "none")
 SIZES = ((3, 5), (1, 7), (2, 1), (None, 4))  # B, N
+
+
+@pytest.fixture(scope="module", params=["compiled", "pytorch"], autouse=True)
+def free_steps(request):
+    """Every test of this file runs both ways in which the chunked form takes its free steps."""
+    if request.param == "compiled":
+        pytest.importorskip("numba", reason="needs the extra lab")
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "find_kernels", lambda: None)
+        yield
+
+
+def test_the_compiled_steps_serve_where_they_can(free_steps, request):
+    alpha, eta = torch.zeros(3, 3), torch.tensor(0.1)
+    served = compiled.steps_for(tp.RULES["oja"], "tanh", None, alpha, eta)
+    assert (served is not None) == ("compiled" in request.node.name.split("[")[1])
+    own = tp.Rule(tp.RULES["oja"].update, lambda v, eta: (1 - eta, eta * v))
+    for rule, matrix in ((own, alpha), (tp.RULES["oja"], alpha[0]), (tp.RULES["oja"], alpha.half())):
+        assert compiled.steps_for(rule, "tanh", None, matrix, eta) is None
 
 
 def with_chunks(*chunks):

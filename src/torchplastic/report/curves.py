@@ -80,10 +80,13 @@ class Curve:
     def reached(self, level: float) -> tuple[float, float] | None:
         """Episodes and seconds at the first row where the mean "at episode e" is at most `level`; None if never.
 
-        A run that ended there would have had that `final`. Rows before `FEWEST_EPISODES` do not count.
+        A run that ended there would have had that `final`. Rows before `FEWEST_EPISODES` do not count, nor do lucky
+        ones: the mean of all later episodes must be at most `level` too.
         """
         means = self.mean(window_start(self.episodes), self.episodes)
-        hits = np.flatnonzero((means <= level) & (self.episodes >= FEWEST_EPISODES))
+        last_row_start = np.concatenate([[0.0], self.episodes])[-2]
+        later = self.mean(np.minimum(self.episodes, last_row_start), self.last)
+        hits = np.flatnonzero((means <= level) & (later <= level) & (self.episodes >= FEWEST_EPISODES))
         return (float(self.episodes[hits[0]]), float(self.seconds[hits[0]])) if len(hits) else None
 
 

@@ -51,19 +51,30 @@ class FewRows:
 
     def times(self, U: Tensor) -> Tensor:
         """`U [n, N] @ M` -> `[n, K]`."""
-        if self.blocks is None or len(U) > FEW_ROWS:
-            return U @ self.M
-        if self.columns is not None:
-            product = torch.bmm(U.expand(len(self.columns), *U.shape), self.columns)
-            return product.transpose(0, 1).reshape(len(U), self.M.shape[1])
-        return torch.bmm(U.view(len(U), *self.blocks.shape[:2]).transpose(0, 1), self.blocks).sum(0)
+        return _joined(self.times_in_blocks(U))
 
     def times_transposed(self, V: Tensor) -> Tensor:
         """`V [n, K'] @ M^T` -> `[n, N]`; of fewer than K columns, the rest counts as zeros."""
+        return _joined(self.times_transposed_in_blocks(V))
+
+    def times_in_blocks(self, U: Tensor) -> Tensor:
+        """`times` as it comes: `[blocks, n, K / blocks]`."""
+        if self.blocks is None or len(U) > FEW_ROWS:
+            return (U @ self.M).unsqueeze(0)
+        if self.columns is not None:
+            return torch.bmm(U.expand(len(self.columns), *U.shape), self.columns)
+        return torch.bmm(U.view(len(U), *self.blocks.shape[:2]).transpose(0, 1), self.blocks).sum(0, keepdim=True)
+
+    def times_transposed_in_blocks(self, V: Tensor) -> Tensor:
+        """`times_transposed` as it comes: `[blocks, n, N / blocks]`."""
         if self.transposed is None or len(V) > FEW_ROWS:
-            return V @ self.M[:, : V.shape[1]].T
-        product = torch.bmm(V.expand(len(self.transposed), *V.shape), self.transposed[:, : V.shape[1]])
-        return product.transpose(0, 1).reshape(len(V), len(self.M))
+            return (V @ self.M[:, : V.shape[1]].T).unsqueeze(0)
+        return torch.bmm(V.expand(len(self.transposed), *V.shape), self.transposed[:, : V.shape[1]])
+
+
+def _joined(product: Tensor) -> Tensor:
+    """`[blocks, n, K]` -> `[n, blocks K]`."""
+    return product.squeeze(0) if len(product) == 1 else product.transpose(0, 1).flatten(1)
 
 
 class Plastic:
@@ -88,6 +99,14 @@ class Plastic:
 
     def vector(self, p: Tensor) -> Tensor:
         return p if self.full else self.alpha * p
+
+    def pairs_in_blocks(self, products: Tensor) -> Tensor:
+        """Full alpha: `pairs` as it comes, `[blocks, l B, columns]`; the columns beyond N are zeros."""
+        return self._matrix.times_in_blocks(products.flatten(0, 1))
+
+    def pairs_back_in_blocks(self, g: Tensor) -> Tensor:
+        """Full alpha: `pairs_back` as it comes, likewise."""
+        return self._matrix.times_transposed_in_blocks(g.flatten(0, 1))
 
     def pairs(self, products: Tensor) -> Tensor:
         """z(k, l) for all l, from padded u_k * u_l `[l, B, N']` -> `[l, B, N]` with a full alpha, else `[l, B, 1]`."""
@@ -122,7 +141,6 @@ class StepMatrices:
             self._P = both[:N, K:].unsqueeze(0)
             self._both = FewRows(both)
             self._w_alone = FewRows(both[:, :K])
-            self._row = both.new_empty(1, 2 * K)
         elif self._alpha is not None:
             self._P = workspace.empty((batch, *w.shape), w)
 
@@ -149,26 +167,24 @@ class StepMatrices:
         u = u[:, : len(self._w)]
         return u @ self._w, torch.bmm(u.unsqueeze(1), self._P).squeeze(1)
 
-    def backward(self, g: Tensor, h: Tensor) -> Tensor:
-        """`g [B, N]`, `h [B, N]` -> g W^T + h P^T."""
+    def backward(self, rows: Tensor) -> Tensor:
+        """Rows `[2, B, N]`, g and h -> g W^T + h P^T."""
         if self._zero:
-            return self._w_alone.times_transposed(g)[:, : len(self._w)]
+            return self._w_alone.times_transposed(rows[0])[:, : len(self._w)]
         if self._both is not None:
-            N = len(self._w)
-            self._row[:, :N] = g
-            self._row[:, N:] = h
-            return self._both.times_transposed(self._row)[:, :N]
-        return torch.addmm(torch.bmm(self._P, h.unsqueeze(-1)).squeeze(-1), g, self._w.T)
+            return self._both.times_transposed(rows.view(1, -1))[:, : len(self._w)]
+        return torch.addmm(torch.bmm(self._P, rows[1].unsqueeze(-1)).squeeze(-1), rows[0], self._w.T)
 
 
 class AlphaGradient:
     """dL/dalpha, summed over chunks; the pair products are gathered and multiplied in one go."""
 
-    def __init__(self, alpha: Tensor) -> None:
+    def __init__(self, alpha: Tensor, batch: int, longest: int) -> None:
         self.total = workspace.empty(alpha.shape, alpha).zero_()
-        self._left: list[Tensor] = []
-        self._right: list[Tensor] = []
-        self._count = 0
+        self.count = 0  # pairs that wait
+        if alpha.dim() == 2:  # with room for a step of `longest` pairs more
+            rows = max(1, PAIR_ROWS // batch) + longest + 1
+            self.left, self.right = workspace.empty((2, rows, batch, len(alpha)), alpha)
 
     def add_matrices(self, H: Tensor, M: Tensor) -> None:
         """Full alpha: `sum_b H * M`, both `[B, N, N]`. Destroys M."""
@@ -177,12 +193,10 @@ class AlphaGradient:
         else:
             self.total += M.mul_(H).sum(0)
 
-    def add_pairs(self, left: Tensor, right: Tensor) -> None:
-        """Full alpha: the outer products of rows, both `[l, B, N]`."""
-        self._left.append(left)
-        self._right.append(right)
-        self._count += left.shape[0] * left.shape[1]
-        if self._count >= PAIR_ROWS:
+    def keep_pairs(self, pairs: int) -> None:
+        """Full alpha: add the outer products of that many rows `[B, N]` of left and right, from `count` on."""
+        self.count += pairs
+        if self.count * self.left.shape[1] >= PAIR_ROWS:
             self._flush()
 
     def add_vectors(self, delta: Tensor, p: Tensor) -> None:
@@ -191,9 +205,10 @@ class AlphaGradient:
         self.total += part if self.total.dim() else part.sum()
 
     def _flush(self) -> None:
-        if self._left:
-            self.total.addmm_(torch.cat(self._left).flatten(0, 1).T, torch.cat(self._right).flatten(0, 1))
-            self._left, self._right, self._count = [], [], 0
+        if self.count:
+            left, right = self.left[: self.count].flatten(0, 1), self.right[: self.count].flatten(0, 1)
+            self.total.addmm_(left.T, right)
+            self.count = 0
 
     def result(self) -> Tensor:
         self._flush()

@@ -17,6 +17,7 @@ from torch import Tensor
 from torchplastic.ops import workspace
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import algebra
+from torchplastic.ops.plastic_scan.compiled import Tables, backward_steps, steps_for
 from torchplastic.ops.plastic_scan.forward import Problem, Reused
 
 
@@ -37,9 +38,11 @@ class Backward:
         self.x = x
         self.needs = needs
         self.need_drive, _, self.need_alpha, self.need_eta, self.need_hidden, self.need_trace = needs[:6]
+        self.compiled = steps_for(problem.rule, problem.nonlinearity, problem.clamp, self.alpha, self.eta)
         self._between: dict[int, Tensor] = {}
         self.M = workspace.empty_like(self.kept[0])  # scratch
-        self.g_alpha = algebra.AlphaGradient(self.alpha)
+        longest = max(chunk.inner for chunk in problem.chunks)
+        self.g_alpha = algebra.AlphaGradient(self.alpha, x.shape[1], longest)
         self.g_eta = torch.zeros_like(x[0])  # dL/deta before its sum
         self.delta = torch.zeros_like(x[1:])  # dL/d(input of the nonlinearity)
         self.gx = torch.zeros_like(x)  # dL/dx; row 0 belongs to the initial hidden
@@ -119,66 +122,80 @@ class Backward:
         H, uP, z = self.kept[3 * i : 3 * i + 3]
         groups = self.groups[i]
         merged = len(groups) < inner
-        steps, after = slice(start, start + inner), slice(start + 1, start + inner + 1)
-        U, gu = self.x[steps], self.gx[steps]
-        clamp = self.problem.clamp
-        df = NONLINEARITIES[self.problem.nonlinearity].backward
+        steps = slice(start, start + inner)
+        U = self.x[steps]
         full = self.plastic.full
         self.matrices.load(H, self.zero)
         L = algebra.products_before(d)
         between = self.between(d)
         if len(free) < inner:
             between = between[list(free)]
-        Ls = between * s  # [F, l]: L(l..k) s_l
+        S = between * s  # [F, l]: L(l..k) s_l
         if merged:
             lengths = [high - low for low, high in zip(groups, [*groups[1:], inner], strict=True)]
             z = z.repeat_interleave(torch.tensor(lengths), 1)
-            S_rows = torch.stack([part.sum(1) for part in Ls.split(lengths, 1)], 1).unbind()
-            U, first = U[groups], self.index(groups)
-        else:
-            S_rows = Ls.unbind()
+            S = torch.stack([part.sum(1) for part in S.split(lengths, 1)], 1)
+            U = U[groups]
         p, LR = self.plastic_inputs(uP, z, s, d, between, free) if gd is not None or not full else (None, None)
         # where d depends on v, its gradient joins dL/dv
         gd_of_v = gd[:inner] if gd is not None and d.shape[1:] == s.shape[1:] else None
-        Lz_rows = (between * z).unbind()  # [F][l]: L(l..k) z(k, l)
-        LR_rows = () if LR is None else LR.unbind()
-        u_rows, gu_rows, gs_rows = self.x[steps].unbind(), gu.unbind(), gs.unbind()
-        v_rows, gv_rows = self.x[after].unbind(), self.gx[after].unbind()
-        gs_inner = gs[:inner]
+        tables = Tables(start, free, groups, U, S, between * z, None if gd_of_v is None else LR, L)
+        if self.compiled:
+            backward_steps(
+                self.compiled, tables, wanted, self.matrices, self.plastic, self.g_alpha, self.need_alpha,
+                self.x, self.gx, self.delta, gs, gd_of_v,
+            )  # fmt: skip
+        else:
+            self.steps_in_turn(tables, wanted, gs[:inner], gd_of_v)
         delta = self.delta[steps]
-        eps = delta if full else torch.zeros_like(delta)  # dL/dp
+        if gd is not None and gd_of_v is None:  # d is the same at all steps: nobody in the loop asked
+            assert LR is not None
+            gd[:inner] += (self.plastic.vector(delta[list(free)]).unsqueeze(1) * LR).sum(0)
+        if self.need_alpha and not full:
+            assert p is not None
+            self.g_alpha.add_vectors(delta[list(free)], p)
+
+    def steps_in_turn(self, tables: Tables, wanted: list[int], gs: Tensor, gd: Tensor | None) -> None:
+        """The free steps in reverse, in PyTorch: completes delta, gx, gs and gd (where d depends on v)."""
+        start, free, groups, U, S, Lz, LR, L = tables
+        inner = len(gs)
+        steps, after = slice(start, start + inner), slice(start + 1, start + inner + 1)
+        gu, delta, clamp = self.gx[steps], self.delta[steps], self.problem.clamp
+        df = NONLINEARITIES[self.problem.nonlinearity].backward
+        merged, first = len(groups) < inner, self.index(groups)
+        eps = delta if self.plastic.full else torch.zeros_like(delta)  # dL/dp
+        u_rows, v_rows = self.x[steps].unbind(), self.x[after].unbind()
+        gu_rows, gv_rows, gs_rows = gu.unbind(), self.gx[after].unbind(), gs.unbind()
         delta_rows, eps_rows = delta.unbind(), eps.unbind()
-        for j in reversed(range(len(free))):
-            k = free[j]
+        for i in reversed(range(len(free))):
+            k = free[i]
             g = groups.index(k)
-            g_v = self.vjp(v_rows[k], None if gd_of_v is None else gd_of_v[k], gs_rows[k])[0]
+            g_v = self.vjp(v_rows[k], None if gd is None else gd[k], gs_rows[k])[0]
             g_a = df(gv_rows[k].add_(g_v), v_rows[k])
             delta_rows[k].copy_(g_a if clamp is None else g_a.masked_fill(clamp[start + k], 0))
-            if not full:
+            if not self.plastic.full:
                 torch.mul(self.alpha, delta_rows[k], out=eps_rows[k])
             if k in wanted:
-                gu_rows[k].add_(self.matrices.backward(delta_rows[k], L[k] * eps_rows[k]))
+                gu_rows[k].add_(self.matrices.backward(torch.stack((delta_rows[k], L[k] * eps_rows[k]))))
             if g:
-                gs_inner.addcmul_(eps_rows[k], Lz_rows[j])  # 0 from l = k on
-                if gd_of_v is not None:
-                    gd_of_v.addcmul_(eps_rows[k], LR_rows[j])
-                right = S_rows[j][: algebra.even(g)] * eps_rows[k]
-                q, right = self.plastic.pairs_back(right)[:g], right[:g]
+                gs.addcmul_(eps_rows[k], Lz[i])  # 0 from l = k on
+                if gd is not None:
+                    assert LR is not None
+                    gd.addcmul_(eps_rows[k], LR[i])
+                right = S[i, : algebra.even(g)] * eps_rows[k]
+                q = self.plastic.pairs_back(right)[:g]
                 gu_rows[k].add_((U[:g] * q).sum(0))
                 if merged:
                     gu.index_add_(0, first[:g], u_rows[k] * q)
                 else:
                     gu[:k].addcmul_(u_rows[k], q)
-                if full and self.need_alpha:
-                    self.g_alpha.add_pairs(u_rows[k] * U[:g], right)
-        if gd is not None and gd_of_v is None:  # d is the same at all steps: nobody in the loop asked
-            assert LR is not None
-            gd[:inner] += (eps[list(free)].unsqueeze(1) * LR).sum(0)
-        if self.need_alpha and not full:
-            assert p is not None
-            self.g_alpha.add_vectors(delta[list(free)], p)
+                if self.plastic.full and self.need_alpha:
+                    at = self.g_alpha.count
+                    self.g_alpha.left[at : at + g] = u_rows[k] * U[:g]
+                    self.g_alpha.right[at : at + g] = right[:g]
+                    self.g_alpha.keep_pairs(g)
 
-    def index(self, steps: list[int]) -> Tensor:
+    def index(self, steps: Sequence[int]) -> Tensor:
         return torch.tensor(steps, device=self.x.device)
 
     def between(self, d: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torchplastic.ops import workspace
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import algebra
 from torchplastic.ops.plastic_scan.chunks import Chunk
+from torchplastic.ops.plastic_scan.compiled import Forward, steps_for
 from torchplastic.rules import Rule
 
 
@@ -66,6 +67,8 @@ def run_forward(
     x[0] = hidden
     H = trace
     u_rows, x_rows, drive_rows = x_padded.unbind(), x.unbind(), drive.unbind()
+    steps = steps_for(rule, problem.nonlinearity, clamp, alpha, eta)
+    compiled = Forward(steps, plastic, matrices, drive, x_padded) if steps else None
     groups_of_chunks = []
     for chunk in problem.chunks:
         start, stop, free = chunk
@@ -83,30 +86,35 @@ def run_forward(
         zero = problem.fresh and start == 0
         if free:
             matrices.load(H, zero)
+            if compiled:
+                L = compiled.begin(U, z, S)
         for i, k in enumerate(free):
-            u, now = u_rows[start + k], drive_rows[start + k]
-            a, p = matrices.forward(u)
-            uP.append(p)
+            t, more = start + k, i + 1 < len(free)
             if len(groups) < chunk.inner:
-                U[g] = u
-            if L is not None:
-                z_k = z[i, :g] = plastic.pairs(u * U[: algebra.even(g)])[:g]
-                p = torch.addcmul((S[:g] * z_k).sum(0), L, p)
-            x_k = f(a.add_(now).add_(plastic.vector(p)))
-            x_rows[start + k + 1].copy_(x_k if clamp is None else torch.where(clamp[start + k], now, x_k))
-            if i + 1 < len(free):
-                d, S[g] = rule.linear(x_rows[start + k + 1], eta)  # type: ignore[misc]
-                if L is None:
-                    L = d
-                else:
+                U[g] = u_rows[t]
+            if compiled:
+                uP.append(compiled.step(t, i, g, more))
+            else:
+                u, now = u_rows[t], drive_rows[t]
+                a, p = matrices.forward(u)
+                uP.append(p)
+                if L is not None:
+                    z_k = z[i, :g] = plastic.pairs(u * U[: algebra.even(g)])[:g]
+                    p = torch.addcmul((S[:g] * z_k).sum(0), L, p)
+                x_k = f(a.add_(now).add_(plastic.vector(p)))
+                x_rows[t + 1].copy_(x_k if clamp is None else torch.where(clamp[t], now, x_k))
+                if more:
+                    d, S[g] = rule.linear(x_rows[t + 1], eta)  # type: ignore[misc]
                     S[:g].mul_(d)
-                    L = L * d
+                    L = d.expand(B, N).clone() if L is None else L.mul_(d)
+            if more:
                 g += 1
                 if (after := free[i + 1]) > k + 1:  # a clamped run
                     d, s = algebra.decays(rule, v[k + 1 : after], eta)
                     total = algebra.products_before(d)[-1]
                     S[:g].mul_(total)
-                    L = L * total
+                    assert L is not None
+                    L.mul_(total)
                     s = algebra.products_after(d) * s
                     while g < len(groups) and (low := groups[g]) < after:
                         high = groups[g + 1]

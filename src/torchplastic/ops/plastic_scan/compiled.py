@@ -1,0 +1,159 @@
+"""The free steps of a chunk through the compiled kernels, where these serve. Same results as the loops of PyTorch calls
+in forward.py and backward.py, whose letters these are; what multiplies a matrix stays with PyTorch.
+
+Axes: T time, B batch, N neurons, N' its padded size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchplastic.ops.nonlinearity import NONLINEARITIES
+from torchplastic.ops.plastic_scan import algebra
+from torchplastic.rules import RULES, Rule
+
+DTYPES = (torch.float32, torch.float64)
+
+
+@cache
+def find_kernels() -> ModuleType | None:
+    """The kernels, or None without numba."""
+    try:
+        from torchplastic.ops.plastic_scan import kernels
+    except ImportError:
+        return None
+    return kernels
+
+
+class Steps(NamedTuple):
+    """What all free steps of a scan share."""
+
+    kernels: Any
+    rule: int
+    nonlinearity: str
+    clamp: Any
+    eta: Any
+
+    @property
+    def nonlinearity_number(self) -> int:
+        return int(getattr(self.kernels, self.nonlinearity.upper()))
+
+
+def steps_for(rule: Rule, nonlinearity: str, clamp: Tensor | None, alpha: Tensor, eta: Tensor) -> Steps | None:
+    """The compiled steps of a scan; None where they do not serve: another device, rule or alpha, or no numba."""
+    numbers = {RULES["hebb"]: "HEBB", RULES["oja"]: "OJA"}
+    if alpha.dim() != 2 or alpha.device.type != "cpu" or alpha.dtype not in DTYPES or rule not in numbers:
+        return None
+    kernels = find_kernels()
+    if kernels is None:
+        return None
+    mask = kernels.EMPTY_CLAMP if clamp is None else clamp.contiguous().numpy()
+    rates = eta.detach().expand(len(alpha)).contiguous().numpy()
+    return Steps(kernels, getattr(kernels, numbers[rule]), nonlinearity, mask, rates)
+
+
+class Forward:
+    """The free steps of the forward pass, chunk by chunk."""
+
+    def __init__(
+        self, steps: Steps, plastic: algebra.Plastic, matrices: algebra.StepMatrices, drive: Tensor, x: Tensor
+    ) -> None:
+        """x `[T + 1, B, N']` is filled in; drive `[T, B, N]`."""
+        self.steps, self.plastic, self.matrices = steps, plastic, matrices
+        self.f = NONLINEARITIES[steps.nonlinearity].f
+        self.drive = drive.detach().contiguous().numpy()
+        self.x, self.rows = x.numpy(), x.unbind()
+        self.input = drive.new_empty(drive.shape[1:])  # of the nonlinearity
+        self.L = torch.empty_like(self.input)
+
+    def begin(self, U: Tensor, z: Tensor, S: Tensor) -> Tensor:
+        """A chunk with its tables U `[G, B, N']`, z `[F, G, B, N]`, S `[G, B, N]` -> L `[B, N]`, which they move."""
+        self.U, self.z, self.S = U.numpy(), z.numpy(), S.numpy()
+        self.products = U.new_empty(len(U) + 1, *U.shape[1:])
+        return self.L.fill_(1)
+
+    def step(self, t: int, i: int, g: int, more: bool) -> Tensor:
+        """Step t, free step i of the chunk, after g groups -> u P; with `more`, S and L move on to the next step."""
+        kernels, rule = self.steps.kernels, self.steps.rule
+        a, p = self.matrices.forward(self.rows[t])
+        if g:
+            count = algebra.even(g)
+            kernels.pair_rows(self.x, t, self.U, count, self.products.numpy())
+            pairs = self.plastic.pairs_in_blocks(self.products[:count]).numpy()
+        else:
+            pairs = self.input.unsqueeze(0).numpy()  # not looked at
+        pre = self.input.numpy()
+        L = self.L.numpy()
+        kernels.combine(a.numpy(), p.numpy(), self.drive, t, pairs, self.z, i, self.S, L, g, pre)
+        y = self.f(self.input).numpy()
+        kernels.advance(y, self.drive, self.steps.clamp, t, self.x, self.steps.eta, rule, self.S, L, g, more)
+        return p
+
+
+class Tables(NamedTuple):
+    """What the free steps of a chunk read in the backward pass; k now, l earlier, i counts free steps."""
+
+    start: int
+    free: Sequence[int]
+    groups: Sequence[int]
+    U: Tensor
+    """`[G, B, N]`"""
+    S: Tensor
+    """L(l..k) s_l of a group, `[F, G, B, N]`"""
+    Lz: Tensor
+    """`[F, inner, B, N]`"""
+    LR: Tensor | None
+    """`[F, inner, B, N]`, where d depends on v"""
+    L: Tensor
+    """L_k `[≥ inner, 1 or B, 1 or N]`"""
+
+
+def backward_steps(
+    steps: Steps,
+    tables: Tables,
+    wanted: Sequence[int],
+    matrices: algebra.StepMatrices,
+    plastic: algebra.Plastic,
+    g_alpha: algebra.AlphaGradient,
+    need_alpha: bool,
+    x: Tensor,
+    gx: Tensor,
+    delta: Tensor,
+    gs: Tensor,
+    gd: Tensor | None,
+) -> None:
+    """The free steps in reverse: completes delta, gx, gs and gd (where d depends on v) of the chunk's inner steps."""
+    kernels, rule, clamp, eta = steps.kernels, steps.rule, steps.clamp, steps.eta
+    start, free, groups = tables.start, tables.free, tables.groups
+    _, B, N = gx.shape
+    rows = gx.new_empty(2, B, N)
+    L = tables.L.expand(-1, B, N).contiguous().numpy()
+    nothing = rows.new_empty(0, 0, 0).numpy()
+    values = x.contiguous().numpy()
+    U, S, Lz = (table.contiguous().numpy() for table in (tables.U, tables.S, tables.Lz))
+    LR = nothing[None] if tables.LR is None else tables.LR.contiguous().numpy()
+    first = torch.tensor(groups).numpy()
+    gx_, delta_, gs_, rows_ = gx.numpy(), delta.numpy(), gs.numpy(), rows.numpy()
+    gd_ = nothing if gd is None else gd.numpy()
+    left, right = g_alpha.left.numpy(), g_alpha.right.numpy()
+    gx_rows = gx.unbind()
+    number = steps.nonlinearity_number
+    for i in reversed(range(len(free))):
+        k = free[i]
+        t, g = start + k, groups.index(k)
+        kernels.into_step(gx_, values, clamp, t, start, eta, rule, number, gs_, gd_, delta_, L, rows_)
+        if k in wanted:
+            gx_rows[t].add_(matrices.backward(rows))
+        if g:
+            at, count = g_alpha.count, algebra.even(g)
+            kernels.spread(delta_, t, i, count, k, S, Lz, LR, gs_, gd_, right, at)
+            pairs = plastic.pairs_back_in_blocks(g_alpha.right[at : at + count]).numpy()
+            kernels.out_of_step(gx_, values, t, U, first, start, pairs, g, left, at)
+            if need_alpha:
+                g_alpha.keep_pairs(g)
