@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from tests.command import COMMAND, TINY, plastic, timeless, tiny
+from torchplastic.experiments import signals
 from torchplastic.experiments.children import Child, LocalPool
 from torchplastic.experiments.sweep import position
 from torchplastic.train.progress import Standing, SweepProgress
@@ -94,6 +96,55 @@ def test_ctrl_c_leaves_no_process_and_every_run_can_go_on(tmp_path):
     assert plastic(*sweep(out, "--seeds", "2", "--episodes", "1")) == 0
 
 
+def test_runs_end_with_the_sweep_that_started_them(tmp_path):
+    out = tmp_path / "sweep"
+    parent = start(out, "--seeds", "1", "--episodes", "1000000")
+    wait_for_rows(out, [0], parent)
+    child = child_of(parent, 0)
+    parent.kill()
+    parent.communicate()
+    child.wait(timeout=20)
+    assert plastic(*sweep(out, "--seeds", "1", "--episodes", "1")) == 0
+
+
+def test_damage_to_one_seed_is_its_own(tmp_path, capsys):
+    out = tmp_path / "sweep"
+    more = ["--seeds", "2", "--episodes", "10"]
+    assert plastic(*sweep(out, *more)) == 0
+    shutil.rmtree(out / "logs")
+    shutil.rmtree(out / "seed-1")
+    (out / "seed-0" / "summary.json").write_text("{torn")
+    assert plastic(*sweep(out, *more)) == 1
+    said = capsys.readouterr().out
+    assert "seed 0  failed" in said
+    assert "summary.json cannot be read" in said
+    assert position(out / "seed-1")[0] == 10
+    (out / "seed-1" / "config.json").unlink()
+    assert plastic(*sweep(out, *more)) == 1
+    assert "has metrics and no config.json" in capsys.readouterr().out
+    assert position(out / "seed-1")[0] == 10
+
+
+def test_ignored_signals_stay_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    try:
+        with signals.noted() as caught:
+            signal.raise_signal(signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)  # the same request
+        assert caught == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_without_ray_it_says_which_extra(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "torchplastic.experiments.on_ray", raising=False)
+    assert plastic(*sweep(tmp_path / "sweep", "--backend", "ray")) == 2
+    assert "torchplastic[cluster]" in capsys.readouterr().err
+
+
 def test_a_failing_seed_says_why(tmp_path, capsys):
     out = tmp_path / "sweep"
     assert plastic(*sweep(out, "--seeds", "1", "--optim.lr", "1e38", "--episodes", "50")) == 1
@@ -149,7 +200,7 @@ def test_the_place_of_a_sweep_depends_on_its_settings_alone(tmp_path):
 
 def test_the_pool_keeps_to_its_jobs_and_kills_what_does_not_end(tmp_path):
     deaf = "from signal import *; import time; signal(SIGTERM, SIG_IGN); print(1, flush=True); time.sleep(60)"
-    children = [Child(i, (sys.executable, "-c", deaf), tmp_path / f"{i}.log", 1) for i in range(3)]
+    children = [Child(i, ("-c", deaf), tmp_path / f"{i}.log", 1) for i in range(3)]
     with LocalPool(2) as pool:
         pool.start(children)
         while not all((tmp_path / f"{i}.log").is_file() and (tmp_path / f"{i}.log").read_text() for i in (0, 1)):

@@ -36,6 +36,8 @@ finished; seeds, jobs, episodes and threads may then differ.
   --jobs N           processes at a time; the CPU's threads are shared out among them
   --backend ray      as tasks of the Ray cluster that is running, or of a local one; its machines share the folder
   --out DIR          default runs/sweeps/EXPERIMENT-FORM-HASH; the hash is of the settings
+
+The flags of plastic train; of those, a sweep sets --seed and --out itself:
 """
 
 
@@ -69,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if debug:
             traceback.print_exc()
-        _fail(f"{error.name} is not installed; this needs the extra lab: pip install 'torchplastic[lab]'", 2)
+        extra = "cluster" if error.name == "ray" else "lab"
+        _fail(f"{error.name} is not installed; this needs the extra {extra}: pip install 'torchplastic[{extra}]'", 2)
     except (UsageError, ValueError) as error:
         if debug:
             traceback.print_exc()
@@ -198,7 +201,7 @@ def _train_flags(prog: str, about: str, experiment: str, args: Sequence[str]) ->
     class Train:
         config: Annotated[registry.get(experiment).config, _flat()]  # type: ignore[valid-type]
         out: Path | None = None
-        """Where to write; it must not exist. Default runs/EXPERIMENT/FORM-seedS-DATE-TIME."""
+        """Run directory, which must not exist; default runs/EXPERIMENT/FORM-seedS-DATE-TIME."""
         device: str = "auto"
         """auto, cpu, cuda or cuda:N."""
         devices: int = 1
@@ -248,7 +251,8 @@ def _outcome(outcome: Any) -> int:
         return 0
     path = outcome.run.path
     if not outcome.finished:
-        print(f"stopped and saved; go on with: plastic train --resume {path}", file=sys.stderr)
+        shared = f" --devices {outcome.devices}" if outcome.devices > 1 else ""
+        print(f"stopped and saved; go on with: plastic train --resume {path}{shared}", file=sys.stderr)
         return 128 + outcome.signal
     summary = outcome.run.summary
     if not outcome.trained:

@@ -65,10 +65,9 @@ def _oja_vjp(v: Tensor, eta: Tensor, gd: Tensor, gs: Tensor) -> tuple[Tensor, Te
     return eta * (h - v * gd), v * h
 
 
-RULES: dict[str, Rule] = {
-    "hebb": Rule(_hebb, _hebb_linear, _hebb_vjp),
-    "oja": Rule(_oja, _oja_linear, _oja_vjp),
-}
+HEBB = Rule(_hebb, _hebb_linear, _hebb_vjp)
+OJA = Rule(_oja, _oja_linear, _oja_vjp)
+RULES: dict[str, Rule] = {"hebb": HEBB, "oja": OJA}
 
 
 def get_rule(rule: str | Rule) -> Rule:

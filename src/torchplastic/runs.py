@@ -73,18 +73,18 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """config.json. RunError where it is damaged."""
-        return self._json("config.json")
+        return read_json(self.path / "config.json")
 
     def write_config(self, config: dict[str, Any]) -> None:
-        self._write_json(self.path / "config.json", config)
+        write_json(self.path / "config.json", config)
 
     @property
     def summary(self) -> dict[str, Any] | None:
         """summary.json, or None while the run is not finished."""
-        return self._json("summary.json") if (self.path / "summary.json").is_file() else None
+        return read_json(self.path / "summary.json") if (self.path / "summary.json").is_file() else None
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        self._write_json(self.path / "summary.json", summary)
+        write_json(self.path / "summary.json", summary)
 
     def reopen(self) -> None:
         """Take back what belongs to the end of a run, because training goes on; its checkpoint stays."""
@@ -94,7 +94,7 @@ class Run:
     def write_eval(self, name: str, result: dict[str, Any]) -> Path:
         """eval/NAME.json, replaced whole."""
         (self.path / "eval").mkdir(exist_ok=True)
-        self._write_json(self.path / "eval" / f"{name}.json", result)
+        write_json(self.path / "eval" / f"{name}.json", result)
         return self.path / "eval" / f"{name}.json"
 
     def evals(self) -> list[dict[str, Any]]:
@@ -118,7 +118,7 @@ class Run:
     def cut_metrics(self, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Keep these rows alone, and no torn line."""
         rows = [row for row in self.metrics() if keep(row)]
-        self._replace(
+        replace_file(
             self.path / "metrics.jsonl", lambda file: file.write("".join(json.dumps(r) + "\n" for r in rows).encode())
         )
 
@@ -126,7 +126,7 @@ class Run:
 
     def save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """checkpoint.pt, replaced whole."""
-        self._replace(self.path / "checkpoint.pt", lambda file: torch.save(checkpoint, file))
+        replace_file(self.path / "checkpoint.pt", lambda file: torch.save(checkpoint, file))
 
     def checkpoint(self) -> dict[str, Any]:
         """checkpoint.pt, tensors on the CPU; executes nothing. RunError where it is missing, torn or foreign."""
@@ -147,7 +147,7 @@ class Run:
     def save_weights(self, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
         """model.safetensors, replaced whole."""
         data = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, metadata)
-        self._replace(self.path / "model.safetensors", lambda file: file.write(data))
+        replace_file(self.path / "model.safetensors", lambda file: file.write(data))
 
     def weights(self) -> dict[str, Tensor]:
         """model.safetensors without the prefixes of wrappers; of an unfinished run, those of the checkpoint."""
@@ -156,35 +156,41 @@ class Run:
 
     def save_samples(self, samples: dict[str, np.ndarray]) -> None:
         """samples.npz, replaced whole."""
-        self._replace(self.path / "samples.npz", lambda file: np.savez_compressed(file, allow_pickle=False, **samples))
+        replace_file(self.path / "samples.npz", lambda file: np.savez_compressed(file, allow_pickle=False, **samples))
 
-    # --- how files are replaced
 
-    def _json(self, name: str) -> dict[str, Any]:
+# --- how files are read and replaced
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. RunError where there is none."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path} is not what this program writes: it holds no JSON object.")
+    return value
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """A JSON file, replaced whole."""
+    replace_file(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
+
+
+def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write beside it, then rename over it: a reader sees the old file or the new one."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        temporary = Path(file.name)
         try:
-            value = json.loads((self.path / name).read_text())
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.path / name} cannot be read: {error}") from None
-        if not isinstance(value, dict):
-            raise RunError(f"{self.path / name} is not what this program writes: it holds no JSON object.")
-        return value
-
-    def _write_json(self, path: Path, value: dict[str, Any]) -> None:
-        self._replace(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
-
-    def _replace(self, path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-        """Write beside it, then rename over it: a reader sees the old file or the new one."""
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.chmod(0o666 & ~_umask())
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 @contextmanager

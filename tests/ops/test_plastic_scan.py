@@ -54,6 +54,31 @@ def test_the_compiled_steps_serve_where_they_can(free_steps, request):
         assert compiled.steps_for(rule, "tanh", None, matrix, eta) is None
 
 
+@pytest.mark.parametrize("rule", tp.RULES)
+def test_a_rule_that_takes_a_known_name_is_not_mistaken(rule, monkeypatch):
+    own = tp.Rule(lambda H, u, v, eta: 0.5 * H + u.unsqueeze(-1) * v.unsqueeze(-2), lambda v, eta: (0.5 + 0 * eta, v))
+    monkeypatch.setitem(tp.RULES, rule, own)
+    assert_parity(random_inputs(5, 2, 3), *with_chunks(2), rule=rule)
+
+
+@pytest.mark.parametrize("alpha", PLASTIC)
+def test_a_batch_of_nobody(alpha):
+    inputs = random_inputs(4, 0, 3, alpha=alpha)
+    assert_parity(inputs, *with_chunks(2), grads=("drive", "w", "hidden", "trace"))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("B", [1, 2])
+def test_parity_on_several_cores_and_with_inputs_in_any_layout(B, threads, two_threads):
+    torch.set_num_threads(threads)
+    inputs = random_inputs(9, B, 301)
+    inputs["drive"] = inputs["drive"].transpose(0, 1).contiguous().transpose(0, 1)
+    inputs["alpha"] = inputs["alpha"].T.contiguous().T
+    clamp = random_clamp("mixed", 9, 1, 301).expand(9, B, 301)
+    for rule in tp.RULES:
+        assert_parity(inputs, *with_chunks(4), rule=rule, clamp=clamp)
+
+
 def with_chunks(*chunks):
     return [partial(chunked, chunk=chunk) for chunk in chunks]
 

@@ -74,6 +74,32 @@ def test_a_second_derivative_is_refused(alpha):
             torch.autograd.grad((gradient**2).sum(), targets, retain_graph=True)
 
 
+@pytest.mark.parametrize("name", ["drive", "hidden", "trace"])
+@pytest.mark.parametrize("alpha", ["full", "none"])
+def test_a_second_derivative_by_the_inputs_alone_is_refused(alpha, name):
+    if alpha == "none" and name == "trace":
+        pytest.skip("no trace")
+    inputs = random_inputs(4, 2, 3, alpha=alpha)
+    inputs[name].requires_grad_()
+    state = tp.PlasticState(inputs["hidden"], inputs["trace"])
+    y, _ = plastic_scan(inputs["drive"], inputs["w"], inputs["alpha"], inputs["eta"], state, impl="chunked")
+    (gradient,) = torch.autograd.grad((y**2).sum(), inputs[name], create_graph=True)
+    with pytest.raises(RuntimeError, match='impl="reference"'):
+        gradient.square().sum().backward()
+
+
+def test_a_graph_that_is_done_keeps_no_matrix():
+    """A loss that somebody holds on to is a number, not four matrices."""
+    leaves = leaves_of(random_inputs(4, 1, 200))
+    y, _ = run(leaves)
+    loss = (y**2).sum()
+    before = loss.grad_fn.next_functions[0][0]
+    while "_Scan" not in before.name():
+        before = before.next_functions[0][0]
+    loss.backward()
+    assert before.prepared is None
+
+
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_create_graph_without_a_second_derivative(alpha):
     leaves = leaves_of(random_inputs(4, 2, 3, alpha=alpha))

@@ -1,10 +1,12 @@
 """Two processes that share every batch train as one does."""
 
 import json
+import os
 import signal
 import subprocess
 import time
 
+import psutil
 import pytest
 from safetensors.torch import load_file
 from torch.testing import assert_close
@@ -60,11 +62,37 @@ def test_one_signal_stops_both_and_saves(tmp_path):
     assert plastic("train", "--resume", run, "--episodes", done) == 0
 
 
+def test_a_signal_before_the_first_update_leaves_nothing_behind(tmp_path):
+    run = tmp_path / "run"
+    command = [*COMMAND, *map(str, tiny(run, *TWO, "--episodes", "1000000"))]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not (others := psutil.Process(parent.pid).children()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    parent.terminate()
+    _, said = parent.communicate(timeout=60)
+    assert parent.returncode in (143, -signal.SIGKILL), said
+    _, alive = psutil.wait_procs(others, timeout=20)
+    assert not alive
+    if parent.returncode == 143:
+        assert Run.open(run).checkpoint()["episode"] == 0
+
+
+def test_one_process_of_a_cluster_job_writes_its_run(tmp_path):
+    """What a job scheduler says of its own processes is not about ours."""
+    environment = {**os.environ, "SLURM_PROCID": "1", "LOCAL_RANK": "1"}
+    command = [*COMMAND, *map(str, tiny(tmp_path / "run", "--episodes", "5"))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert rows(tmp_path / "run")[-1]["episode"] == 5
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--batch", "3"], "3 does not divide by --devices 2"),
-        (["--batch", "4", "--episodes", "17"], "1 does not divide by --devices 2"),
+        (["--batch", "3"], "--batch 3 must be a multiple of --devices 2"),
+        (["--batch", "4", "--episodes", "17"], "a last batch of 1, which must be a multiple of --devices 2"),
         (["--batch", "4", "--device", "cuda:0"], "names one"),
     ],
 )

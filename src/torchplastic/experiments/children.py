@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -12,14 +14,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Protocol
 
+from torchplastic.experiments.signals import PARENT
+
 
 class Child(NamedTuple):
-    """One process to run: its command, where its output goes, and the CPU threads it may use."""
+    """One process to run: its command, where its output goes, and what it uses."""
 
     seed: int
     command: tuple[str, ...]
+    """Arguments of the Python interpreter."""
     log: Path
     threads: int
+    gpus: int = 0
 
 
 class Pool(Protocol):
@@ -46,16 +52,29 @@ class Pool(Protocol):
 
 
 def launch(child: Child) -> subprocess.Popen[bytes]:
-    """Start a child, its output appended to its log; Ctrl-C in the terminal does not reach it."""
+    """Start a child in a process group of its own, its output appended to its log; it ends when this process does."""
+    child.log.parent.mkdir(exist_ok=True)
     with child.log.open("ab") as log:
         return subprocess.Popen(
-            child.command,
+            (sys.executable, *child.command),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(child.threads)},
+            start_new_session=True,  # Ctrl-C in the terminal does not reach it
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": str(child.threads),
+                "PYTHONSAFEPATH": "1",  # the working directory holds no modules of ours
+                PARENT: str(os.getpid()),
+            },
         )
+
+
+def send(process: subprocess.Popen[bytes], number: int) -> None:
+    """A signal to a child and to the processes that it has started."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
 
 
 class LocalPool:
@@ -95,14 +114,19 @@ class LocalPool:
             number = signal.SIGKILL if self._stopping else signal.SIGTERM
             self._stopping = True
             for process in self._processes.values():
-                process.send_signal(number)
+                send(process, number)
 
     def _run(self, child: Child) -> int | None:
         """The return code; None if it was never started."""
         with self._lock:
             if self._stopping:
                 return None
-            process = self._processes[child] = launch(child)
+            try:
+                process = self._processes[child] = launch(child)
+            except OSError as error:
+                child.log.parent.mkdir(exist_ok=True)
+                child.log.write_text(f"{error}\n")
+                return 1
         code = process.wait()
         with self._lock:
             del self._processes[child]

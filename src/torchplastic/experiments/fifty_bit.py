@@ -76,7 +76,7 @@ EXPERIMENT = Experiment(
     config=RecallConfig,
     forms={
         "smoke": Form(smoke, "2 patterns of 20 bits", "5 s", "error falls from 0.25"),
-        "quick": Form(quick, "as paper", "15 s", "as paper"),
+        "quick": Form(quick, "as paper, 1,000 episodes", "10 s", "error below 0.01"),
         "paper": Form(paper, "patterns shown 3 times, clamped, 2,000 episodes", "15 s", "published: below 0.01"),
         "published": Form(published, "the same with Adam 1e-3 for all", "15 s", "published: below 0.01"),
         "released": Form(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import signal
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Outcome:
     """None in a process that only takes part."""
     finished: bool
     signal: int | None = None
+    devices: int = 1
     trained: bool = True
     """False where there was nothing left to do."""
 
@@ -44,22 +45,26 @@ def start(config: Config, out: Path | None = None, device: str = "auto", devices
     """Train from the beginning in a new run directory. ValueError for what is refused before the first update."""
     config = replace(config, threads=config.threads or torch.get_num_threads())
     fabric = _fabric(config, device, devices)
-    _require_memory(config, fabric)
+    if not _first(devices):
+        return _take_part(config, fabric)
+    _require_memory(config, fabric, devices)
     _require_division(config, config.episodes, devices)
-    run = Run.create(out or _default_out(config)) if _first() else None
-    with run.locked() if run else nullcontext():
+    run = Run.create(out or _default_out(config))
+    with run.locked(), signals.noted() as caught:
         trainer = _trainer(config, fabric, run)
-        if run:
-            _save(run, config)(trainer.checkpoint())
-            run.write_config(config.to_dict())
-        return _train(run, config, trainer)
+        _save(run, config)(trainer.checkpoint())
+        run.write_config(config.to_dict())
+        return _train(run, config, trainer, caught)
 
 
 def resume(path: Path, episodes: int | None = None, device: str = "auto", devices: int = 1) -> Outcome:
     """Go on exactly where a run stopped, with its own settings; `episodes` may ask for more."""
     run = Run.open(path)
     config = load_config(run)
-    with run.locked() if _first() else nullcontext():
+    if not _first(devices):
+        config = replace(config, episodes=episodes or config.episodes)
+        return _take_part(config, _fabric(config, device, devices), run.checkpoint())
+    with run.locked(), signals.noted() as caught:
         checkpoint = run.checkpoint()
         done = checkpoint["episode"]
         if episodes is not None and episodes < done:
@@ -70,17 +75,24 @@ def resume(path: Path, episodes: int | None = None, device: str = "auto", device
         config = replace(config, episodes=total)
         _check_signature(checkpoint, config)
         fabric = _fabric(config, device, devices)
-        _require_memory(config, fabric)
+        _require_memory(config, fabric, devices)
         _require_division(config, total - done, devices)
-        trainer = _trainer(config, fabric, run if _first() else None)
+        trainer = _trainer(config, fabric, run)
         trainer.restore(checkpoint)
-        if not _first():
-            return _train(None, config, trainer)
         run.reopen()
         started = trainer.position.row.get("episodes", 0)
         run.cut_metrics(lambda row: row["episode"] <= done - started)
         run.write_config(config.to_dict())
-        return _train(run, config, trainer)
+        return _train(run, config, trainer, caught)
+
+
+def _take_part(config: Config, fabric: Fabric, checkpoint: dict[str, Any] | None = None) -> Outcome:
+    """Train as one of several processes; the first one speaks and writes for all."""
+    with signals.noted() as caught:
+        trainer = _trainer(config, fabric, None)
+        if checkpoint is not None:
+            trainer.restore(checkpoint)
+        return Outcome(None, finished=trainer.train(stopped=lambda: trainer.anywhere(bool(caught))))
 
 
 def evaluate(path: Path, episodes: int) -> dict[str, Any]:
@@ -126,15 +138,17 @@ def hardware(device: torch.device) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """What a result depends on."""
     found = {name: version(name) for name in ("torch", "numpy", "lightning-fabric")}
+    if find_spec("numba"):
+        found["numba"] = version("numba")
     return {"torchplastic": torchplastic.__version__, "python": platform.python_version(), **found}
 
 
 # --- pieces
 
 
-def _first() -> bool:
+def _first(devices: int) -> bool:
     """Whether this process writes the run: with several, the first one does."""
-    return int(getattr(rank_zero_only, "rank", 0)) == 0
+    return devices == 1 or int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 def _fabric(config: Config, device: str, processes: int) -> Fabric:
@@ -152,20 +166,26 @@ def _fabric(config: Config, device: str, processes: int) -> Fabric:
     return fabric
 
 
-def _require_memory(config: Config, fabric: Fabric) -> None:
+def _require_memory(config: Config, fabric: Fabric, devices: int) -> None:
     ways = ["lower --batch"] if config.batch > 1 else []
     ways += ["use --model.impl auto"] if config.model.impl == "reference" else []
     ways += ["use fewer neurons, or a machine with more memory"]
-    memory.require(
-        registry.get(config.experiment).needed_bytes(config), fabric.device, f"To fit: {', or '.join(ways)}."
-    )
+    share = replace(config, batch=-(-config.batch // devices))
+    needed = registry.get(config.experiment).needed_bytes(share)
+    if fabric.device.type == "cpu":  # the processes share one memory
+        needed *= devices
+    memory.require(needed, fabric.device, f"To fit: {', or '.join(ways)}.")
 
 
 def _require_division(config: Config, episodes: int, devices: int) -> None:
     """Every update's episodes are shared out evenly, those of the last one too."""
-    for size, what in ((config.batch, "--batch"), (episodes % config.batch, "the last batch, of")):
-        if size % devices:
-            raise ValueError(f"{what} {size} does not divide by --devices {devices}; choose --batch and --episodes so.")
+    if config.batch % devices:
+        raise ValueError(f"--batch {config.batch} must be a multiple of --devices {devices}.")
+    if (last := episodes % config.batch) % devices:
+        raise ValueError(
+            f"{episodes} episodes in batches of {config.batch} leave a last batch of {last}, which must be a multiple "
+            f"of --devices {devices}; choose another --episodes."
+        )
 
 
 def _trainer(config: Config, fabric: Fabric, run: Run | None) -> Trainer:
@@ -220,22 +240,20 @@ def _check_signature(checkpoint: dict[str, Any], config: Config) -> None:
         raise RunError(f"the checkpoint was written for {was}; this run asks for {now}.")
 
 
-def _train(run: Run | None, config: Config, trainer: Trainer) -> Outcome:
+def _train(run: Run, config: Config, trainer: Trainer, caught: list[int]) -> Outcome:
     trainer.progress.start_at(trainer.position.episode)
     try:
-        with signals.noted() as caught, trainer.progress:
-            finished = trainer.train(stopped=lambda: trainer.anywhere(bool(caught)))
+        with trainer.progress:
+            finished = trainer.train(stopped=lambda: trainer.anywhere(bool(caught) or signals.orphaned()))
     except NotFiniteError as error:
-        if run is None:
-            raise
         good = run.checkpoint()["episode"]
         raise NotFiniteError(
             f"{error}. The last good checkpoint of episode {good} is in {run.path}; train anew with other settings."
         ) from None
     if not finished:
-        return Outcome(run, finished=False, signal=caught[0] if caught else signal.SIGTERM)
-    if run:
-        _finish(run, config, trainer)
+        number = caught[0] if caught else signal.SIGTERM
+        return Outcome(run, finished=False, signal=number, devices=trainer.fabric.world_size)
+    _finish(run, config, trainer)
     return Outcome(run, finished=True)
 
 

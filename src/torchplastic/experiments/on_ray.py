@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import subprocess
@@ -10,21 +11,24 @@ from types import TracebackType
 
 import ray
 
-from torchplastic.experiments.children import Child, launch
+from torchplastic.experiments.children import Child, launch, send
 
 POLL = 0.5  # seconds between two looks at a process
+PATIENCE = 60.0  # seconds in which a process may save
 
 
 def work(child: Child) -> int:
     """A task: run the child on the machine where the task runs; cancelled, let it save and end."""
     process = launch(child)
-    while True:
-        try:
-            return process.wait(POLL)
-        except subprocess.TimeoutExpired:  # a cancellation is an exception that waits for Python's next step
-            continue
-        except KeyboardInterrupt:
-            process.terminate()  # Ray blocks SIGINT
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a cancellation waits for Python's next step
+                return process.wait(POLL)
+    except KeyboardInterrupt:
+        send(process, signal.SIGTERM)  # Ray's workers block SIGINT, and so do their children
+        return process.wait(PATIENCE)
+    finally:
+        send(process, signal.SIGKILL)
 
 
 class RayPool:
@@ -44,12 +48,21 @@ class RayPool:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        while self.unfinished():
+        if self.unfinished():
             self.interrupt()
-            self.ended(10)
+        while self.unfinished():
+            self.ended(POLL)
         ray.shutdown()
 
     def start(self, children: Sequence[Child]) -> None:
+        for child in children:
+            for name, needed in (("CPU", child.threads), ("GPU", child.gpus)):
+                most = max((node["Resources"].get(name, 0) for node in ray.nodes() if node["Alive"]), default=0)
+                if needed > most:
+                    raise ValueError(
+                        f"a seed needs {needed} {name}, and no machine of the Ray cluster has more than {most:g}; "
+                        "lower --threads or --devices."
+                    )
         self._waiting += children
         self._fill()
 
@@ -72,10 +85,12 @@ class RayPool:
         self._stopping = True
 
     def _fill(self) -> None:
-        while self._waiting and len(self._tasks) < self.jobs:
+        while self._waiting and not self._stopping and len(self._tasks) < self.jobs:
             child = self._waiting.pop(0)
-            task = ray.remote(work).options(num_cpus=child.threads, max_retries=0).remote(child)
+            task = ray.remote(work).options(num_cpus=child.threads, num_gpus=child.gpus, max_retries=0).remote(child)
             self._tasks[task] = child
+            if self._stopping:  # a signal came just now
+                ray.cancel(task)
 
 
 def _code(task: ray.ObjectRef) -> int:

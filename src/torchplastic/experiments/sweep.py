@@ -11,16 +11,17 @@ import json
 import os
 import shutil
 import signal
-import sys
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from torchplastic.experiments import signals
 from torchplastic.experiments.children import Child, LocalPool, Pool
 from torchplastic.experiments.config import Config
-from torchplastic.runs import Run, RunError, locked
+from torchplastic.runs import Run, RunError, locked, read_json, write_json
 from torchplastic.train.progress import Standing, SweepProgress
 
 POLL = 0.5  # seconds between two looks at the runs
@@ -50,7 +51,7 @@ class Sweep:
 
 
 def default_path(config: Config) -> Path:
-    """runs/sweeps/EXPERIMENT-FORM-HASH; the hash is of all settings but seed, episodes and threads."""
+    """runs/sweeps/EXPERIMENT-FORM-HASH; the hash is of all settings but those of `FREE`."""
     settings = Sweep(config, (), (), "", 1, Path()).settings
     digest = sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     return Path("runs") / "sweeps" / f"{config.experiment}-{config.form}-{digest}"
@@ -70,23 +71,31 @@ def run_sweep(sweep: Sweep, pool: Pool, jobs: int) -> tuple[list[Standing], int 
 
     pool runs the processes, `jobs` at a time. A seed that fails does not stop the others.
     """
-    threads = sweep.config.threads or max(1, (os.cpu_count() or 1) // jobs)
+    threads = sweep.config.threads or max(1, _cores() // jobs)
     _claim(sweep)
     with locked(sweep.path):
-        children = [child for seed in sweep.seeds if (child := _child(sweep, seed, threads)) is not None]
-        states = dict.fromkeys(sweep.seeds, ("finished", "")) | {child.seed: ("waiting", "") for child in children}
+        children = []
+        states: dict[int, tuple[str, str]] = {}  # state, and why
+        for seed in sweep.seeds:
+            try:
+                child = _child(sweep, seed, threads)
+            except (RunError, OSError) as error:
+                states[seed] = ("failed", str(error))
+                continue
+            states[seed] = ("waiting", "") if child else ("finished", "")
+            children += [child] if child else []
+        said = {child.seed: child.log.stat().st_size if child.log.is_file() else 0 for child in children}
 
         def standings() -> list[Standing]:
-            return [
-                Standing(seed, state, *position(sweep.run_path(seed)), why) for seed, (state, why) in states.items()
-            ]
+            at = {seed: position(sweep.run_path(seed)) for seed in states}
+            return [Standing(seed, state, *at[seed], why) for seed, (state, why) in states.items()]
 
         title = f"sweep {sweep.config.experiment} {sweep.config.form}"
         with SweepProgress(title, sweep.config.episodes) as progress, pool, signals.noted(pool.interrupt) as caught:
             pool.start(children)
             while pool.unfinished():
                 for child, code in pool.ended(POLL):
-                    states[child.seed] = _outcome(child, code, bool(caught))
+                    states[child.seed] = _outcome(child, code, said[child.seed], bool(caught))
                 for child in pool.running():
                     states[child.seed] = ("running", "")
                 progress.update(standings())
@@ -116,34 +125,43 @@ def position(path: Path) -> tuple[int, float | None]:
 # --- pieces
 
 
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _claim(sweep: Sweep) -> None:
     """Make the directory, or see that it is this sweep's."""
     file = sweep.path / "sweep.json"
     about = {"experiment": sweep.config.experiment, "form": sweep.config.form, "settings": sweep.settings}
+    about = json.loads(json.dumps(about))
     if file.is_file():
-        try:
-            there = json.loads(file.read_text())
-        except ValueError:
-            raise RunError(f"{file} is damaged. Choose another --out.") from None
-        if there != json.loads(json.dumps(about)):
-            raise RunError(f"{sweep.path} is a sweep with other settings. Choose another --out.")
+        there = read_json(file)
+        if there != about:
+            old, new = (_flat(each) for each in (there, about))
+            names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+            raise RunError(f"{sweep.path} is a sweep with other settings: {', '.join(names)}. Choose another --out.")
         return
     if sweep.path.exists() and (not sweep.path.is_dir() or any(sweep.path.iterdir())):
         raise RunError(f"{sweep.path} exists and is no sweep. Choose another --out.")
     try:
-        (sweep.path / "logs").mkdir(parents=True)
+        sweep.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make {sweep.path}: {error.strerror}.") from None
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(about, indent=2) + "\n")
-    temporary.replace(file)
+    write_json(file, about)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _child(sweep: Sweep, seed: int, threads: int) -> Child | None:
-    """The process that takes a seed to its end; None where it is there."""
-    path = sweep.run_path(seed)
-    command = [sys.executable, "-m", "torchplastic", "train"]
-    episodes = sweep.config.episodes
+    """The process that takes a seed to its end; None where it is there. RunError where it cannot go on."""
+    path, episodes = sweep.run_path(seed), sweep.config.episodes
+    command = ["-m", "torchplastic", "train"]
     if (path / "config.json").is_file():
         run = Run.open(path)
         if run.summary is not None and run.summary["episodes"] >= episodes:
@@ -151,11 +169,21 @@ def _child(sweep: Sweep, seed: int, threads: int) -> Child | None:
         command += ["--resume", str(path), "--episodes", str(max(episodes, _done(run)))]
         command += ["--device", sweep.device, "--devices", str(sweep.devices)]
     else:
-        if path.exists():  # stopped before its first checkpoint was complete
-            shutil.rmtree(path)
+        if path.exists():
+            _clear(path)
         command += [sweep.config.experiment, *sweep.flags]
         command += ["--seed", str(seed), "--threads", str(threads), "--out", str(path)]
-    return Child(seed, tuple(command), sweep.path / "logs" / f"seed-{seed}.log", threads)
+    on_gpu = sweep.device.startswith("cuda") or (sweep.device == "auto" and torch.cuda.is_available())
+    log = sweep.path / "logs" / f"seed-{seed}.log"
+    return Child(seed, tuple(command), log, threads, sweep.devices if on_gpu else 0)
+
+
+def _clear(path: Path) -> None:
+    """Remove what a run left that was stopped before its first checkpoint was complete."""
+    with locked(path):
+        if (path / "metrics.jsonl").exists():
+            raise RunError(f"{path} has metrics and no config.json; move it away.")
+        shutil.rmtree(path)
 
 
 def _done(run: Run) -> int:
@@ -166,13 +194,13 @@ def _done(run: Run) -> int:
         return 0
 
 
-def _outcome(child: Child, code: int, stopping: bool) -> tuple[str, str]:
-    """State of a child that has ended, and why."""
+def _outcome(child: Child, code: int, said: int, stopping: bool) -> tuple[str, str]:
+    """State of a child that has ended, and why; its log had `said` bytes before."""
     if code == 0:
         return "finished", ""
     if stopping:
         return "stopped", ""
     if code < 0:
         return "failed", f"killed by {signal.Signals(-code).name}"
-    said = child.log.read_text(errors="replace").strip().splitlines() or [f"exit code {code}"]
-    return "failed", said[-1].removeprefix("plastic: error: ")
+    lines = child.log.read_bytes()[said:].decode(errors="replace").strip().splitlines()
+    return "failed", (lines or [f"exit code {code}"])[-1].removeprefix("plastic: error: ")

@@ -183,7 +183,7 @@ class AlphaGradient:
         self.total = workspace.empty(alpha.shape, alpha).zero_()
         self.count = 0  # pairs that wait
         if alpha.dim() == 2:  # with room for a step of `longest` pairs more
-            rows = max(1, PAIR_ROWS // batch) + longest + 1
+            rows = PAIR_ROWS // max(1, batch) + longest + 1
             self.left, self.right = workspace.empty((2, rows, batch, len(alpha)), alpha)
 
     def add_matrices(self, H: Tensor, M: Tensor) -> None:
@@ -217,25 +217,25 @@ class AlphaGradient:
 
 def times(U: Tensor, M: Tensor) -> Tensor:
     """Rows `[n, B, N]` times one matrix per example `[B, N, K]` -> `[n, B, K]`."""
-    if len(M) > 1:
+    if len(M) != 1:
         return torch.bmm(U.transpose(0, 1), M).transpose(0, 1)
     U, M = U.squeeze(1), M[0]
-    even = _even(M)
-    product = FewRows(M[:even]).times(U[:, :even].contiguous())
-    return (product if even == len(M) else product.addmm_(U[:, even:], M[even:])).unsqueeze(1)
+    rows = splitting_rows(M)
+    product = FewRows(M[:rows]).times(U[:, :rows].contiguous())
+    return (product if rows == len(M) else product.addmm_(U[:, rows:], M[rows:])).unsqueeze(1)
 
 
 def times_transposed(V: Tensor, M: Tensor) -> Tensor:
     """Rows `[n, B, K]` times the transpose of one matrix per example `[B, N, K]` -> `[n, B, N]`."""
-    if len(M) > 1:
+    if len(M) != 1:
         return torch.bmm(V.transpose(0, 1), M.mT).transpose(0, 1)
     V, M = V.squeeze(1), M[0]
-    even = _even(M)
-    product = FewRows(M[:even]).times_transposed(V)
-    return (product if even == len(M) else torch.cat((product, V @ M[even:].T), 1)).unsqueeze(1)
+    rows = splitting_rows(M)
+    product = FewRows(M[:rows]).times_transposed(V)
+    return (product if rows == len(M) else torch.cat((product, V @ M[rows:].T), 1)).unsqueeze(1)
 
 
-def _even(M: Tensor) -> int:
+def splitting_rows(M: Tensor) -> int:
     """The rows of M that split evenly into blocks."""
     blocks = blocks_of(M.numel(), M.device)
     return len(M) // blocks * blocks

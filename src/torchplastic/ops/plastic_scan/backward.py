@@ -17,8 +17,8 @@ from torch import Tensor
 from torchplastic.ops import workspace
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import algebra
-from torchplastic.ops.plastic_scan.compiled import Tables, backward_steps, steps_for
-from torchplastic.ops.plastic_scan.forward import Problem, Reused
+from torchplastic.ops.plastic_scan.compiled import Tables, backward_steps
+from torchplastic.ops.plastic_scan.forward import Prepared, Problem, prepare
 
 
 class Backward:
@@ -27,21 +27,24 @@ class Backward:
     def __init__(
         self,
         problem: Problem,
-        reused: Reused,
+        prepared: Prepared | None,
+        groups: list[list[int]],
         saved: Sequence[Tensor],
         grads: Sequence[Tensor | None],
         needs: Sequence[bool],
     ) -> None:
         self.problem = problem
-        self.plastic, self.matrices, self.groups = reused
+        self.groups = groups
         self.w, self.alpha, self.eta, x, *self.kept = saved
-        self.x = x
+        self.plastic, self.matrices, self.compiled = prepared or prepare(
+            self.w, self.alpha, self.eta, x.shape[1], problem
+        )
+        self.x = x = x.contiguous()
         self.needs = needs
         self.need_drive, _, self.need_alpha, self.need_eta, self.need_hidden, self.need_trace = needs[:6]
-        self.compiled = steps_for(problem.rule, problem.nonlinearity, problem.clamp, self.alpha, self.eta)
         self._between: dict[int, Tensor] = {}
         self.M = workspace.empty_like(self.kept[0])  # scratch
-        longest = max(chunk.inner for chunk in problem.chunks)
+        longest = max(map(len, groups))
         self.g_alpha = algebra.AlphaGradient(self.alpha, x.shape[1], longest)
         self.g_eta = torch.zeros_like(x[0])  # dL/deta before its sum
         self.delta = torch.zeros_like(x[1:])  # dL/d(input of the nonlinearity)
@@ -218,7 +221,7 @@ class Backward:
         """
         if self.G is None:
             return torch.zeros_like(s), torch.zeros_like(s) if need_gd else None
-        uG = algebra.times(U, self.G)
+        uG = algebra.times(U, self.G).contiguous()
         if not need_gd:
             return after * uG, None
         Q = [torch.zeros_like(uG[0]) if self.zero else torch.mul(self.G, H, out=self.M).sum(-2)]

@@ -25,7 +25,7 @@ def chunked(
     inputs = (drive, w, alpha, eta, hidden, trace)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         return _Scan.apply(*inputs, problem)
-    x, H, _ = run_forward(*inputs, problem, kept=None)
+    x, H, *_ = run_forward(*inputs, problem, kept=None)
     return x[1:].contiguous(), x[-1].clone(), H
 
 
@@ -35,15 +35,16 @@ class _Scan(torch.autograd.Function):
         drive, w, alpha, eta, hidden, trace, problem = inputs
         kept: list[Tensor] = []
         merge = not ctx.needs_input_grad[0]  # the drive's gradient is one per step
-        x, H, ctx.reused = run_forward(drive, w, alpha, eta, hidden, trace, problem, kept, merge)
+        x, H, ctx.prepared, ctx.groups = run_forward(drive, w, alpha, eta, hidden, trace, problem, kept, merge)
         ctx.problem = problem
-        ctx.save_for_backward(w, alpha, eta, x, *kept)
+        ctx.save_for_backward(drive, hidden, trace, w, alpha, eta, x, *kept)
         ctx.set_materialize_grads(False)
         return x[1:].contiguous(), x[-1].clone(), H
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         saved = saved_tensors(ctx)
+        prepared, ctx.prepared = ctx.prepared, None  # large; a second pass through a kept graph makes it anew
         with torch.no_grad():
-            results = Backward(ctx.problem, ctx.reused, saved, grads, ctx.needs_input_grad).run()
-        return *refuse_second_derivative((*saved[:3], *grads), results), None
+            results = Backward(ctx.problem, prepared, ctx.groups, saved[3:], grads, ctx.needs_input_grad).run()
+        return *refuse_second_derivative((*saved[:6], *grads), results), None

@@ -6,7 +6,7 @@ Axes: T time, B batch, N neurons, N' its padded size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import algebra
-from torchplastic.rules import RULES, Rule
+from torchplastic.rules import HEBB, OJA, Rule
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -36,37 +35,38 @@ class Steps(NamedTuple):
 
     kernels: Any
     rule: int
-    nonlinearity: str
+    nonlinearity: int
     clamp: Any
     eta: Any
-
-    @property
-    def nonlinearity_number(self) -> int:
-        return int(getattr(self.kernels, self.nonlinearity.upper()))
 
 
 def steps_for(rule: Rule, nonlinearity: str, clamp: Tensor | None, alpha: Tensor, eta: Tensor) -> Steps | None:
     """The compiled steps of a scan; None where they do not serve: another device, rule or alpha, or no numba."""
-    numbers = {RULES["hebb"]: "HEBB", RULES["oja"]: "OJA"}
-    if alpha.dim() != 2 or alpha.device.type != "cpu" or alpha.dtype not in DTYPES or rule not in numbers:
+    if alpha.dim() != 2 or alpha.device.type != "cpu" or alpha.dtype not in DTYPES:
         return None
     kernels = find_kernels()
-    if kernels is None:
+    if kernels is None or nonlinearity not in kernels.NONLINEARITIES or not (rule is HEBB or rule is OJA):
         return None
     mask = kernels.EMPTY_CLAMP if clamp is None else clamp.contiguous().numpy()
     rates = eta.detach().expand(len(alpha)).contiguous().numpy()
-    return Steps(kernels, getattr(kernels, numbers[rule]), nonlinearity, mask, rates)
+    number = kernels.HEBB if rule is HEBB else kernels.OJA
+    return Steps(kernels, number, kernels.NONLINEARITIES[nonlinearity], mask, rates)
 
 
 class Forward:
     """The free steps of the forward pass, chunk by chunk."""
 
     def __init__(
-        self, steps: Steps, plastic: algebra.Plastic, matrices: algebra.StepMatrices, drive: Tensor, x: Tensor
+        self,
+        steps: Steps,
+        f: Callable[[Tensor], Tensor],
+        plastic: algebra.Plastic,
+        matrices: algebra.StepMatrices,
+        drive: Tensor,
+        x: Tensor,
     ) -> None:
-        """x `[T + 1, B, N']` is filled in; drive `[T, B, N]`."""
-        self.steps, self.plastic, self.matrices = steps, plastic, matrices
-        self.f = NONLINEARITIES[steps.nonlinearity].f
+        """f: the nonlinearity; x `[T + 1, B, N']` is filled in; drive `[T, B, N]`."""
+        self.steps, self.f, self.plastic, self.matrices = steps, f, plastic, matrices
         self.drive = drive.detach().contiguous().numpy()
         self.x, self.rows = x.numpy(), x.unbind()
         self.input = drive.new_empty(drive.shape[1:])  # of the nonlinearity
@@ -128,26 +128,27 @@ def backward_steps(
     gs: Tensor,
     gd: Tensor | None,
 ) -> None:
-    """The free steps in reverse: completes delta, gx, gs and gd (where d depends on v) of the chunk's inner steps."""
+    """The free steps in reverse: completes delta, gx, gs and gd (where d depends on v) of the chunk's inner steps.
+
+    x, gx, delta, gs and gd are contiguous.
+    """
     kernels, rule, clamp, eta = steps.kernels, steps.rule, steps.clamp, steps.eta
     start, free, groups = tables.start, tables.free, tables.groups
     _, B, N = gx.shape
     rows = gx.new_empty(2, B, N)
     L = tables.L.expand(-1, B, N).contiguous().numpy()
     nothing = rows.new_empty(0, 0, 0).numpy()
-    values = x.contiguous().numpy()
     U, S, Lz = (table.contiguous().numpy() for table in (tables.U, tables.S, tables.Lz))
     LR = nothing[None] if tables.LR is None else tables.LR.contiguous().numpy()
     first = torch.tensor(groups).numpy()
-    gx_, delta_, gs_, rows_ = gx.numpy(), delta.numpy(), gs.numpy(), rows.numpy()
+    values, gx_, delta_, gs_, rows_ = (tensor.numpy() for tensor in (x, gx, delta, gs, rows))
     gd_ = nothing if gd is None else gd.numpy()
     left, right = g_alpha.left.numpy(), g_alpha.right.numpy()
     gx_rows = gx.unbind()
-    number = steps.nonlinearity_number
     for i in reversed(range(len(free))):
         k = free[i]
         t, g = start + k, groups.index(k)
-        kernels.into_step(gx_, values, clamp, t, start, eta, rule, number, gs_, gd_, delta_, L, rows_)
+        kernels.into_step(gx_, values, clamp, t, start, eta, rule, steps.nonlinearity, gs_, gd_, delta_, L, rows_)
         if k in wanted:
             gx_rows[t].add_(matrices.backward(rows))
         if g:

@@ -19,7 +19,7 @@ from torchplastic.ops import workspace
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import algebra
 from torchplastic.ops.plastic_scan.chunks import Chunk
-from torchplastic.ops.plastic_scan.compiled import Forward, steps_for
+from torchplastic.ops.plastic_scan.compiled import Forward, Steps, steps_for
 from torchplastic.rules import Rule
 
 
@@ -33,12 +33,19 @@ class Problem(NamedTuple):
     fresh: bool = False  # whether the initial trace is known to be zero: then its chunk reads no trace
 
 
-class Reused(NamedTuple):
-    """What a backward pass takes over: alpha and W in the layout of products, and the groups of each chunk."""
+class Prepared(NamedTuple):
+    """alpha and W in the layout of products, and the compiled steps: what the backward pass takes over."""
 
     plastic: algebra.Plastic
     matrices: algebra.StepMatrices
-    groups: list[list[int]]
+    steps: Steps | None
+
+
+def prepare(w: Tensor, alpha: Tensor, eta: Tensor, batch: int, problem: Problem) -> Prepared:
+    """What both passes need."""
+    plastic = algebra.Plastic(alpha)
+    steps = steps_for(problem.rule, problem.nonlinearity, problem.clamp, alpha, eta)
+    return Prepared(plastic, algebra.StepMatrices(w, plastic, batch), steps)
 
 
 def run_forward(
@@ -51,24 +58,23 @@ def run_forward(
     problem: Problem,
     kept: list[Tensor] | None,
     merge: bool = True,
-) -> tuple[Tensor, Tensor, Reused]:
-    """-> x `[T + 1, B, N]`, where x[0] is the initial hidden, the final trace, and what the backward pass uses again.
+) -> tuple[Tensor, Tensor, Prepared, list[list[int]]]:
+    """-> x `[T + 1, B, N]`, where x[0] is the initial hidden, the final trace, what was prepared, groups of each chunk.
 
     `kept` collects for the backward pass, per chunk: the trace at its start, u P of its free steps, its
     table z. None keeps nothing, and the trace is then updated in place.
     """
     rule, clamp = problem.rule, problem.clamp
     f = NONLINEARITIES[problem.nonlinearity].f
-    plastic = algebra.Plastic(alpha)
-    matrices = algebra.StepMatrices(w, plastic, drive.shape[1])
+    prepared = prepare(w, alpha, eta, drive.shape[1], problem)
+    plastic, matrices, steps = prepared
     T, B, N = drive.shape
     x_padded = drive.new_zeros(T + 1, B, algebra.padded(N, drive))
     x = x_padded[..., :N]
     x[0] = hidden
     H = trace
     u_rows, x_rows, drive_rows = x_padded.unbind(), x.unbind(), drive.unbind()
-    steps = steps_for(rule, problem.nonlinearity, clamp, alpha, eta)
-    compiled = Forward(steps, plastic, matrices, drive, x_padded) if steps else None
+    compiled = Forward(steps, f, plastic, matrices, drive, x_padded) if steps else None
     groups_of_chunks = []
     for chunk in problem.chunks:
         start, stop, free = chunk
@@ -134,7 +140,7 @@ def run_forward(
             if zero
             else algebra.next_trace(H, algebra.products_before(d)[-1], *rows, out)
         )
-    return x, H, Reused(plastic, matrices, groups_of_chunks)
+    return x, H, prepared, groups_of_chunks
 
 
 def _groups(U: Tensor, chunk: Chunk, merge: bool) -> list[int]:

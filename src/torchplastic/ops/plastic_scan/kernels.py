@@ -25,6 +25,7 @@ def compiled(function: Any) -> Any:
 
 HEBB, OJA = 0, 1
 TANH, RELU, SIGMOID, IDENTITY = 0, 1, 2, 3
+NONLINEARITIES = {"tanh": TANH, "relu": RELU, "sigmoid": SIGMOID, "identity": IDENTITY}
 
 
 @compiled

@@ -32,16 +32,16 @@ class _Plain(torch.autograd.Function):
             v = f(now + matrix.times(rows[t]))
             rows[t + 1].copy_(v if clamp is None else torch.where(clamp[t], now, v))
         ctx.nonlinearity = nonlinearity
-        ctx.save_for_backward(w, x, clamp)
+        ctx.save_for_backward(drive, w, hidden, x, clamp)
         ctx.set_materialize_grads(False)
         return x[1:], x[-1].clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        w, x, clamp = saved_tensors(ctx)
+        drive, w, hidden, x, clamp = saved_tensors(ctx)
         with torch.no_grad():
             results = _backward(w, x, clamp, ctx.nonlinearity, grads, ctx.needs_input_grad)
-        return *refuse_second_derivative((w, *grads), results), None, None
+        return *refuse_second_derivative((drive, w, hidden, *grads), results), None, None
 
 
 def _backward(
