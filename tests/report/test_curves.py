@@ -42,6 +42,10 @@ def test_a_level_is_reached_where_the_mean_so_far_says_so():
 def test_a_lucky_first_row_reaches_nothing():
     assert curve([10, 20, 30], [0.0, 0.5, 0.5]).reached(0.1) is None
     assert curve([10, 20, 30, 40, 50], [0.5, 0.1, 0.1, 0.5, 0.5]).reached(0.2) is None  # nor lucky ones later
+    assert curve([10, 20, 30, 40, 50, 60], [0.1, 0.1, 0.5, 0.1, 0.1, 0.1]).reached(0.2) == (
+        50,
+        25,
+    )  # but the last start
     assert curve([20], [0.1]).reached(0.2) == (20, 10)
 
 

@@ -41,9 +41,9 @@ def reach_table(groups: Sequence[Group]) -> Table | None:
                 cells = (f"{level:g}", group.label, *_reach_cells(found[group.label], rivals, trained))
                 rows.append(cells if compared else _without_ratios(cells))
     note = (
-        "A level is reached at the first row where the mean error over the last tenth of the episodes so far (at "
-        "least 20) is no higher, nor that over all episodes after it. Median over runs, in brackets the smallest and "
-        "largest of those that got there; given only where more than half of the runs did."
+        "A level is reached at the row from which on the mean error over the last tenth of the episodes so far (at "
+        "least 20) stays no higher. Median over runs, in brackets the smallest and largest of those that got there; "
+        "given only where more than half of the runs did."
     )
     if compared:
         note += (

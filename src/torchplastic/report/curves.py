@@ -78,16 +78,15 @@ class Curve:
         return float(self.mean(window_start(self.last), self.last))
 
     def reached(self, level: float) -> tuple[float, float] | None:
-        """Episodes and seconds at the first row where the mean "at episode e" is at most `level`; None if never.
+        """Episodes and seconds at the row from which on the mean "at episode e" stays at most `level`; None if never.
 
-        A run that ended there would have had that `final`. Rows before `FEWEST_EPISODES` do not count, nor do lucky
-        ones: the mean of all later episodes must be at most `level` too.
+        A run that ended at any row from there on would have had such a `final`. Rows before `FEWEST_EPISODES` do not
+        count.
         """
         means = self.mean(window_start(self.episodes), self.episodes)
-        last_row_start = np.concatenate([[0.0], self.episodes])[-2]
-        later = self.mean(np.minimum(self.episodes, last_row_start), self.last)
-        hits = np.flatnonzero((means <= level) & (later <= level) & (self.episodes >= FEWEST_EPISODES))
-        return (float(self.episodes[hits[0]]), float(self.seconds[hits[0]])) if len(hits) else None
+        above = np.flatnonzero((means > level) | (self.episodes < FEWEST_EPISODES))
+        row = above[-1] + 1 if len(above) else 0
+        return (float(self.episodes[row]), float(self.seconds[row])) if row < len(self.episodes) else None
 
 
 def window_start(last: ArrayLike) -> Floats:

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from rich import progress as bars
 from rich.console import Console
@@ -15,21 +15,18 @@ SMOOTHING = 0.95  # weight of the past in the error shown
 EVERY = 30.0  # seconds between two lines of a sweep in which nothing ends
 
 
-class Progress:
-    """Shows episodes done, their rate, the time left and the smoothed error."""
+class _Display:
+    """Live bars where stderr is a terminal (`bar` is None elsewhere), shown inside `with`."""
 
-    def __init__(self, title: str, total: int, quiet: bool = False) -> None:
-        self.title, self.total, self.start, self.quiet = title, total, 0, quiet
+    def __init__(self, *columns: bars.ProgressColumn, quiet: bool = False) -> None:
         self.console = Console(stderr=True)
-        self.smooth: float | None = None
-        self.began = time.monotonic()
         self.bar: bars.Progress | None = None
         if self.console.is_terminal and not quiet:
             self.bar = bars.Progress(
                 bars.TextColumn("{task.description}"),
                 bars.BarColumn(),
                 bars.MofNCompleteColumn(),
-                bars.TextColumn("{task.fields[rate]:.1f}/s"),
+                *columns,
                 bars.TimeElapsedColumn(),
                 bars.TextColumn("left"),
                 bars.TimeRemainingColumn(),
@@ -37,9 +34,8 @@ class Progress:
                 console=self.console,
                 transient=True,
             )
-            self.task = self.bar.add_task(title, total=total, rate=0.0, text="")
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         if self.bar is not None:
             self.bar.start()
         return self
@@ -47,6 +43,18 @@ class Progress:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+
+class Progress(_Display):
+    """Shows episodes done, their rate, the time left and the smoothed error."""
+
+    def __init__(self, title: str, total: int, quiet: bool = False) -> None:
+        super().__init__(bars.TextColumn("{task.fields[rate]:.1f}/s"), quiet=quiet)
+        self.title, self.total, self.start, self.quiet = title, total, 0, quiet
+        self.smooth: float | None = None
+        self.began = time.monotonic()
+        if self.bar is not None:
+            self.task = self.bar.add_task(title, total=total, rate=0.0, text="")
 
     def start_at(self, episode: int) -> None:
         """Episodes done before this call."""
@@ -85,37 +93,15 @@ class Standing(NamedTuple):
     why: str = ""
 
 
-class SweepProgress:
+class SweepProgress(_Display):
     """Shows a bar for the sweep and one for each seed that runs; in a pipe a line when a seed changes its state."""
 
     def __init__(self, title: str, episodes: int) -> None:
+        super().__init__()
         self.title, self.episodes = title, episodes
-        self.console = Console(stderr=True)
         self.states: dict[int, str] = {}
         self.said = time.monotonic()
-        self.bar: bars.Progress | None = None
         self.tasks: dict[int, bars.TaskID] = {}
-        if self.console.is_terminal:
-            self.bar = bars.Progress(
-                bars.TextColumn("{task.description}"),
-                bars.BarColumn(),
-                bars.MofNCompleteColumn(),
-                bars.TimeElapsedColumn(),
-                bars.TextColumn("left"),
-                bars.TimeRemainingColumn(),
-                bars.TextColumn("{task.fields[text]}"),
-                console=self.console,
-                transient=True,
-            )
-
-    def __enter__(self) -> SweepProgress:
-        if self.bar is not None:
-            self.bar.start()
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.bar is not None:
-            self.bar.stop()
 
     def update(self, standings: Sequence[Standing]) -> None:
         """How all seeds stand now."""
