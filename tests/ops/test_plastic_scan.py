@@ -64,7 +64,7 @@ def test_a_rule_that_takes_a_known_name_is_not_mistaken(rule, monkeypatch):
 @pytest.mark.parametrize("alpha", PLASTIC)
 def test_a_batch_of_nobody(alpha):
     inputs = random_inputs(4, 0, 3, alpha=alpha)
-    assert_parity(inputs, *with_chunks(2), grads=("drive", "w", "hidden", "trace"))
+    assert_parity(inputs, *with_chunks(2), grads=("drive", "w", "eta", "hidden", "trace"))
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -249,6 +249,13 @@ def add_outer(total: Tensor, U: Tensor, V: Tensor, beta: int = 1) -> Tensor:
     return total.baddbmm_(U.permute(1, 2, 0), V.transpose(0, 1), beta=beta)
 
 
+def dots(A: Tensor, M: Tensor) -> Tensor:
+    """The sum of the elementwise product of each pair of matrices `[B, N, K]` -> `[B]`."""
+    if len(A) == 1:
+        return torch.dot(A.flatten(), M.flatten()).unsqueeze(0)
+    return torch.bmm(A.flatten(1).unsqueeze(1), M.flatten(1).unsqueeze(2)).flatten()
+
+
 def next_trace(H: Tensor, total: Tensor, U: Tensor, E: Tensor, out: Tensor) -> Tensor:
     """`total * H + sum over rows of the outer products of U and E`, into `out [B, N, K]`, which may be H."""
     count = out.numel() * out.element_size() // BLOCK_BYTES if out.device.type == "cpu" else 1

@@ -139,7 +139,10 @@ class Backward:
             z = z.repeat_interleave(torch.tensor(lengths), 1)
             S = torch.stack([part.sum(1) for part in S.split(lengths, 1)], 1)
             U = U[groups]
-        p, LR = self.plastic_inputs(uP, z, s, d, between, free) if gd is not None or not full else (None, None)
+        in_sum = full and one_decay(d)
+        p = LR = None
+        if not full or (gd is not None and not in_sum):
+            p, LR = self.plastic_inputs(uP, z, s, d, between, free)
         # where d depends on v, its gradient joins dL/dv
         gd_of_v = gd[:inner] if gd is not None and d.shape[1:] == s.shape[1:] else None
         tables = Tables(start, free, groups, U, S, between * z, None if gd_of_v is None else LR, L)
@@ -152,8 +155,12 @@ class Backward:
             self.steps_in_turn(tables, wanted, gs[:inner], gd_of_v)
         delta = self.delta[steps]
         if gd is not None and gd_of_v is None:  # d is the same at all steps: nobody in the loop asked
-            assert LR is not None
-            gd[:inner] += (self.plastic.vector(delta[list(free)]).unsqueeze(1) * LR).sum(0)
+            eps = self.plastic.vector(delta[list(free)])
+            if in_sum:
+                gd[:inner, :, 0] += decay_gradient(eps, uP, z, s, d, between)
+            else:
+                assert LR is not None
+                gd[:inner] += (eps.unsqueeze(1) * LR).sum(0)
         if self.need_alpha and not full:
             assert p is not None
             self.g_alpha.add_vectors(delta[list(free)], p)
@@ -217,13 +224,21 @@ class Backward:
     ) -> tuple[Tensor, Tensor | None]:
         """What reaches gs and gd through the trace at the chunk's end: `[rows, B, N]` each.
 
-        gs_k = L(k..n) (u_k G);  gd_k = L(k..n) Q_k with Q_k = colsum(G * H_k), carried along the chunk.
+        gs_k = L(k..n) (u_k G);  gd_k = L(k..n) Q_k with Q_k = colsum(G * H_k), carried along the chunk. Where d is one
+        number, only the sum of gd over the neurons counts, and the first neuron holds it.
         """
         if self.G is None:
             return torch.zeros_like(s), torch.zeros_like(s) if need_gd else None
         uG = algebra.times(U, self.G).contiguous()
         if not need_gd:
             return after * uG, None
+        if one_decay(d):
+            total = [torch.zeros_like(uG[0, :, 0]) if self.zero else algebra.dots(self.G, H)]
+            for k, given in enumerate((s * uG).sum(-1)[:-1].unbind()):
+                total.append(torch.addcmul(given, d[k, 0], total[k]))
+            gd = torch.zeros_like(uG)
+            gd[..., 0] = after[..., 0] * torch.stack(total)
+            return after * uG, gd
         Q = [torch.zeros_like(uG[0]) if self.zero else torch.mul(self.G, H, out=self.M).sum(-2)]
         suG = s * uG
         for k in range(len(U) - 1):
@@ -263,3 +278,20 @@ class Backward:
                 self.G = algebra.add_outer(workspace.empty_like(H), U, right, beta=0)
             else:
                 algebra.add_outer(self.G, U, right)
+
+
+def one_decay(d: Tensor) -> bool:
+    """Whether d `[n, 1 or B, 1 or N]` is one number per step. Then only the sum of dL/dd over the neurons counts."""
+    return d.shape[1:] == (1, 1)
+
+
+def decay_gradient(eps: Tensor, uP: Tensor, z: Tensor, s: Tensor, d: Tensor, between: Tensor) -> Tensor:
+    """dL/dd of the inner steps through the plastic inputs of the free ones, summed over the neurons, `[inner, B]`.
+
+    sum_m L(k..m) r(m, k) with r(m, k) = eps_m . R(m, k), R as in `plastic_inputs`:
+    r(m, 0) = eps_m . u_m P;  r(m, k+1) = d_k r(m, k) + eps_m . (s_k z(m, k)).
+    """
+    r = [(eps * uP).sum(-1)]
+    for k, given in enumerate((z * s).mul_(eps.unsqueeze(1)).sum(-1)[:, :-1].unbind(1)):
+        r.append(torch.addcmul(given, d[k], r[k]))
+    return (between.squeeze(-1) * torch.stack(r, 1)).sum(0)
