@@ -51,8 +51,8 @@ def test_commands_name_what_exists(text):
     assert command in cli.COMMANDS
     names = [word for word in words if re.fullmatch(r"[a-z][a-z-]*", word)]
     described = help_of(command)
-    if command == "train" and "--resume" not in words:
-        described += help_of(command, words[0])
+    if command in ("train", "sweep") and "--resume" not in words:
+        described += help_of("train", words[0])
         form = words[words.index("--form") + 1] if "--form" in words else "quick"
         assert form in registry.get(words[0]).forms
     elif command == "bench":
