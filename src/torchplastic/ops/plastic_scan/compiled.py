@@ -68,7 +68,7 @@ class Forward:
         """f: the nonlinearity; x `[T + 1, B, N']` is filled in; drive `[T, B, N]`."""
         self.steps, self.f, self.plastic, self.matrices = steps, f, plastic, matrices
         self.drive = drive.detach().contiguous().numpy()
-        self.x, self.rows = x.numpy(), x.unbind()
+        self.values, self.x = x, x.numpy()
         self.input = drive.new_empty(drive.shape[1:])  # of the nonlinearity
         self.L = torch.empty_like(self.input)
 
@@ -81,7 +81,7 @@ class Forward:
     def step(self, t: int, i: int, g: int, more: bool) -> Tensor:
         """Step t, free step i of the chunk, after g groups -> u P; with `more`, S and L move on to the next step."""
         kernels, rule = self.steps.kernels, self.steps.rule
-        a, p = self.matrices.forward(self.rows[t])
+        a, p = self.matrices.forward(self.values[t])
         if g:
             count = algebra.even(g)
             kernels.pair_rows(self.x, t, self.U, count, self.products.numpy())
@@ -144,13 +144,12 @@ def backward_steps(
     values, gx_, delta_, gs_, rows_ = (tensor.numpy() for tensor in (x, gx, delta, gs, rows))
     gd_ = nothing if gd is None else gd.numpy()
     left, right = g_alpha.left.numpy(), g_alpha.right.numpy()
-    gx_rows = gx.unbind()
     for i in reversed(range(len(free))):
         k = free[i]
         t, g = start + k, groups.index(k)
         kernels.into_step(gx_, values, clamp, t, start, eta, rule, steps.nonlinearity, gs_, gd_, delta_, L, rows_)
         if k in wanted:
-            gx_rows[t].add_(matrices.backward(rows))
+            gx[t].add_(matrices.backward(rows))
         if g:
             at, count = g_alpha.count, algebra.even(g)
             kernels.spread(delta_, t, i, count, k, S, Lz, LR, gs_, gd_, right, at)

@@ -73,7 +73,6 @@ def run_forward(
     x = x_padded[..., :N]
     x[0] = hidden
     H = trace
-    u_rows, x_rows, drive_rows = x_padded.unbind(), x.unbind(), drive.unbind()
     compiled = Forward(steps, f, plastic, matrices, drive, x_padded) if steps else None
     groups_of_chunks = []
     for chunk in problem.chunks:
@@ -97,20 +96,20 @@ def run_forward(
         for i, k in enumerate(free):
             t, more = start + k, i + 1 < len(free)
             if len(groups) < chunk.inner:
-                U[g] = u_rows[t]
+                U[g] = x_padded[t]
             if compiled:
                 uP.append(compiled.step(t, i, g, more))
             else:
-                u, now = u_rows[t], drive_rows[t]
+                u, now = x_padded[t], drive[t]
                 a, p = matrices.forward(u)
                 uP.append(p)
                 if L is not None:
                     z_k = z[i, :g] = plastic.pairs(u * U[: algebra.even(g)])[:g]
                     p = torch.addcmul((S[:g] * z_k).sum(0), L, p)
                 x_k = f(a.add_(now).add_(plastic.vector(p)))
-                x_rows[t + 1].copy_(x_k if clamp is None else torch.where(clamp[t], now, x_k))
+                x[t + 1].copy_(x_k if clamp is None else torch.where(clamp[t], now, x_k))
                 if more:
-                    d, S[g] = rule.linear(x_rows[t + 1], eta)  # type: ignore[misc]
+                    d, S[g] = rule.linear(x[t + 1], eta)  # type: ignore[misc]
                     S[:g].mul_(d)
                     L = d.expand(B, N).clone() if L is None else L.mul_(d)
             if more:
@@ -124,7 +123,7 @@ def run_forward(
                     s = algebra.products_after(d) * s
                     while g < len(groups) and (low := groups[g]) < after:
                         high = groups[g + 1]
-                        U[g] = u_rows[start + low]
+                        U[g] = x_padded[start + low]
                         S[g] = s[low - k - 1 : high - k - 1].sum(0)
                         g += 1
 
