@@ -207,6 +207,17 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones: {"model": {"kind": "rnn"}} becomes {"model.kind": "rnn"}."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 def strip_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names without what torch.compile and data-parallel wrappers put before them."""
     stripped = {}

@@ -1,6 +1,7 @@
 from tests.report.builders import write_run, write_sweep
-from torchplastic.report.grouping import differing_keys, flatten, group_runs
+from torchplastic.report.grouping import differing_keys, group_runs
 from torchplastic.report.reading import read_sources
+from torchplastic.runs import flatten
 
 
 def groups(*paths):

@@ -124,8 +124,8 @@ class LocalPool:
             try:
                 process = self._processes[child] = launch(child)
             except OSError as error:
-                child.log.parent.mkdir(exist_ok=True)
-                child.log.write_text(f"{error}\n")
+                with contextlib.suppress(OSError), child.log.open("a") as log:
+                    print(error, file=log)
                 return 1
         code = process.wait()
         with self._lock:

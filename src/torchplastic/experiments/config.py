@@ -52,9 +52,9 @@ class Model:
         at_least("model.alpha_start", self.alpha_start, 0)
 
     @property
-    def plastic(self) -> bool:
-        """Whether there is a trace."""
-        return self.kind == "plastic" and self.alpha != "none"
+    def coefficients(self) -> str:
+        """The network's kind of alpha: none where it is not plastic."""
+        return self.alpha if self.kind == "plastic" else "none"
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Literal
 
 from torchplastic.experiments.config import Model, Optim
-from torchplastic.experiments.recall import RecallConfig, build, evaluation, needed_bytes, samples
-from torchplastic.experiments.registry import Experiment, Form
+from torchplastic.experiments.recall import RecallConfig, experiment
+from torchplastic.experiments.registry import Form
 from torchplastic.tasks.patterns import Patterns
 
 EXTRA = 2000  # neurons or cells that the baselines have more
@@ -71,9 +71,8 @@ def of_kind(config: RecallConfig, kind: Literal["plastic", "rnn", "lstm"]) -> Re
     return replace(config, threads=0, optim=optim, task=replace(config.task, extra=extra))
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = experiment(
     about="memorise two 50-bit patterns: 51 plastic neurons against an RNN and an LSTM of 2,050",
-    config=RecallConfig,
     forms={
         "smoke": Form(smoke, "2 patterns of 20 bits", "5 s", "error falls from 0.25"),
         "quick": Form(quick, "as paper, 1,000 episodes", "10 s", "error below 0.01"),
@@ -83,9 +82,5 @@ EXPERIMENT = Experiment(
             released, "shown once, input added, 10,000 episodes", "1 minute", "the published curves' task"
         ),
     },
-    build=build,
-    needed_bytes=needed_bytes,
-    samples=samples,
-    evaluate=evaluation,
     of_kind=of_kind,
 )

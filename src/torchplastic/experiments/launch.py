@@ -152,7 +152,7 @@ def _first(devices: int) -> bool:
 
 
 def _fabric(config: Config, device: str, processes: int) -> Fabric:
-    """Fabric for these devices, not launched yet; sets this process's CPU threads."""
+    """Fabric for these devices, not launched yet."""
     accelerator = "auto" if device == "auto" else device.split(":")[0]
     if ":" in device and processes > 1:
         raise ValueError(f"--devices {processes} takes as many devices of a kind; --device {device} names one.")
@@ -162,7 +162,6 @@ def _fabric(config: Config, device: str, processes: int) -> Fabric:
         fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=config.precision)
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from None
-    torch.set_num_threads(max(1, config.threads // processes))
     return fabric
 
 

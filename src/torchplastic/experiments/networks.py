@@ -52,9 +52,14 @@ def make_network(config: Model, seed: int, neurons: int, *, lstm_cells: int, hel
         lstm = BitLSTM(neurons, lstm_cells, held_inputs=held_inputs if config.held else 0)
         lstm.reset_parameters(stream)
         return lstm
-    alpha = config.alpha if config.kind == "plastic" else "none"
     rnn = PlasticRNN(
-        None, neurons, rule=config.rule, alpha=alpha, eta=config.eta, learn_eta=config.learn_eta, impl=config.impl
+        None,
+        neurons,
+        rule=config.rule,
+        alpha=config.coefficients,
+        eta=config.eta,
+        learn_eta=config.learn_eta,
+        impl=config.impl,
     )
     rnn.reset_parameters(stream)
     rescale(rnn, config)

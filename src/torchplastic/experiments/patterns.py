@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from torchplastic.experiments.config import Model, Optim
-from torchplastic.experiments.recall import RecallConfig, build, evaluation, needed_bytes, samples
-from torchplastic.experiments.registry import Experiment, Form
+from torchplastic.experiments.recall import RecallConfig, experiment
+from torchplastic.experiments.registry import Form
 from torchplastic.tasks.patterns import Patterns
 
 
@@ -50,9 +50,8 @@ def additive() -> RecallConfig:
     )
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = experiment(
     about="memorise five 1000-bit patterns, complete one from half of its bits",
-    config=RecallConfig,
     forms={
         "smoke": Form(smoke, "3 patterns of 120 bits", "5 s", "error falls from 0.25 to about 0.02"),
         "quick": Form(quick, "the paper's task, 300 episodes", "under a minute", "below 1 % wrong bits"),
@@ -60,8 +59,4 @@ EXPERIMENT = Experiment(
         "published": Form(published, "the same, nothing changed", "2 minutes", "as paper"),
         "additive": Form(additive, "the released program's variant", "3 minutes", "input added, not clamped"),
     },
-    build=build,
-    needed_bytes=needed_bytes,
-    samples=samples,
-    evaluate=evaluation,
 )

@@ -6,6 +6,7 @@ Axes: B batch, N neurons.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torchplastic import PlasticRNN, functional
 from torchplastic.experiments.config import Config
 from torchplastic.experiments.networks import generator, lstm_training_bytes, make_network
-from torchplastic.experiments.registry import Parts
+from torchplastic.experiments.registry import Experiment, Form, Parts
 from torchplastic.tasks.patterns import Patterns, wrong_bits
 from torchplastic.train.evaluate import evaluate, interval
 from torchplastic.train.objectives import squared_error
@@ -55,8 +56,10 @@ def needed_bytes(config: RecallConfig) -> int:
     task, batch = task_of(config), config.batch
     if config.model.kind == "lstm":
         return lstm_training_bytes(task.steps, batch, task.neurons, _cells(config))
-    alpha = config.model.alpha if config.model.kind == "plastic" else "none"
-    return functional.training_bytes(task.clamped_steps(), batch, task.neurons, alpha=alpha, impl=config.model.impl)
+    model = config.model
+    return functional.training_bytes(
+        task.clamped_steps(), batch, task.neurons, alpha=model.coefficients, impl=model.impl
+    )
 
 
 def picture(bits: Tensor) -> np.ndarray:
@@ -99,3 +102,8 @@ def evaluation(config: RecallConfig, model: nn.Module, episodes: int, stream: to
         "loss": interval(loss),
         "baselines": {"keep the cue, guess the rest": chance, "answer nothing": 1.0},
     }
+
+
+def experiment(about: str, forms: Mapping[str, Form], **more: Any) -> Experiment:
+    """An experiment on bit patterns; `more` are further fields of `Experiment`."""
+    return Experiment(about, RecallConfig, forms, build, needed_bytes, samples, evaluation, **more)

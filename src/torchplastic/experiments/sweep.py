@@ -21,7 +21,7 @@ import torch
 from torchplastic.experiments import signals
 from torchplastic.experiments.children import Child, LocalPool, Pool
 from torchplastic.experiments.config import Config
-from torchplastic.runs import Run, RunError, locked, read_json, write_json
+from torchplastic.runs import Run, RunError, flatten, locked, read_json, write_json
 from torchplastic.train.progress import Standing, SweepProgress
 
 POLL = 0.5  # seconds between two looks at the runs
@@ -44,16 +44,15 @@ class Sweep:
         """The run directory of a seed."""
         return self.path / f"seed-{seed}"
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What makes it this sweep: all settings but those that may differ between two calls."""
-        return {name: value for name, value in self.config.to_dict().items() if name not in FREE}
+
+def settings(config: Config) -> dict[str, Any]:
+    """What makes a sweep the same one: all settings but those that may differ between two calls."""
+    return {name: value for name, value in config.to_dict().items() if name not in FREE}
 
 
 def default_path(config: Config) -> Path:
     """runs/sweeps/EXPERIMENT-FORM-HASH; the hash is of all settings but those of `FREE`."""
-    settings = Sweep(config, (), (), "", 1, Path()).settings
-    digest = sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    digest = sha256(json.dumps(settings(config), sort_keys=True).encode()).hexdigest()[:8]
     return Path("runs") / "sweeps" / f"{config.experiment}-{config.form}-{digest}"
 
 
@@ -133,12 +132,12 @@ def _cores() -> int:
 def _claim(sweep: Sweep) -> None:
     """Make the directory, or see that it is this sweep's."""
     file = sweep.path / "sweep.json"
-    about = {"experiment": sweep.config.experiment, "form": sweep.config.form, "settings": sweep.settings}
+    about = {"experiment": sweep.config.experiment, "form": sweep.config.form, "settings": settings(sweep.config)}
     about = json.loads(json.dumps(about))
     if file.is_file():
         there = read_json(file)
         if there != about:
-            old, new = (_flat(each) for each in (there, about))
+            old, new = (flatten(each) for each in (there, about))
             names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
             raise RunError(f"{sweep.path} is a sweep with other settings: {', '.join(names)}. Choose another --out.")
         return
@@ -149,13 +148,6 @@ def _claim(sweep: Sweep) -> None:
     except OSError as error:
         raise RunError(f"cannot make {sweep.path}: {error.strerror}.") from None
     write_json(file, about)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
 
 
 def _child(sweep: Sweep, seed: int, threads: int) -> Child | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torchplastic.report.reading import Json, Run
+from torchplastic.runs import flatten
 
 #: Keys (last part) that tell runs of one group apart: chance, length, place and machine, none of them the recipe.
 IGNORED = {
@@ -71,17 +72,6 @@ def group_runs(runs: Iterable[Run]) -> dict[str, list[Group]]:
         labels = _labels([_recipe(group[0].config) for group in members])
         found[experiment] = [Group(label, tuple(group)) for label, group in zip(labels, members, strict=True)]
     return found
-
-
-def flatten(config: Json, prefix: str = "") -> Json:
-    """Nested keys as dotted ones: {"model": {"kind": "rnn"}} becomes {"model.kind": "rnn"}."""
-    flat: Json = {}
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def differing_keys(recipes: list[Json]) -> list[str]:

@@ -71,11 +71,14 @@ class Forward:
         self.values, self.x = x, x.numpy()
         self.input = drive.new_empty(drive.shape[1:])  # of the nonlinearity
         self.L = torch.empty_like(self.input)
+        self.input_, self.L_ = self.input.numpy(), self.L.numpy()
+        self.no_pairs = self.input.unsqueeze(0).numpy()  # not looked at
 
     def begin(self, U: Tensor, z: Tensor, S: Tensor) -> Tensor:
         """A chunk with its tables U `[G, B, N']`, z `[F, G, B, N]`, S `[G, B, N]` -> L `[B, N]`, which they move."""
         self.U, self.z, self.S = U.numpy(), z.numpy(), S.numpy()
         self.products = U.new_empty(len(U) + 1, *U.shape[1:])
+        self.products_ = self.products.numpy()
         return self.L.fill_(1)
 
     def step(self, t: int, i: int, g: int, more: bool) -> Tensor:
@@ -84,15 +87,13 @@ class Forward:
         a, p = self.matrices.forward(self.values[t])
         if g:
             count = algebra.even(g)
-            kernels.pair_rows(self.x, t, self.U, count, self.products.numpy())
+            kernels.pair_rows(self.x, t, self.U, count, self.products_)
             pairs = self.plastic.pairs_in_blocks(self.products[:count]).numpy()
         else:
-            pairs = self.input.unsqueeze(0).numpy()  # not looked at
-        pre = self.input.numpy()
-        L = self.L.numpy()
-        kernels.combine(a.numpy(), p.numpy(), self.drive, t, pairs, self.z, i, self.S, L, g, pre)
+            pairs = self.no_pairs
+        kernels.combine(a.numpy(), p.numpy(), self.drive, t, pairs, self.z, i, self.S, self.L_, g, self.input_)
         y = self.f(self.input).numpy()
-        kernels.advance(y, self.drive, self.steps.clamp, t, self.x, self.steps.eta, rule, self.S, L, g, more)
+        kernels.advance(y, self.drive, self.steps.clamp, t, self.x, self.steps.eta, rule, self.S, self.L_, g, more)
         return p
 
 
