@@ -15,7 +15,7 @@ EVERYWHERE = {"torch", "numpy"}
 TABLE = {
     "rules": (set(), set()),
     "state": (set(), set()),
-    "ops": ({"rules", "state"}, {"triton", "numba"}),
+    "ops": ({"rules", "state"}, {"triton", "numba", "llvmlite"}),
     "nn": ({"ops", "rules", "state"}, set()),
     "functional": ({"ops", "nn", "rules", "state"}, set()),
     "": ({"functional", "ops", "nn", "rules", "state"}, set()),

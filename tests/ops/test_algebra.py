@@ -62,12 +62,10 @@ def test_pair_products_are_gathered_past_a_full_buffer(B, generator):
     alpha = torch.zeros(4, 4, dtype=torch.float64)
     steps = 2 * algebra.PAIR_ROWS // (11 * B) + 5
     left, right = torch.randn(2, steps, 11, B, 4, generator=generator, dtype=torch.float64)
-    gradient = algebra.AlphaGradient(alpha, B, 11)
+    gradient = algebra.AlphaGradient(alpha, B, 5, 11)
     for k in range(steps):
-        at = gradient.count
-        gradient.left[at : at + 11] = left[k]
-        gradient.right[at : at + 11] = right[k]
-        gradient.keep_pairs(11)
+        gradient.add_pairs(left[k], right[k])
+        gradient.keep_pairs(True)
     torch.testing.assert_close(gradient.result(), torch.einsum("knbi,knbj->ij", left, right))
 
 

@@ -5,6 +5,11 @@ Axes: n steps of a chunk, B batch, N neurons; matrices are `[pre, post]`, vector
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -51,30 +56,18 @@ class FewRows:
 
     def times(self, U: Tensor) -> Tensor:
         """`U [n, N] @ M` -> `[n, K]`."""
-        return _joined(self.times_in_blocks(U))
+        if self.blocks is None or len(U) > FEW_ROWS:
+            return U @ self.M
+        if self.columns is not None:
+            return torch.bmm(U.expand(len(self.columns), *U.shape), self.columns).transpose(0, 1).flatten(1)
+        return torch.bmm(U.view(len(U), *self.blocks.shape[:2]).transpose(0, 1), self.blocks).sum(0)
 
     def times_transposed(self, V: Tensor) -> Tensor:
         """`V [n, K'] @ M^T` -> `[n, N]`; of fewer than K columns, the rest counts as zeros."""
-        return _joined(self.times_transposed_in_blocks(V))
-
-    def times_in_blocks(self, U: Tensor) -> Tensor:
-        """`times` as it comes: `[blocks, n, K / blocks]`."""
-        if self.blocks is None or len(U) > FEW_ROWS:
-            return (U @ self.M).unsqueeze(0)
-        if self.columns is not None:
-            return torch.bmm(U.expand(len(self.columns), *U.shape), self.columns)
-        return torch.bmm(U.view(len(U), *self.blocks.shape[:2]).transpose(0, 1), self.blocks).sum(0, keepdim=True)
-
-    def times_transposed_in_blocks(self, V: Tensor) -> Tensor:
-        """`times_transposed` as it comes: `[blocks, n, N / blocks]`."""
         if self.transposed is None or len(V) > FEW_ROWS:
-            return (V @ self.M[:, : V.shape[1]].T).unsqueeze(0)
-        return torch.bmm(V.expand(len(self.transposed), *V.shape), self.transposed[:, : V.shape[1]])
-
-
-def _joined(product: Tensor) -> Tensor:
-    """`[blocks, n, K]` -> `[n, blocks K]`."""
-    return product.squeeze(0) if len(product) == 1 else product.transpose(0, 1).flatten(1)
+            return V @ self.M[:, : V.shape[1]].T
+        product = torch.bmm(V.expand(len(self.transposed), *V.shape), self.transposed[:, : V.shape[1]])
+        return product.transpose(0, 1).flatten(1)
 
 
 class Plastic:
@@ -84,9 +77,10 @@ class Plastic:
     `p_k = L_k * (u_k P) + sum_l L(l..k) s_l * z(k, l)`, and what reaches the neuron is `vector(p_k)`.
     """
 
-    def __init__(self, alpha: Tensor) -> None:
+    def __init__(self, alpha: Tensor, products: bool = True) -> None:
+        """products: whether it is multiplied here, and not by compiled kernels."""
         self.full = alpha.dim() == 2
-        if self.full:
+        if self.full and products:
             matrix, N = alpha, len(alpha)
             if (size := padded(N, alpha)) > N:
                 matrix = workspace.empty((size, size), alpha)
@@ -99,14 +93,6 @@ class Plastic:
 
     def vector(self, p: Tensor) -> Tensor:
         return p if self.full else self.alpha * p
-
-    def pairs_in_blocks(self, products: Tensor) -> Tensor:
-        """Full alpha: `pairs` as it comes, `[blocks, l B, columns]`; the columns beyond N are zeros."""
-        return self._matrix.times_in_blocks(products.flatten(0, 1))
-
-    def pairs_back_in_blocks(self, g: Tensor) -> Tensor:
-        """Full alpha: `pairs_back` as it comes, likewise."""
-        return self._matrix.times_transposed_in_blocks(g.flatten(0, 1))
 
     def pairs(self, products: Tensor) -> Tensor:
         """z(k, l) for all l, from padded u_k * u_l `[l, B, N']` -> `[l, B, N]` with a full alpha, else `[l, B, 1]`."""
@@ -179,12 +165,16 @@ class StepMatrices:
 class AlphaGradient:
     """dL/dalpha, summed over chunks; the pair products are gathered and multiplied in one go."""
 
-    def __init__(self, alpha: Tensor, batch: int, longest: int) -> None:
+    def __init__(self, alpha: Tensor, batch: int, width: int, most: int) -> None:
+        """With room for `PAIR_ROWS` rows and those of a chunk of `most` pairs more; right has zeros up to `width`."""
         self.total = workspace.empty(alpha.shape, alpha).zero_()
+        self.add_product: Callable[[Tensor, Tensor, Tensor], Tensor] = add_product
         self.count = 0  # pairs that wait
-        if alpha.dim() == 2:  # with room for a step of `longest` pairs more
-            rows = PAIR_ROWS // max(1, batch) + longest + 1
-            self.left, self.right = workspace.empty((2, rows, batch, len(alpha)), alpha)
+        if alpha.dim() == 2:
+            pairs, N = PAIR_ROWS // max(1, batch) + most, len(alpha)
+            self.left = workspace.empty((pairs, batch, N), alpha)
+            self.right = workspace.empty((pairs, batch, width), alpha)
+            self.right[..., N:] = 0
 
     def add_matrices(self, H: Tensor, M: Tensor) -> None:
         """Full alpha: `sum_b H * M`, both `[B, N, N]`. Destroys M."""
@@ -193,10 +183,17 @@ class AlphaGradient:
         else:
             self.total += M.mul_(H).sum(0)
 
-    def keep_pairs(self, pairs: int) -> None:
-        """Full alpha: add the outer products of that many rows `[B, N]` of left and right, from `count` on."""
-        self.count += pairs
-        if self.count * self.left.shape[1] >= PAIR_ROWS:
+    def add_pairs(self, left: Tensor, right: Tensor) -> None:
+        """Full alpha: the outer products of rows `[n, B, N]`."""
+        rows = slice(self.count, self.count + len(left))
+        self.left[rows], self.right[rows, :, : left.shape[2]] = left, right
+        self.count += len(left)
+
+    def keep_pairs(self, wanted: bool) -> None:
+        """At the end of a chunk: make room for the next. What nobody wants is dropped."""
+        if not wanted:
+            self.count = 0
+        elif self.total.dim() == 2 and self.count * self.left.shape[1] >= PAIR_ROWS:
             self._flush()
 
     def add_vectors(self, delta: Tensor, p: Tensor) -> None:
@@ -207,12 +204,18 @@ class AlphaGradient:
     def _flush(self) -> None:
         if self.count:
             left, right = self.left[: self.count].flatten(0, 1), self.right[: self.count].flatten(0, 1)
-            self.total.addmm_(left.T.contiguous(), right)  # BLAS takes a fifth less time than for the transposed rows
+            self.add_product(left, right, self.total)
             self.count = 0
 
     def result(self) -> Tensor:
         self._flush()
         return self.total
+
+
+def add_product(left: Tensor, right: Tensor, total: Tensor) -> Tensor:
+    """`total += left^T @ right`, in place; left `[n, N]`, right `[n, ≥ N]`."""
+    # BLAS takes a fifth less time than for the transposed rows
+    return total.addmm_(left.T.contiguous(), right[:, : total.shape[1]])
 
 
 def times(U: Tensor, M: Tensor) -> Tensor:
@@ -250,10 +253,10 @@ def add_outer(total: Tensor, U: Tensor, V: Tensor, beta: int = 1) -> Tensor:
 
 
 def dots(A: Tensor, M: Tensor) -> Tensor:
-    """The sum of the elementwise product of each pair of matrices `[B, N, K]` -> `[B]`."""
+    """The sum of the elementwise product of each pair of matrices `[B, N, K]` -> `[B, 1]`."""
     if len(A) == 1:
-        return torch.dot(A.flatten(), M.flatten()).unsqueeze(0)
-    return torch.bmm(A.flatten(1).unsqueeze(1), M.flatten(1).unsqueeze(2)).flatten()
+        return torch.dot(A.flatten(), M.flatten()).view(1, 1)
+    return torch.bmm(A.flatten(1).unsqueeze(1), M.flatten(1).unsqueeze(2)).squeeze(2)
 
 
 def next_trace(H: Tensor, total: Tensor, U: Tensor, E: Tensor, out: Tensor) -> Tensor:
@@ -267,19 +270,70 @@ def next_trace(H: Tensor, total: Tensor, U: Tensor, E: Tensor, out: Tensor) -> T
     return out
 
 
-def merge_repeats(U: Tensor, E: Tensor) -> tuple[Tensor, Tensor]:
-    """The same sum of outer products from fewer rows: where `U [n, B, N]` repeats its row, those of E are added up.
+class Groups:
+    """Steps of a chunk that share u: a free step is a group of its own, a pattern that is held is one."""
 
-    A pattern that is held for some steps is one row. Looks at the values, so only on a CPU.
-    """
-    if U.device.type != "cpu" or len(U) < 4:
-        return U, E
-    new = [True, *(U[1:] != U[:-1]).flatten(1).any(1).tolist()]
-    first = [k for k, is_new in enumerate(new) if is_new]
-    if len(first) > len(U) // 2:
-        return U, E
-    ends = [*first[1:], len(U)]
-    return U[first], torch.stack([E[k:end].sum(0) for k, end in zip(first, ends, strict=True)])
+    def __init__(self, first: list[int], steps: int) -> None:
+        """first: where each group begins, of a chunk of so many steps."""
+        self.first = first
+        self._of_step: Tensor | None = None
+        if len(first) < steps:
+            lengths = [high - low for low, high in pairwise((*first, steps))]
+            self._of_step = torch.arange(len(first)).repeat_interleave(torch.tensor(lengths))
+
+    def before(self, step: int) -> int:
+        """How many groups begin before that step."""
+        return bisect_left(self.first, step)
+
+    def sum(self, rows: Tensor, dim: int = 0) -> Tensor:
+        """One row per step, from the first on, -> one per group: their sum."""
+        if self._of_step is None:
+            return rows
+        steps = rows.shape[dim]
+        shape = (*rows.shape[:dim], self.before(steps), *rows.shape[dim + 1 :])
+        return rows.new_zeros(shape).index_add_(dim, self._of_step[:steps], rows)
+
+    def spread(self, rows: Tensor, steps: int, dim: int = 0) -> Tensor:
+        """One row per group -> one per step, of so many steps."""
+        return rows if self._of_step is None else rows.index_select(dim, self._of_step[:steps])
+
+
+class Decayed(NamedTuple):
+    """d and s of some steps in a row, and the products of d over those before and after each."""
+
+    d: Tensor
+    """`[n, 1 or B, 1 or N]`"""
+    s: Tensor
+    """`[n, B, N]`"""
+    before: Tensor
+    """L_k, with the product over all of them at the end, `[n + 1, …]`"""
+    after: Tensor
+    """L(k..n), `[n, …]`"""
+
+
+class Decays:
+    """What a rule makes of steps. Where d is the same at all steps, its products are formed once for each length."""
+
+    def __init__(self, rule: Rule, eta: Tensor) -> None:
+        self.rule, self.eta = rule, eta
+        self._products: dict[int, tuple[Tensor, Tensor]] = {}
+        self._between: dict[int, Tensor] = {}
+
+    def __call__(self, v: Tensor) -> Decayed:
+        d, s = decays(self.rule, v, self.eta)
+        if d.shape[1:] == v.shape[1:]:
+            return Decayed(d, s, products_before(d), products_after(d))
+        if len(d) not in self._products:
+            self._products[len(d)] = products_before(d), products_after(d)
+        return Decayed(d, s, *self._products[len(d)])
+
+    def between(self, d: Tensor, like: Tensor) -> Tensor:
+        """`products_between` of steps whose v has the shape of like."""
+        if d.shape[1:] == like.shape[1:]:
+            return products_between(d)
+        if len(d) not in self._between:
+            self._between[len(d)] = products_between(d)
+        return self._between[len(d)]
 
 
 def decays(rule: Rule, v: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchplastic.ops import workspace
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import algebra
-from torchplastic.ops.plastic_scan.compiled import Tables, backward_steps
+from torchplastic.ops.plastic_scan import compiled as fast
 from torchplastic.ops.plastic_scan.forward import Prepared, Problem, prepare
 
 
@@ -28,7 +28,7 @@ class Backward:
         self,
         problem: Problem,
         prepared: Prepared | None,
-        groups: list[list[int]],
+        groups: list[algebra.Groups],
         saved: Sequence[Tensor],
         grads: Sequence[Tensor | None],
         needs: Sequence[bool],
@@ -36,19 +36,25 @@ class Backward:
         self.problem = problem
         self.groups = groups
         self.w, self.alpha, self.eta, x, *self.kept = saved
-        self.plastic, self.matrices, self.compiled = prepared or prepare(
-            self.w, self.alpha, self.eta, x.shape[1], problem
-        )
-        self.x = x = x.contiguous()
+        prepared = prepared or prepare(self.w, self.alpha, self.eta, x.shape[1], problem)
+        self.plastic, self.matrices = prepared
+        self.x = x[..., : self.w.shape[0]]
         self.needs = needs
         self.need_drive, _, self.need_alpha, self.need_eta, self.need_hidden, self.need_trace = needs[:6]
-        self._between: dict[int, Tensor] = {}
-        self.M = workspace.empty_like(self.kept[0])  # scratch
-        longest = max(map(len, groups))
-        self.g_alpha = algebra.AlphaGradient(self.alpha, x.shape[1], longest)
-        self.g_eta = torch.zeros_like(x[0])  # dL/deta before its sum
-        self.delta = torch.zeros_like(x[1:])  # dL/d(input of the nonlinearity)
-        self.gx = torch.zeros_like(x)  # dL/dx; row 0 belongs to the initial hidden
+        self.decays = algebra.Decays(problem.rule, self.eta)
+        most = max(sum(map(g.before, c.free)) for c, g in zip(problem.chunks, groups, strict=True))
+        self.g_alpha = algebra.AlphaGradient(self.alpha, x.shape[1], x.shape[2], most)
+        self.g_eta = torch.zeros_like(self.x[0])  # dL/deta before its sum
+        delta = torch.zeros_like(x[1:])
+        self.delta = delta[..., : self.w.shape[0]]  # dL/d(input of the nonlinearity)
+        self.gx = self.x.new_zeros(self.x.shape)  # dL/dx; row 0 belongs to the initial hidden
+        self.compiled = self.M = None
+        if prepared.compiled:
+            longest = max(g.before(c.inner) for c, g in zip(problem.chunks, groups, strict=True))
+            self.g_alpha.add_product = prepared.compiled.add_product
+            self.compiled = fast.Backward(prepared.compiled, self.g_alpha, x, self.gx, delta, longest)
+        else:
+            self.M = workspace.empty_like(self.kept[0])  # scratch
         g_y, g_hidden, g_trace = grads
         if g_y is not None:
             self.gx[1:] = g_y
@@ -72,7 +78,11 @@ class Backward:
             free = [c.start + k for c in chunks for k in c.free]
             steps = slice(None) if len(free) == len(self.delta) else free
             left, right = x[:-1][steps].flatten(0, 1), self.delta[steps].flatten(0, 1)
-            g_w = torch.mm(left.T, right, out=workspace.empty_like(self.w))
+            g_w = workspace.empty(self.w.shape, self.w)
+            if self.compiled:
+                self.compiled.compiled.add_product(left, right, g_w, fresh=True)
+            else:
+                torch.mm(left.T, right, out=g_w)
         g_eta = self.g_eta.sum(0) if self.eta.dim() else self.g_eta.sum()
         if self.need_trace and self.G is None:
             self.G = torch.zeros_like(self.kept[0])
@@ -86,8 +96,7 @@ class Backward:
         H = self.kept[3 * i]
         U, v = self.x[start:stop], self.x[start + 1 : stop + 1]
         gu, gv = self.gx[start:stop], self.gx[start + 1 : stop + 1]
-        d, s = algebra.decays(self.problem.rule, v, self.eta)
-        before, after = algebra.products_before(d), algebra.products_after(d)
+        d, s, before, after = self.decays(v)
 
         # dL/du is wanted where u is the output of a step whose own dL/dv is: a free one, or any if the
         # drive needs it. Likewise the rows of gs and gd, which eta asks for too.
@@ -98,11 +107,20 @@ class Backward:
         decay_of_v = d.shape[1:] == s.shape[1:]
 
         self.zero = self.problem.fresh and start == 0
-        gs, gd = self.from_the_end(H, U[:rows], s[:rows], d, after[:rows], decay_of_v or self.need_eta)
-        if self.G is not None and wanted:
-            gu.index_add_(0, self.index(wanted), algebra.times_transposed((after * s)[wanted], self.G))
+        need_gd = decay_of_v or self.need_eta
+        groups = self.groups[i]
+        uG, sG, Q = self.products_with_g(
+            None if self.zero or not need_gd else H,
+            U[groups.first[: groups.before(rows)]],
+            (after * s)[wanted] if wanted else None,
+            one_decay(d),
+        )
+        uG = None if uG is None else groups.spread(uG, rows)
+        gs, gd = self.from_the_end(uG, Q, s[:rows], d, after[:rows], need_gd)
+        if sG is not None:
+            gu.index_add_(0, self.index(wanted), sG)
         if free:
-            self.free_steps(i, wanted, d[: chunk.inner], s[: chunk.inner], gs, gd)
+            self.free_steps(i, wanted, d[: chunk.inner], s[: chunk.inner], before, gs, gd)
             steps = list(free)
             eps = self.plastic.vector(self.delta[start:stop][steps])
             self.through_the_trace(H, U[steps], before[steps] * eps, before[-1] if carry else None)
@@ -115,44 +133,41 @@ class Backward:
         if self.need_eta:
             self.g_eta += self.vjp(v[:rows], gd, gs)[1].sum(0)
 
-    def free_steps(self, i: int, wanted: list[int], d: Tensor, s: Tensor, gs: Tensor, gd: Tensor | None) -> None:
+    def free_steps(
+        self, i: int, wanted: list[int], d: Tensor, s: Tensor, before: Tensor, gs: Tensor, gd: Tensor | None
+    ) -> None:
         """The free steps of chunk i in reverse; completes delta, gx, gs and gd of its inner steps.
 
-        d and s are those of the inner steps, gs and gd hold what comes from the chunk's end.
+        d and s are those of the inner steps, before is L_k, gs and gd hold what comes from the chunk's end.
         """
         chunk = self.problem.chunks[i]
         start, free, inner = chunk.start, chunk.free, chunk.inner
         H, uP, z = self.kept[3 * i : 3 * i + 3]
         groups = self.groups[i]
-        merged = len(groups) < inner
-        steps = slice(start, start + inner)
-        U = self.x[steps]
+        steps, first = slice(start, start + inner), groups.first[: groups.before(inner)]
         full = self.plastic.full
-        self.matrices.load(H, self.zero)
-        L = algebra.products_before(d)
-        between = self.between(d)
+        if not self.compiled:
+            self.matrices.load(H, self.zero)
+        between = self.decays.between(d, s)
         if len(free) < inner:
             between = between[list(free)]
         S = between * s  # [F, l]: L(l..k) s_l
-        if merged:
-            lengths = [high - low for low, high in zip(groups, [*groups[1:], inner], strict=True)]
-            z = z.repeat_interleave(torch.tensor(lengths), 1)
-            S = torch.stack([part.sum(1) for part in S.split(lengths, 1)], 1)
-            U = U[groups]
+        z = groups.spread(z, inner, 1)
         in_sum = full and one_decay(d)
         p = LR = None
         if not full or (gd is not None and not in_sum):
             p, LR = self.plastic_inputs(uP, z, s, d, between, free)
         # where d depends on v, its gradient joins dL/dv
         gd_of_v = gd[:inner] if gd is not None and d.shape[1:] == s.shape[1:] else None
-        tables = Tables(start, free, groups, U, S, between * z, None if gd_of_v is None else LR, L)
+        U = self.x[steps][first]
+        tables = fast.Tables(
+            start, free, first, U, groups.sum(S, 1), between * z, None if gd_of_v is None else LR, before
+        )
         if self.compiled:
-            backward_steps(
-                self.compiled, tables, wanted, self.matrices, self.plastic, self.g_alpha, self.need_alpha,
-                self.x, self.gx, self.delta, gs, gd_of_v,
-            )  # fmt: skip
+            self.compiled.run(tables, wanted, None if self.zero else H, gs, gd_of_v)
         else:
             self.steps_in_turn(tables, wanted, gs[:inner], gd_of_v)
+        self.g_alpha.keep_pairs(self.need_alpha)
         delta = self.delta[steps]
         if gd is not None and gd_of_v is None:  # d is the same at all steps: nobody in the loop asked
             eps = self.plastic.vector(delta[list(free)])
@@ -165,7 +180,7 @@ class Backward:
             assert p is not None
             self.g_alpha.add_vectors(delta[list(free)], p)
 
-    def steps_in_turn(self, tables: Tables, wanted: list[int], gs: Tensor, gd: Tensor | None) -> None:
+    def steps_in_turn(self, tables: fast.Tables, wanted: list[int], gs: Tensor, gd: Tensor | None) -> None:
         """The free steps in reverse, in PyTorch: completes delta, gx, gs and gd (where d depends on v)."""
         start, free, groups, U, S, Lz, LR, L = tables
         inner = len(gs)
@@ -186,6 +201,7 @@ class Backward:
             if not self.plastic.full:
                 torch.mul(self.alpha, delta_rows[k], out=eps_rows[k])
             if k in wanted:
+                assert isinstance(self.matrices, algebra.StepMatrices)
                 gu_rows[k].add_(self.matrices.backward(torch.stack((delta_rows[k], L[k] * eps_rows[k]))))
             if g:
                 gs.addcmul_(eps_rows[k], Lz[i])  # 0 from l = k on
@@ -200,50 +216,48 @@ class Backward:
                 else:
                     gu[:k].addcmul_(u_rows[k], q)
                 if self.plastic.full and self.need_alpha:
-                    at = self.g_alpha.count
-                    self.g_alpha.left[at : at + g] = u_rows[k] * U[:g]
-                    self.g_alpha.right[at : at + g] = right[:g]
-                    self.g_alpha.keep_pairs(g)
+                    self.g_alpha.add_pairs(u_rows[k] * U[:g], right[:g])
 
     def index(self, steps: Sequence[int]) -> Tensor:
         return torch.tensor(steps, device=self.x.device)
 
-    def between(self, d: Tensor) -> Tensor:
-        """`products_between` of a chunk's free steps; where d is the same at all steps, once for each length."""
-        if d.shape[1:] == self.x.shape[1:]:
-            return algebra.products_between(d)
-        if len(d) not in self._between:
-            self._between[len(d)] = algebra.products_between(d)
-        return self._between[len(d)]
-
     def vjp(self, v: Tensor, gd: Tensor | None, gs: Tensor) -> tuple[Tensor, Tensor]:
         return algebra.vjp(self.problem.rule, v, self.eta, gd, gs)
 
+    def products_with_g(
+        self, H: Tensor | None, U: Tensor, E: Tensor | None, summed: bool
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """`U G [n, B, N]`, `E G^T`, `colsum(G * H) [B, N]` or, summed, `[B, 1]`; None where G is 0 or a factor None."""
+        if self.G is None:
+            return None, None, None
+        if self.compiled:
+            uG, sG, Q = self.compiled.compiled.through_the_end(self.G, H, U, E)
+            return uG, sG, Q if Q is None or not summed else Q.sum(-1, keepdim=True)
+        Q = None
+        if H is not None:
+            Q = algebra.dots(self.G, H) if summed else torch.mul(self.G, H, out=self.M).sum(-2)
+        sG = None if E is None else algebra.times_transposed(E, self.G)
+        return algebra.times(U, self.G).contiguous(), sG, Q
+
     def from_the_end(
-        self, H: Tensor, U: Tensor, s: Tensor, d: Tensor, after: Tensor, need_gd: bool
+        self, uG: Tensor | None, Q: Tensor | None, s: Tensor, d: Tensor, after: Tensor, need_gd: bool
     ) -> tuple[Tensor, Tensor | None]:
         """What reaches gs and gd through the trace at the chunk's end: `[rows, B, N]` each.
 
         gs_k = L(k..n) (u_k G);  gd_k = L(k..n) Q_k with Q_k = colsum(G * H_k), carried along the chunk. Where d is one
         number, only the sum of gd over the neurons counts, and the first neuron holds it.
         """
-        if self.G is None:
+        if uG is None:
             return torch.zeros_like(s), torch.zeros_like(s) if need_gd else None
-        uG = algebra.times(U, self.G).contiguous()
         if not need_gd:
             return after * uG, None
-        if one_decay(d):
-            total = [torch.zeros_like(uG[0, :, 0]) if self.zero else algebra.dots(self.G, H)]
-            for k, given in enumerate((s * uG).sum(-1)[:-1].unbind()):
-                total.append(torch.addcmul(given, d[k, 0], total[k]))
-            gd = torch.zeros_like(uG)
-            gd[..., 0] = after[..., 0] * torch.stack(total)
-            return after * uG, gd
-        Q = [torch.zeros_like(uG[0]) if self.zero else torch.mul(self.G, H, out=self.M).sum(-2)]
-        suG = s * uG
-        for k in range(len(U) - 1):
-            Q.append(torch.addcmul(suG[k], d[k], Q[k]))
-        return after * uG, after * torch.stack(Q)
+        gd = torch.zeros_like(uG)
+        given = (s * uG).sum(-1, keepdim=True) if one_decay(d) else s * uG
+        carried = [torch.zeros_like(given[0]) if Q is None else Q]
+        for k in range(len(s) - 1):
+            carried.append(torch.addcmul(given[k], d[k], carried[k]))
+        gd[..., : given.shape[2]] = after * torch.stack(carried)
+        return after * uG, gd
 
     def plastic_inputs(
         self, uP: Tensor, z: Tensor, s: Tensor, d: Tensor, between: Tensor, free: Sequence[int]
@@ -260,9 +274,15 @@ class Backward:
 
     def through_the_trace(self, H: Tensor, U: Tensor, right: Tensor, total: Tensor | None) -> None:
         """G brought to the chunk's start (total=None: nobody needs it), and dL/dalpha of a full alpha."""
+        if self.compiled:
+            dalpha = self.g_alpha.total if self.need_alpha else None
+            trace = None if self.zero else H
+            self.G = self.compiled.compiled.through_the_trace(trace, U, right, total, self.G, dalpha)
+            return
         if self.G is not None and total is not None:
             self.G.mul_(total.unsqueeze(-2))
         if self.plastic.full:
+            assert self.M is not None
             if self.zero and total is None:
                 return
             M = algebra.add_outer(self.M, U, right, beta=0)

@@ -25,8 +25,9 @@ def chunked(
     inputs = (drive, w, alpha, eta, hidden, trace)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         return _Scan.apply(*inputs, problem)
-    x, H, *_ = run_forward(*inputs, problem, kept=None)
-    return x[1:].contiguous(), x[-1].clone(), H
+    x, H = run_forward(*inputs, problem, kept=None)[:2]  # what was prepared is freed before the output is made
+    x = x[..., : drive.shape[-1]]
+    return x[1:].contiguous(), x[-1].clone(), H  # a copy only where rows were padded
 
 
 class _Scan(torch.autograd.Function):
@@ -38,6 +39,7 @@ class _Scan(torch.autograd.Function):
         x, H, ctx.prepared, ctx.groups = run_forward(drive, w, alpha, eta, hidden, trace, problem, kept, merge)
         ctx.problem = problem
         ctx.save_for_backward(drive, hidden, trace, w, alpha, eta, x, *kept)
+        x = x[..., : drive.shape[-1]]
         ctx.set_materialize_grads(False)
         return x[1:].contiguous(), x[-1].clone(), H
 

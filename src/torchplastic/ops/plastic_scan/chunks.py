@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-LONGEST_CHUNK = 12  # free steps; see ops/README.md for the measurement
+LONGEST_CHUNK = 16  # free steps; see ops/README.md for the measurement
 RUN = 2  # what a clamped run inside a chunk counts for: a pattern that is held is two rows of pairs
 LONGEST_RUN = 32  # steps of a clamped run inside a chunk
 
@@ -30,6 +30,12 @@ class Chunk(NamedTuple):
         """Offsets (low, high) of each clamped run."""
         edges = (-1, *self.free, self.stop - self.start)
         return [(a + 1, b) for a, b in pairwise(edges) if b > a + 1]
+
+    def free_runs(self) -> list[tuple[int, int]]:
+        """Offsets (low, high) of each run of free steps."""
+        ends = [k for k in self.free if k + 1 not in self.free]
+        starts = [k for k in self.free if k - 1 not in self.free]
+        return [(low, high + 1) for low, high in zip(starts, ends, strict=True)]
 
     @property
     def ends_clamped(self) -> bool:

@@ -1,12 +1,13 @@
-"""The free steps of a chunk through the compiled kernels, where these serve. Same results as the loops of PyTorch calls
-in forward.py and backward.py, whose letters these are; what multiplies a matrix stays with PyTorch.
+"""The work on one chunk through the compiled kernels, where these serve.
 
-Axes: T time, B batch, N neurons, N' its padded size.
+Same results as the PyTorch calls in forward.py and backward.py, whose letters these are.
+
+Axes: T time, B batch, N neurons, M = N rounded up to whole lines of the cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -14,15 +15,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from torchplastic.ops import workspace
 from torchplastic.ops.plastic_scan import algebra
 from torchplastic.rules import HEBB, OJA, Rule
 
 DTYPES = (torch.float32, torch.float64)
+DEEP = 1024  # rows of two factors that are multiplied at a time
 
 
 @cache
 def find_kernels() -> ModuleType | None:
-    """The kernels, or None without numba."""
+    """The kernels, or None without numba or an OpenMP runtime of PyTorch's that they can use."""
     try:
         from torchplastic.ops.plastic_scan import kernels
     except ImportError:
@@ -30,71 +33,163 @@ def find_kernels() -> ModuleType | None:
     return kernels
 
 
-class Steps(NamedTuple):
-    """What all free steps of a scan share."""
-
-    kernels: Any
-    rule: int
-    nonlinearity: int
-    clamp: Any
-    eta: Any
-
-
-def steps_for(rule: Rule, nonlinearity: str, clamp: Tensor | None, alpha: Tensor, eta: Tensor) -> Steps | None:
-    """The compiled steps of a scan; None where they do not serve: another device, rule or alpha, or no numba."""
+def serves(rule: Rule, nonlinearity: str, alpha: Tensor) -> bool:
+    """Whether the kernels can take this scan; not so on another device, for another rule or alpha, without numba."""
     if alpha.dim() != 2 or alpha.device.type != "cpu" or alpha.dtype not in DTYPES:
-        return None
+        return False
     kernels = find_kernels()
-    if kernels is None or nonlinearity not in kernels.NONLINEARITIES or not (rule is HEBB or rule is OJA):
-        return None
-    mask = kernels.EMPTY_CLAMP if clamp is None else clamp.contiguous().numpy()
-    rates = eta.detach().expand(len(alpha)).contiguous().numpy()
-    number = kernels.HEBB if rule is HEBB else kernels.OJA
-    return Steps(kernels, number, kernels.NONLINEARITIES[nonlinearity], mask, rates)
+    return kernels is not None and nonlinearity in kernels.NONLINEARITIES and (rule is HEBB or rule is OJA)
+
+
+class Compiled:
+    """The kernels with what all chunks of a scan share."""
+
+    def __init__(
+        self, rule: Rule, nonlinearity: str, clamp: Tensor | None, w: Tensor, alpha: Tensor, eta: Tensor, batch: int
+    ) -> None:
+        kernels = find_kernels()
+        assert kernels is not None
+        self.kernels: Any = kernels
+        self.threads = algebra.blocks_of(w.numel(), w.device)
+        self.rule = kernels.HEBB if rule is HEBB else kernels.OJA
+        self.nonlinearity = kernels.NONLINEARITIES[nonlinearity]
+        self.clamp = kernels.EMPTY_CLAMP if clamp is None else clamp.contiguous().numpy()
+        self.eta = eta.detach().expand(len(w)).contiguous().numpy()
+        self.width = padded(len(w))
+        self.alpha = alpha.detach().contiguous()
+        self.W = self._in_lines(w)
+        self.batch = batch
+        self.nothing = w.new_empty(0, 0, 0).numpy()
+        self.no_matrix = w.new_empty(0, 0).numpy()
+        self.P = self.nothing  # a zero trace, or that of the backward pass
+
+    def _in_lines(self, matrix: Tensor) -> Any:
+        """`[N, M]` with zeros behind each row."""
+        matrix = matrix.detach().contiguous()
+        N = len(matrix)
+        if self.width > N:
+            lines = workspace.empty((N, self.width), matrix)
+            lines[:, :N] = matrix
+            lines[:, N:] = 0
+            matrix = lines
+        return matrix.numpy()
+
+    def transposed_alpha(self) -> Any:
+        """`[N, M]`, which the pairs of the forward pass multiply."""
+        out = workspace.empty((len(self.alpha), self.width), self.alpha).numpy()
+        self.kernels.transpose(self.alpha.numpy(), out, self.threads)
+        return out
+
+    def alpha_in_lines(self) -> Any:
+        """`[N, M]`, which the pairs of the backward pass multiply."""
+        return self._in_lines(self.alpha)
+
+    def load(self, H: Tensor, zero: bool) -> None:
+        """Make P for the forward pass from the trace at the chunk's start; where that is zero, nothing is read."""
+        if not zero:
+            if not self.P.size:
+                self.P = workspace.empty((self.batch, len(self.alpha), self.width), self.alpha).numpy()
+            self.kernels.scale(self.alpha.numpy(), H.contiguous().numpy(), self.P, self.threads)
+
+    def next_trace(self, H: Tensor, total: Tensor, U: Tensor, E: Tensor, out: Tensor, zero: bool) -> Tensor:
+        """As `algebra.next_trace`; zero: H is, and not read."""
+        trace = self.nothing if zero else H.contiguous().numpy()
+        self.kernels.next_trace(
+            trace, _of_examples(total, out), U.contiguous().numpy(), _by_example(E), out.numpy(), self.threads
+        )
+        return out
+
+    def through_the_trace(
+        self, H: Tensor | None, U: Tensor, E: Tensor, total: Tensor | None, G: Tensor | None, dalpha: Tensor | None
+    ) -> Tensor | None:
+        """With `M = sum U (x) E`: `G = total * G + alpha * M`, and `dalpha += sum_b H * M`, in place. -> G
+
+        total None: nobody wants G. G None, H None: they are zero. dalpha None: nobody wants it.
+        """
+        trace = gradient = decay = self.nothing
+        sums = self.no_matrix
+        fresh = G is None
+        if total is not None:
+            if G is None:
+                G = workspace.empty((E.shape[1], E.shape[2], E.shape[2]), E)
+            gradient, decay = G.numpy(), _of_examples(total, G)
+        if H is not None and dalpha is not None:
+            trace, sums = H.contiguous().numpy(), dalpha.numpy()
+        if gradient.size or sums.size:
+            self.kernels.through_the_trace(
+                trace, self.alpha.numpy(), U.contiguous().numpy(), _by_example(E), decay.reshape(-1, E.shape[2]), fresh,
+                gradient, sums, self.threads,
+            )  # fmt: skip
+        return G
+
+    def add_product(self, left: Tensor, right: Tensor, out: Tensor, fresh: bool = False) -> Tensor:
+        """`out += left^T @ right`, in place; left, right `[n, ≥ N]`; fresh: out holds nothing yet."""
+        N, left, right = len(out), left.contiguous(), right.contiguous()
+        scratch = workspace.empty((self.threads, self.kernels.ROWS, N), out).numpy()
+        for start in range(0, max(1, len(left)), DEEP):
+            U, V = left[start : start + DEEP], right[start : start + DEEP]
+            columns, rows = workspace.empty((2, N, padded(len(U))), out).numpy()
+            self.kernels.add_product(
+                U.numpy(), V.numpy(), columns, rows, scratch, fresh and not start, out.numpy(), self.threads
+            )
+        return out
+
+    def through_the_end(
+        self, G: Tensor, H: Tensor | None, U: Tensor | None, E: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """-> `U @ G [n, B, N]`, `E @ G^T [n, B, N]`, the sums over the rows of `G * H [B, N]`; None for None."""
+        B, N, _ = G.shape
+        nothing = self.nothing
+        UG, EG = (None if rows is None else rows.new_empty(B, len(rows), N) for rows in (U, E))
+        Q = None if H is None else G.new_empty(B, N)
+        self.kernels.through_the_end(
+            G.numpy(),
+            nothing if H is None else H.contiguous().numpy(),
+            nothing if U is None else _by_example(U),
+            nothing if E is None else _by_example(E),
+            nothing if UG is None else UG.numpy(),
+            nothing if EG is None else EG.numpy(),
+            self.no_matrix if Q is None else Q.numpy(),
+            self.threads,
+        )
+        UG, EG = (None if rows is None else rows.transpose(0, 1).contiguous() for rows in (UG, EG))
+        return UG, EG, Q
+
+
+def _by_example(E: Tensor) -> Any:
+    """`[n, B, N]` -> `[B, n, N]`."""
+    return E.transpose(0, 1).contiguous().numpy()
+
+
+def _of_examples(total: Tensor, like: Tensor) -> Any:
+    """A decay `[1 or B, 1 or N]` -> `[B, N]`."""
+    return total.expand(len(like), like.shape[-1]).contiguous().numpy()
 
 
 class Forward:
     """The free steps of the forward pass, chunk by chunk."""
 
-    def __init__(
-        self,
-        steps: Steps,
-        f: Callable[[Tensor], Tensor],
-        plastic: algebra.Plastic,
-        matrices: algebra.StepMatrices,
-        drive: Tensor,
-        x: Tensor,
-    ) -> None:
-        """f: the nonlinearity; x `[T + 1, B, N']` is filled in; drive `[T, B, N]`."""
-        self.steps, self.f, self.plastic, self.matrices = steps, f, plastic, matrices
-        self.drive = drive.detach().contiguous().numpy()
-        self.values, self.x = x, x.numpy()
-        self.input = drive.new_empty(drive.shape[1:])  # of the nonlinearity
-        self.L = torch.empty_like(self.input)
-        self.input_, self.L_ = self.input.numpy(), self.L.numpy()
-        self.no_pairs = self.input.unsqueeze(0).numpy()  # not looked at
+    def __init__(self, compiled: Compiled, drive: Tensor, x: Tensor) -> None:
+        """x `[T + 1, B, M]` is filled in; drive `[T, B, N]`."""
+        self.compiled = compiled
+        self.drive = drive.detach().contiguous()
+        self.x = x.numpy()
+        self.alpha = compiled.transposed_alpha()
+        self.a = torch.empty_like(self.drive[0]).numpy()
 
-    def begin(self, U: Tensor, z: Tensor, S: Tensor) -> Tensor:
-        """A chunk with its tables U `[G, B, N']`, z `[F, G, B, N]`, S `[G, B, N]` -> L `[B, N]`, which they move."""
-        self.U, self.z, self.S = U.numpy(), z.numpy(), S.numpy()
-        self.products = U.new_empty(len(U) + 1, *U.shape[1:])
-        self.products_ = self.products.numpy()
-        return self.L.fill_(1)
+    def run(self, tables: tuple[Tensor, ...], t: int, i: int, g: int, steps: int, more: bool) -> None:
+        """`steps` free steps from t on, i of the chunk, after g groups; with `more`, S and L move on to the next.
 
-    def step(self, t: int, i: int, g: int, more: bool) -> Tensor:
-        """Step t, free step i of the chunk, after g groups -> u P; with `more`, S and L move on to the next step."""
-        kernels, rule = self.steps.kernels, self.steps.rule
-        a, p = self.matrices.forward(self.values[t])
-        if g:
-            count = algebra.even(g)
-            kernels.pair_rows(self.x, t, self.U, count, self.products_)
-            pairs = self.plastic.pairs_in_blocks(self.products[:count]).numpy()
-        else:
-            pairs = self.no_pairs
-        kernels.combine(a.numpy(), p.numpy(), self.drive, t, pairs, self.z, i, self.S, self.L_, g, self.input_)
-        y = self.f(self.input).numpy()
-        kernels.advance(y, self.drive, self.steps.clamp, t, self.x, self.steps.eta, rule, self.S, self.L_, g, more)
-        return p
+        tables: U `[G, B, M]`, z `[F, G, B, N]`, S `[G, B, N]`, L `[B, N]`, uP `[F, B, N]` of the chunk.
+        """
+        c = self.compiled
+        U, z, S, L, uP = tables
+        products = workspace.empty((c.threads, len(U) * U.shape[1], U.shape[2]), U)
+        c.kernels.forward(
+            self.x, self.drive.numpy(), c.clamp, c.eta, c.rule, c.nonlinearity, c.W, c.P, self.alpha,
+            U.numpy(), products.numpy(), z.flatten(1, 2).numpy(), S.numpy(), L.numpy(), self.a, uP.numpy(),
+            t, i, g, steps, more, c.threads,
+        )  # fmt: skip
 
 
 class Tables(NamedTuple):
@@ -104,7 +199,7 @@ class Tables(NamedTuple):
     free: Sequence[int]
     groups: Sequence[int]
     U: Tensor
-    """`[G, B, N]`"""
+    """`[G, B, ≥ N]`"""
     S: Tensor
     """L(l..k) s_l of a group, `[F, G, B, N]`"""
     Lz: Tensor
@@ -115,46 +210,46 @@ class Tables(NamedTuple):
     """L_k `[≥ inner, 1 or B, 1 or N]`"""
 
 
-def backward_steps(
-    steps: Steps,
-    tables: Tables,
-    wanted: Sequence[int],
-    matrices: algebra.StepMatrices,
-    plastic: algebra.Plastic,
-    g_alpha: algebra.AlphaGradient,
-    need_alpha: bool,
-    x: Tensor,
-    gx: Tensor,
-    delta: Tensor,
-    gs: Tensor,
-    gd: Tensor | None,
-) -> None:
-    """The free steps in reverse: completes delta, gx, gs and gd (where d depends on v) of the chunk's inner steps.
+class Backward:
+    """The free steps of the backward pass, chunk by chunk."""
 
-    x, gx, delta, gs and gd are contiguous.
-    """
-    kernels, rule, clamp, eta = steps.kernels, steps.rule, steps.clamp, steps.eta
-    start, free, groups = tables.start, tables.free, tables.groups
-    _, B, N = gx.shape
-    rows = gx.new_empty(2, B, N)
-    L = tables.L.expand(-1, B, N).contiguous().numpy()
-    nothing = rows.new_empty(0, 0, 0).numpy()
-    U, S, Lz = (table.contiguous().numpy() for table in (tables.U, tables.S, tables.Lz))
-    LR = nothing[None] if tables.LR is None else tables.LR.contiguous().numpy()
-    first = torch.tensor(groups).numpy()
-    values, gx_, delta_, gs_, rows_ = (tensor.numpy() for tensor in (x, gx, delta, gs, rows))
-    gd_ = nothing if gd is None else gd.numpy()
-    left, right = g_alpha.left.numpy(), g_alpha.right.numpy()
-    for i in reversed(range(len(free))):
-        k = free[i]
-        t, g = start + k, groups.index(k)
-        kernels.into_step(gx_, values, clamp, t, start, eta, rule, steps.nonlinearity, gs_, gd_, delta_, L, rows_)
-        if k in wanted:
-            gx[t].add_(matrices.backward(rows))
-        if g:
-            at, count = g_alpha.count, algebra.even(g)
-            kernels.spread(delta_, t, i, count, k, S, Lz, LR, gs_, gd_, right, at)
-            pairs = plastic.pairs_back_in_blocks(g_alpha.right[at : at + count]).numpy()
-            kernels.out_of_step(gx_, values, t, U, first, start, pairs, g, left, at)
-            if need_alpha:
-                g_alpha.keep_pairs(g)
+    def __init__(
+        self, compiled: Compiled, g_alpha: algebra.AlphaGradient, x: Tensor, gx: Tensor, delta: Tensor, groups: int
+    ) -> None:
+        """x `[T + 1, B, M]`, gx `[T + 1, B, N]`, delta `[T, B, M]`, at most `groups` in a chunk."""
+        self.compiled, self.g_alpha = compiled, g_alpha
+        self.x, self.gx, self.delta = x.numpy(), gx.numpy(), delta.numpy()
+        _, B, N = gx.shape
+        self.alpha = compiled.alpha_in_lines()
+        self.rows = torch.zeros_like(x[:2]).numpy()
+        self.q = workspace.empty((groups * B, N), gx).numpy()
+
+    def run(self, tables: Tables, wanted: Sequence[int], H: Tensor | None, gs: Tensor, gd: Tensor | None) -> None:
+        """The free steps of a chunk in reverse: completes delta, gx, gs and gd (where d depends on v).
+
+        H: the trace at its start, None for zero.
+        """
+        c, g_alpha, groups = self.compiled, self.g_alpha, list(tables.groups)
+        inner = tables.free[-1] + 1
+        before = [groups.index(k) for k in tables.free]
+        L = tables.L[:inner].expand(-1, *gs.shape[1:])
+        U, S, Lz, L_ = (table.contiguous().numpy() for table in (tables.U, tables.S, tables.Lz, L))
+        LR = c.nothing[None] if tables.LR is None else tables.LR.contiguous().numpy()
+        trace = c.nothing if H is None else H.contiguous().numpy()
+        c.kernels.backward(
+            self.x, self.gx, self.delta, c.clamp, c.eta, c.rule, c.nonlinearity, c.W, trace, self.alpha,
+            U, S, Lz, LR, L_, gs.numpy(), c.nothing if gd is None else gd.numpy(), self.rows, self.q,
+            g_alpha.left.numpy(), g_alpha.right.numpy(), g_alpha.count, tables.start, _numbers(tables.free),
+            _numbers(groups), _numbers(before), _numbers([k in wanted for k in range(inner)]), c.threads,
+        )  # fmt: skip
+        g_alpha.count += sum(before)
+
+
+def _numbers(values: Sequence[int]) -> Any:
+    return torch.tensor(values, dtype=torch.int64).numpy()
+
+
+def padded(N: int) -> int:
+    """N rounded up to whole lines of the cache."""
+    line = find_kernels().LINE  # type: ignore[union-attr]
+    return -(-N // line) * line

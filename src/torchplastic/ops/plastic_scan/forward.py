@@ -10,6 +10,7 @@ between l and k, L_k over those before k.  A leading g is dL/d…: gs, gd, gu, g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -18,8 +19,8 @@ from torch import Tensor
 from torchplastic.ops import workspace
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import algebra
+from torchplastic.ops.plastic_scan import compiled as fast
 from torchplastic.ops.plastic_scan.chunks import Chunk
-from torchplastic.ops.plastic_scan.compiled import Forward, Steps, steps_for
 from torchplastic.rules import Rule
 
 
@@ -34,18 +35,30 @@ class Problem(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """alpha and W in the layout of products, and the compiled steps: what the backward pass takes over."""
+    """alpha, W and P in the layout of products: what the backward pass takes over."""
 
     plastic: algebra.Plastic
-    matrices: algebra.StepMatrices
-    steps: Steps | None
+    matrices: algebra.StepMatrices | fast.Compiled
+
+    @property
+    def compiled(self) -> fast.Compiled | None:
+        return self.matrices if isinstance(self.matrices, fast.Compiled) else None
+
+    def width(self, like: Tensor) -> int:
+        """How long the rows x are stored, with zeros from N on."""
+        return self.compiled.width if self.compiled else algebra.padded(like.shape[-1], like)
 
 
 def prepare(w: Tensor, alpha: Tensor, eta: Tensor, batch: int, problem: Problem) -> Prepared:
     """What both passes need."""
+    rule, clamp, nonlinearity = problem[:3]
+    if fast.serves(rule, nonlinearity, alpha):
+        return Prepared(
+            algebra.Plastic(alpha, products=False),
+            fast.Compiled(rule, nonlinearity, clamp, w, alpha, eta, batch),
+        )
     plastic = algebra.Plastic(alpha)
-    steps = steps_for(problem.rule, problem.nonlinearity, problem.clamp, alpha, eta)
-    return Prepared(plastic, algebra.StepMatrices(w, plastic, batch), steps)
+    return Prepared(plastic, algebra.StepMatrices(w, plastic, batch))
 
 
 def run_forward(
@@ -58,22 +71,22 @@ def run_forward(
     problem: Problem,
     kept: list[Tensor] | None,
     merge: bool = True,
-) -> tuple[Tensor, Tensor, Prepared, list[list[int]]]:
-    """-> x `[T + 1, B, N]`, where x[0] is the initial hidden, the final trace, what was prepared, groups of each chunk.
+) -> tuple[Tensor, Tensor, Prepared, list[algebra.Groups]]:
+    """-> x `[T + 1, B, ≥ N]` with x[0] the initial hidden and zeros from N on, the final trace, what was prepared, the
+    groups of each chunk.
 
     `kept` collects for the backward pass, per chunk: the trace at its start, u P of its free steps, its
     table z. None keeps nothing, and the trace is then updated in place.
     """
-    rule, clamp = problem.rule, problem.clamp
-    f = NONLINEARITIES[problem.nonlinearity].f
     prepared = prepare(w, alpha, eta, drive.shape[1], problem)
-    plastic, matrices, steps = prepared
+    plastic, matrices = prepared
     T, B, N = drive.shape
-    x_padded = drive.new_zeros(T + 1, B, algebra.padded(N, drive))
+    x_padded = drive.new_zeros(T + 1, B, prepared.width(drive))
     x = x_padded[..., :N]
     x[0] = hidden
     H = trace
-    compiled = Forward(steps, f, plastic, matrices, drive, x_padded) if steps else None
+    decays = algebra.Decays(problem.rule, eta)
+    compiled = fast.Forward(prepared.compiled, drive, x_padded) if prepared.compiled else None
     groups_of_chunks = []
     for chunk in problem.chunks:
         start, stop, free = chunk
@@ -82,76 +95,95 @@ def run_forward(
             v[low:high] = drive[start + low : start + high]
         groups = _groups(x_padded[start:stop], chunk, merge)
         groups_of_chunks.append(groups)
-        U = x_padded[start:stop] if len(groups) == chunk.inner else drive.new_zeros(len(groups), *x_padded.shape[1:])
-        z = drive.new_zeros(len(free), len(groups), B, N if plastic.full else 1)
-        S = drive.new_empty(len(groups), B, N)  # L(l..k) s_l, summed over a group, advanced with k
-        L: Tensor | None = None  # L_k; None is 1
-        uP = []
-        g = 0  # groups before step k
+        inner = groups.before(chunk.inner)
+        U = x_padded[start:stop] if inner == chunk.inner else drive.new_zeros(inner, *x_padded.shape[1:])
+        z = drive.new_zeros(len(free), inner, B, N if plastic.full else 1)
+        S = drive.new_empty(inner, B, N)  # L(l..k) s_l, summed over a group, advanced with k
+        L = drive.new_ones(B, N)  # L_k
+        uP = drive.new_empty(len(free), B, N)
+        i = g = 0  # free steps, and groups, before step k
         zero = problem.fresh and start == 0
         if free:
             matrices.load(H, zero)
+        tables = U, z, S, L, uP
+        for k, after in chunk.free_runs():
+            more = after < chunk.inner
             if compiled:
-                L = compiled.begin(U, z, S)
-        for i, k in enumerate(free):
-            t, more = start + k, i + 1 < len(free)
-            if len(groups) < chunk.inner:
-                U[g] = x_padded[t]
-            if compiled:
-                uP.append(compiled.step(t, i, g, more))
+                compiled.run(tables, start + k, i, g, after - k, more)
             else:
-                u, now = x_padded[t], drive[t]
-                a, p = matrices.forward(u)
-                uP.append(p)
-                if L is not None:
-                    z_k = z[i, :g] = plastic.pairs(u * U[: algebra.even(g)])[:g]
-                    p = torch.addcmul((S[:g] * z_k).sum(0), L, p)
-                x_k = f(a.add_(now).add_(plastic.vector(p)))
-                x[t + 1].copy_(x_k if clamp is None else torch.where(clamp[t], now, x_k))
-                if more:
-                    d, S[g] = rule.linear(x[t + 1], eta)  # type: ignore[misc]
-                    S[:g].mul_(d)
-                    L = d.expand(B, N).clone() if L is None else L.mul_(d)
+                _steps_in_turn(prepared, problem, drive, eta, x_padded, tables, start + k, i, g, after - k, more)
+            i, g = i + after - k, g + after - k
             if more:
-                g += 1
-                if (after := free[i + 1]) > k + 1:  # a clamped run
-                    d, s = algebra.decays(rule, v[k + 1 : after], eta)
-                    total = algebra.products_before(d)[-1]
-                    S[:g].mul_(total)
-                    assert L is not None
-                    L.mul_(total)
-                    s = algebra.products_after(d) * s
-                    while g < len(groups) and (low := groups[g]) < after:
-                        high = groups[g + 1]
-                        U[g] = x_padded[start + low]
-                        S[g] = s[low - k - 1 : high - k - 1].sum(0)
-                        g += 1
+                held = decays(v[after : free[i]])
+                S[:g].mul_(held.before[-1])
+                L.mul_(held.before[-1])
+                s = held.after * held.s
+                for first, last in pairwise(groups.first[g : groups.before(free[i]) + 1]):
+                    U[g] = x_padded[start + first]
+                    S[g] = s[first - after : last - after].sum(0)
+                    g += 1
 
-        d, s = algebra.decays(rule, v, eta)
+        _, s, before, after_it = decays(v)
         if kept is not None:
-            kept += [H, torch.stack(uP) if uP else S, z]
+            kept += [H, uP, z]
         out = workspace.empty_like(H) if kept is not None or H is trace else H
-        rows = x[start:stop], algebra.products_after(d) * s
-        if len(free) < stop - start:
-            rows = algebra.merge_repeats(*rows)
-        H = (
-            algebra.add_outer(out, *rows, beta=0)
-            if zero
-            else algebra.next_trace(H, algebra.products_before(d)[-1], *rows, out)
-        )
-    return x, H, prepared, groups_of_chunks
+        rows = (x_padded if compiled else x)[start:stop][groups.first], groups.sum(after_it * s)
+        if prepared.compiled:
+            H = prepared.compiled.next_trace(H, before[-1], *rows, out, zero)
+        elif zero:
+            H = algebra.add_outer(out, *rows, beta=0)
+        else:
+            H = algebra.next_trace(H, before[-1], *rows, out)
+    return x_padded, H, prepared, groups_of_chunks
 
 
-def _groups(U: Tensor, chunk: Chunk, merge: bool) -> list[int]:
-    """Where the groups of a chunk's inner steps begin; of `U [n, B, N']` what follows a clamped step is read.
+def _steps_in_turn(
+    prepared: Prepared,
+    problem: Problem,
+    drive: Tensor,
+    eta: Tensor,
+    x: Tensor,
+    tables: tuple[Tensor, ...],
+    t: int,
+    i: int,
+    g: int,
+    steps: int,
+    more: bool,
+) -> None:
+    """`steps` free steps from t on, in PyTorch: fills in x and the chunk's tables, as `fast.Forward.run`."""
+    rule, clamp = problem.rule, problem.clamp
+    f = NONLINEARITIES[problem.nonlinearity].f
+    plastic, matrices = prepared
+    assert isinstance(matrices, algebra.StepMatrices)
+    U, z, S, L, uP = tables
+    N = drive.shape[2]
+    for step in range(steps):
+        u, now, after = x[t], drive[t], x[t + 1, :, :N]
+        a, p = matrices.forward(u)
+        uP[i] = p
+        U[g] = u
+        if i:
+            z_k = z[i, :g] = plastic.pairs(u * U[: algebra.even(g)])[:g]
+            p = torch.addcmul((S[:g] * z_k).sum(0), L, p)
+        x_k = f(a.add_(now).add_(plastic.vector(p)))
+        after.copy_(x_k if clamp is None else torch.where(clamp[t], now, x_k))
+        if more or step + 1 < steps:
+            d, S[g] = rule.linear(after, eta)  # type: ignore[misc]
+            S[:g].mul_(d)
+            L.mul_(d)
+        t, i, g = t + 1, i + 1, g + 1
+
+
+def _groups(U: Tensor, chunk: Chunk, merge: bool) -> algebra.Groups:
+    """The groups of a chunk's steps; of `U [n, B, ≥ N]` what follows a clamped step is read.
 
     The first step of a clamped run is a group of its own: its u is what a free step gave, which has a gradient.
     """
-    starts = list(range(chunk.inner))
+    starts = list(range(len(U)))
     if merge and U.device.type == "cpu":
         for low, high in chunk.clamped_runs():
-            if high < chunk.inner and high - low > 2:
+            if high - low > 2:
                 held = (U[low + 2 : high] == U[low + 1 : high - 1]).flatten(1).all(1).tolist()
                 repeats = {low + 2 + i for i, same in enumerate(held) if same}
                 starts = [k for k in starts if k not in repeats]
-    return starts
+    return algebra.Groups(starts, len(U))

@@ -1,0 +1,108 @@
+"""The compiled kernels against einsum: odd sizes, several threads, float32 and float64."""
+
+import pytest
+import torch
+
+from torchplastic.ops.plastic_scan import algebra
+from torchplastic.rules import HEBB
+
+pytest.importorskip("numba", reason="needs the extra fast")
+from torchplastic.ops.plastic_scan.compiled import Compiled, find_kernels
+
+pytestmark = pytest.mark.skipif(find_kernels() is None, reason="needs an OpenMP runtime beside PyTorch")
+SIZES = [1, 5, 16, 33, 131]
+close = torch.testing.assert_close
+
+
+@pytest.fixture(params=[(torch.float64, 1), (torch.float64, 2), (torch.float64, 3), (torch.float32, 2)], ids=str)
+def make(request, generator):
+    """-> Compiled and random tensors for N neurons and B examples, whatever N shared by that many threads."""
+    dtype, threads = request.param
+
+    def of(N, B):
+        def normal(*shape):
+            return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+        w, alpha = normal(N, N), normal(N, N)
+        compiled = Compiled(HEBB, "tanh", None, w, alpha, torch.tensor(0.1, dtype=dtype), B)
+        compiled.threads = threads
+        return compiled, normal, alpha
+
+    return of
+
+
+@pytest.mark.parametrize("N", SIZES)
+def test_a_matrix_is_laid_out_in_whole_lines(make, N):
+    compiled, normal, alpha = make(N, 2)
+    H = normal(2, N, N)
+    compiled.load(H, zero=False)
+    for got, expected in (
+        (compiled.transposed_alpha(), alpha.T),
+        (compiled.alpha_in_lines(), alpha),
+        (compiled.P, alpha * H),
+    ):
+        got = torch.from_numpy(got)
+        assert got.shape[-1] % 16 == 0
+        assert torch.equal(got[..., :N], expected)
+        assert not got[..., N:].any()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 1030])
+@pytest.mark.parametrize("N", SIZES)
+def test_a_product_of_rows(make, N, rows):
+    compiled, normal, _ = make(N, 1)
+    left, right, out = normal(rows, N), normal(rows, N + 3), normal(N, N)
+    expected = left.double().T @ right[:, :N].double()
+    for fresh in (False, True):
+        got = compiled.add_product(left, right, out.clone(), fresh)
+        close(got.double(), expected + (0 if fresh else out), rtol=1e-4, atol=1e-4)
+        if out.dtype == torch.float64:
+            close(got, expected + (0 if fresh else out), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 6, 70])
+@pytest.mark.parametrize("N", SIZES)
+def test_products_with_the_adjoint(make, N, steps):
+    compiled, normal, _ = make(N, 2)
+    G, H, U, E = normal(2, N, N), normal(2, N, N), normal(steps, 2, N), normal(steps + 1, 2, N)
+    uG, eG, Q = compiled.through_the_end(G, H, U, E)
+    tolerance = {"rtol": 1e-4, "atol": 1e-4} if G.dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
+    close(uG, torch.einsum("nbi,bij->nbj", U, G), **tolerance)
+    close(eG, torch.einsum("nbj,bij->nbi", E, G), **tolerance)
+    close(Q, (G * H).sum(1), **tolerance)
+    assert compiled.through_the_end(G, None, None, None) == (None, None, None)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 7])
+@pytest.mark.parametrize("N", SIZES)
+def test_the_trace_and_its_adjoint(make, N, steps):
+    compiled, normal, alpha = make(N, 2)
+    H, G, dalpha = normal(2, N, N), normal(2, N, N), normal(N, N)
+    U, E, total = normal(steps, 2, N), normal(steps, 2, N), normal(2, N)
+    tolerance = {"rtol": 1e-4, "atol": 1e-4} if H.dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
+    M = torch.einsum("nbi,nbj->bij", U, E)
+    carried = total.unsqueeze(1)
+    for zero in (False, True):
+        got = compiled.next_trace(H, total, U, E, torch.empty_like(H), zero)
+        close(got, M if zero else carried * H + M, **tolerance)
+    for given in (G, None):
+        sums = dalpha.clone()
+        before = None if given is None else given.clone()
+        got = compiled.through_the_trace(H, U, E, total, before, sums)
+        close(got, alpha * M if given is None else carried * G + alpha * M, **tolerance)
+        close(sums, dalpha + (H * M).sum(0), **tolerance)
+    assert compiled.through_the_trace(H, U, E, None, G, None) is G
+    assert compiled.through_the_trace(None, U, E, None, None, dalpha) is None
+
+
+def test_steps_that_share_u_are_one_group(generator):
+    rows = torch.randn(6, 2, 3, generator=generator)
+    groups = algebra.Groups([0, 1, 4], 6)
+    assert [groups.before(step) for step in (0, 1, 2, 4, 5, 6)] == [0, 1, 2, 2, 3, 3]
+    close(groups.sum(rows), torch.stack([rows[0], rows[1:4].sum(0), rows[4:].sum(0)]))
+    close(groups.sum(rows[:4], 0), torch.stack([rows[0], rows[1:4].sum(0)]))
+    close(groups.sum(rows.transpose(0, 1), 1), groups.sum(rows).transpose(0, 1))
+    assert torch.equal(groups.spread(rows[:2], 4), rows[[0, 1, 1, 1]])
+    alone = algebra.Groups(list(range(6)), 6)
+    assert alone.sum(rows) is rows
+    assert alone.spread(rows, 6) is rows
