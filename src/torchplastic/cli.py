@@ -21,6 +21,7 @@ USAGE = """usage: plastic COMMAND ...
   eval RUN                 measure a run on new episodes
   report RUN|BENCH.json... figures and one self-contained HTML page
   bench [NAME...]          speed and memory against the plain loop
+  data fetch NAME          download a data set: cifar10
 
 plastic COMMAND --help lists its options. With --debug an error comes with its traceback.
 plastic --version prints the version."""
@@ -321,6 +322,8 @@ def eval_(args: Sequence[str]) -> int:
         run: tyro.conf.Positional[Path]
         episodes: int = 1000
         """New episodes, from a stream of their own."""
+        data_dir: Path | None = None
+        """Take the data from here instead of where the run had them."""
         json: bool = False
         """Print one JSON object on stdout and nothing else."""
 
@@ -329,7 +332,7 @@ def eval_(args: Sequence[str]) -> int:
         raise UsageError(f"--episodes must be at least 2; got {flags.episodes}.")
     from torchplastic.experiments import launch
 
-    result = launch.evaluate(flags.run, flags.episodes)
+    result = launch.evaluate(flags.run, flags.episodes, flags.data_dir)
     if flags.json:
         print(json.dumps(result))
         return 0
@@ -340,6 +343,10 @@ def eval_(args: Sequence[str]) -> int:
             print(f"  {name:28} {mean:.5f}  95 % interval {low:.5f} … {high:.5f}  chance {chance:.4g}")
     for name, value in result["baselines"].items():
         print(f"  {name:28} {value:.5f}")
+    if medians := result.get("medians"):
+        print("  medians: " + ", ".join(f"{name} {value:.5g}" for name, value in medians.items()))
+    if "data" in result:
+        print(f"  {result['data']}")
     return 0
 
 
@@ -380,7 +387,7 @@ def bench(args: Sequence[str]) -> int:
         """Training step of each form, in one process and in turn: median time, memory, ratios."""
 
         names: tyro.conf.Positional[tuple[str, ...]] = ()
-        """Which suites: patterns, scaling-n, scaling-t, scaling-b; all without a name."""
+        """Which suites: patterns, images, scaling-n, scaling-t, scaling-b; all without a name."""
         json: Path | None = None
         """Write the results to this file, which must not exist."""
         rounds: int = 15
@@ -399,6 +406,36 @@ def bench(args: Sequence[str]) -> int:
     return 0
 
 
+# --- plastic data
+
+
+def data(args: Sequence[str]) -> int:
+    """Download a data set."""
+    import tyro
+
+    if args[:1] != ["fetch"]:
+        if set(args) & {"-h", "--help"}:
+            print("usage: plastic data fetch cifar10 [--data-dir DIR]")
+            return 0
+        raise UsageError(f"say what to do: plastic data fetch cifar10 [--data-dir DIR]; got {' '.join(args)!r}.")
+    from torchplastic.data.download import SOURCES, default_folder, fetch
+
+    @dataclass
+    class Fetch:
+        """Download a data set, with a checksum; a download that broke off goes on."""
+
+        name: tyro.conf.Positional[str]
+        """cifar10"""
+        data_dir: Path | None = None
+        """Where to; default the folder TORCHPLASTIC_DATA, or the user's cache folder."""
+
+    flags = _parse(Fetch, "plastic data fetch", args[1:])
+    if flags.name not in SOURCES:
+        raise UsageError(f"unknown data set {flags.name!r}; choose one of {', '.join(SOURCES)}.")
+    print(fetch(flags.name, flags.data_dir or default_folder()))
+    return 0
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "list": list_,
     "train": train,
@@ -406,4 +443,5 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "eval": eval_,
     "report": report,
     "bench": bench,
+    "data": data,
 }

@@ -12,8 +12,12 @@ import torch
 from torch import Tensor
 
 from torchplastic import PlasticRNN
+from torchplastic.data.pictures import stand_in
 from torchplastic.experiments import registry
+from torchplastic.experiments.images import ImagesConfig
 from torchplastic.experiments.recall import RecallConfig
+from torchplastic.tasks.base import Episode, Task
+from torchplastic.tasks.images import ImageEpisodes, unclamped
 from torchplastic.tasks.patterns import Patterns
 
 IMPLS = ("reference", "chunked")
@@ -26,14 +30,16 @@ class Case:
     suite: str
     name: str
     label: str
-    task: Patterns
+    task: Task
     batch: int = 1
     learn_eta: bool = False
+    part: Callable[[Episode], Episode] = lambda episode: episode
+    """Which part of the episode the network runs through."""
 
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
         """The training step of each form — forward, backward, Adam — and the tensors that stay between steps."""
         generator = torch.Generator().manual_seed(0)
-        episode = self.task.episodes(self.batch, generator).to(device)
+        episode = self.part(self.task.episodes(self.batch, generator)).to(device)
         steps: dict[str, Callable[[], None]] = {}
         held = [episode.inputs, episode.target, *([] if episode.clamp is None else [episode.clamp])]
         for impl in IMPLS:
@@ -43,7 +49,7 @@ class Case:
             def step(rnn: PlasticRNN = rnn, optimizer: torch.optim.Adam = optimizer) -> None:
                 optimizer.zero_grad()
                 y, _ = rnn(episode.inputs, clamp=episode.clamp, clamped_steps=episode.clamped_steps)
-                (y[-1, :, : self.task.bits] - episode.target).square().sum().div(self.batch).backward()
+                (y[-1, :, : episode.target.shape[1]] - episode.target).square().sum().div(self.batch).backward()
                 optimizer.step()
 
             step()  # makes the optimiser's state, which stays
@@ -65,6 +71,23 @@ def _patterns() -> list[Case]:
     return [case("paper"), case("additive")]
 
 
+def _images() -> list[Case]:
+    """The paper's episode on pictures that need no download, and what is left of it without its clamped steps."""
+    config = registry.settings("images", "paper")
+    assert isinstance(config, ImagesConfig)
+    task = ImageEpisodes(config.task, stand_in(config.task.side).train)
+    free = sum(not clamped for clamped in config.task.clamped_steps())
+
+    def case(name: str, steps: str, part: Callable[[Episode], Episode] = lambda episode: episode) -> Case:
+        label = f"{task.neurons} neurons, {steps}"
+        return Case("images", name, label, task, learn_eta=config.model.learn_eta, part=part)
+
+    return [
+        case("paper", f"{task.steps} steps, {free} of them free"),
+        case("free steps", f"its {free} free steps alone", unclamped),
+    ]
+
+
 def _scaling(what: str) -> list[Case]:
     """One size grows, the others stay; additive input, so that every step is a free one."""
     base = Patterns(bits=255, patterns=2, shown=6, gap=4, cycles=2, test=10, input="additive")  # 256 neurons, 50 steps
@@ -84,6 +107,7 @@ def _scaling(what: str) -> list[Case]:
 
 SUITES: dict[str, Callable[[], list[Case]]] = {
     "patterns": _patterns,
+    "images": _images,
     "scaling-n": lambda: _scaling("N"),
     "scaling-t": lambda: _scaling("T"),
     "scaling-b": lambda: _scaling("B"),

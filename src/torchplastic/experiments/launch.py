@@ -47,6 +47,7 @@ def start(config: Config, out: Path | None = None, device: str = "auto", devices
     fabric = _fabric(config, device, devices)
     if not _first(devices):
         return _take_part(config, fabric)
+    registry.get(config.experiment).data(config)  # before anything is made
     _require_memory(config, fabric, devices)
     _require_division(config, config.episodes, devices)
     run = Run.create(out or _default_out(config))
@@ -95,10 +96,17 @@ def _take_part(config: Config, fabric: Fabric, checkpoint: dict[str, Any] | None
         return Outcome(None, finished=trainer.train(stopped=lambda: trainer.anywhere(bool(caught))))
 
 
-def evaluate(path: Path, episodes: int) -> dict[str, Any]:
-    """Measure a run on new episodes, and keep the result under eval/. Of a run in progress, its last checkpoint."""
+def evaluate(path: Path, episodes: int, data_dir: Path | None = None) -> dict[str, Any]:
+    """Measure a run on new episodes, and keep the result under eval/. Of a run in progress, its last checkpoint.
+
+    data_dir: take the data from there instead of where the run had them.
+    """
     run = Run.open(path)
     config = load_config(run)
+    if data_dir is not None:
+        if not hasattr(config, "data_dir"):
+            raise ValueError(f"{config.experiment} reads no data; leave --data-dir away.")
+        config = replace(config, data_dir=str(data_dir))  # type: ignore[call-arg]
     torch.set_num_threads(config.threads)
     experiment = registry.get(config.experiment)
     model = experiment.build(config).model
@@ -193,7 +201,16 @@ def _trainer(config: Config, fabric: Fabric, run: Run | None) -> Trainer:
     torch.set_num_threads(max(1, config.threads // fabric.world_size))  # the launcher has a choice of its own
     parts = registry.get(config.experiment).build(config)
     optim = config.optim
-    plan = Plan(config.episodes, config.batch, config.log_every, optim.clip, optim.factor, config.save_seconds)
+    plan = Plan(
+        config.episodes,
+        config.batch,
+        config.log_every,
+        optim.clip,
+        optim.factor,
+        config.save_seconds,
+        withheld_every=getattr(config, "withheld_every", 0),
+        medians=parts.withheld is not None,
+    )
     title = f"{config.experiment} {config.form} seed {config.seed}"
     return Trainer(
         fabric=fabric,
@@ -206,6 +223,7 @@ def _trainer(config: Config, fabric: Fabric, run: Run | None) -> Trainer:
         progress=Progress(title, config.episodes, quiet=run is None),
         append=run.append if run else _nothing,
         save=_save(run, config) if run else _nothing,
+        withheld=parts.withheld,
     )
 
 
@@ -214,11 +232,13 @@ def _nothing(value: object) -> None:
 
 
 def _signature(config: Config) -> dict[str, Any]:
-    """What a checkpoint's tensors depend on."""
+    """What a checkpoint depends on: the shapes of its tensors, and the data that training goes on with."""
     values = config.to_dict()
+    data = registry.get(config.experiment).data(config)
     return {
         **{f"model.{name}": values["model"][name] for name in ("kind", "alpha", "rule", "learn_eta")},
         **{f"task.{name}": value for name, value in values.get("task", {}).items()},
+        **({"data": data} if data else {}),
     }
 
 
@@ -275,6 +295,7 @@ def _finish(run: Run, config: Config, trainer: Trainer) -> None:
             "parameters": sum(p.numel() for p in after.parameters()),
             "final": {name: value for name, value in last.items() if name not in ("episode", "seconds")},
             "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+            **experiment.notes(config),
             "hardware": hardware(trainer.fabric.device),
             "versions": versions(),
         }

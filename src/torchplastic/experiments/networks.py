@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchplastic import LSTM, LSTMState, PlasticRNN
 from torchplastic.experiments.config import Model, Optim
 
-STREAMS = {"initialisation": 0, "episodes": 1, "evaluation": 2, "samples": 3}
+STREAMS = {"initialisation": 0, "episodes": 1, "evaluation": 2, "samples": 3, "withheld": 4}
 
 
 def generator(seed: int, stream: str, device: torch.device | str = "cpu") -> torch.Generator:

@@ -15,7 +15,7 @@ from torchplastic.experiments.config import Config
 from torchplastic.tasks.base import Task
 from torchplastic.train.objectives import Objective
 
-MODULES = {"patterns": "patterns", "fifty-bit": "fifty_bit"}  # by the name on the command line
+MODULES = {"patterns": "patterns", "fifty-bit": "fifty_bit", "images": "images"}  # by the name on the command line
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,16 @@ class Parts:
     task: Task
     model: nn.Module
     objective: Objective
+    withheld: Callable[[nn.Module], dict[str, float]] | None = None
+    """How the model does on what is never trained on: further keys of a row of metrics."""
 
 
 def _of_kind(config: Config, kind: Any) -> Config:
     return replace(config, model=replace(config.model, kind=kind))
+
+
+def _nothing(config: Any) -> dict[str, Any]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class Experiment:
     samples(config, before, after) -> the arrays of samples.npz, from weights before and after training.
     evaluate(config, model, episodes, generator) -> the result of `plastic eval`.
     of_kind(config, kind) -> the same for another kind of network, with the sizes and rates it was published with.
+    notes(config) -> what the summary says besides: the data, and trivial answers to beat.
+    data(config) -> what the data are, with a digest; "" without data. ValueError where they are not there.
     """
 
     about: str
@@ -60,6 +68,8 @@ class Experiment:
     samples: Callable[[Any, nn.Module, nn.Module], dict[str, np.ndarray]]
     evaluate: Callable[[Any, nn.Module, int, torch.Generator], dict[str, Any]]
     of_kind: Callable[[Any, Any], Any] = _of_kind
+    notes: Callable[[Any], dict[str, Any]] = _nothing
+    data: Callable[[Any], str] = lambda config: ""
 
 
 def names() -> list[str]:

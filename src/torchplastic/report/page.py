@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jinja2
 
-from torchplastic.report.figures.style import Drawing, render, style
+from torchplastic.report.figures.style import Animation, Drawing, render, style
 from torchplastic.report.reading import Sources, is_run, read_sources
 from torchplastic.report.sections import Part, sections
 
@@ -42,9 +42,10 @@ def make_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     with style():
         parts = sections(sources)
         rendered = {d.name: (d, *render(d)) for part in parts for d in part.every_drawing()}
+    animations = [animation for part in parts for animation in part.every_animation()]
     html = _page(parts, rendered, _title(sources), f"plastic report {shlex.join(str(path) for path in paths)}")
     folder = own if own is not None and again else Path(out) if out is not None else _new_folder(Path("runs/reports"))
-    return _write(folder, html, rendered)
+    return _write(folder, html, rendered, animations)
 
 
 def _title(sources: Sources) -> str:
@@ -66,9 +67,18 @@ def _page(parts: Sequence[Part], rendered: Rendered, title: str, command: str) -
         kind, content = ("png", png) if drawing.raster else ("svg+xml", svg)
         return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
+    def moving(animation: Animation) -> str:
+        return f"data:image/gif;base64,{base64.b64encode(animation.gif).decode()}"
+
     numbers = {d.name: n for n, d in enumerate((d for part in parts for d in part.every_drawing()), start=1)}
     return environment.get_template("page.html").render(
-        title=title, parts=parts, source=source, numbers=numbers, command=command, date=time.strftime("%d %B %Y, %H:%M")
+        title=title,
+        parts=parts,
+        source=source,
+        moving=moving,
+        numbers=numbers,
+        command=command,
+        date=time.strftime("%d %B %Y, %H:%M"),
     )
 
 
@@ -86,15 +96,18 @@ def _new_folder(parent: Path) -> Path:
             return folder
 
 
-def _write(folder: Path, html: str, rendered: Rendered) -> Path:
+def _write(folder: Path, html: str, rendered: Rendered, animations: Sequence[Animation]) -> Path:
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     for name, (_, png, svg) in rendered.items():
         _replace(figures / f"{name}.png", png)
         _replace(figures / f"{name}.svg", svg)
+    for animation in animations:
+        _replace(figures / f"{animation.name}.gif", animation.gif)
+    current = {*rendered, *(animation.name for animation in animations)}
     for old in figures.iterdir():
         # Figures of an earlier drawing that are not drawn any more would pass for current ones.
-        if old.suffix in {".png", ".svg"} and old.stem not in rendered:
+        if old.suffix in {".png", ".svg", ".gif"} and old.stem not in current:
             old.unlink()
     page = folder / "index.html"
     _replace(page, html.encode())

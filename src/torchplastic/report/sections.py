@@ -7,10 +7,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from torchplastic.report import comparison, tables
 from torchplastic.report.curves import curves_of
 from torchplastic.report.figures import learning, samples, scaling
-from torchplastic.report.figures.style import Drawing
+from torchplastic.report.figures.style import Animation, Drawing
 from torchplastic.report.grouping import Group, group_runs
 from torchplastic.report.published import Literature, published
 from torchplastic.report.reading import Bench, Samples, Sources
@@ -20,7 +22,7 @@ from torchplastic.report.wording import listing, number, percent, plural, slug
 
 @dataclass
 class Part:
-    """A heading with figures, tables and foldable texts under it.
+    """A heading with figures, animations, tables and foldable texts under it.
 
     note: a sentence under the heading.
     details: (title, text) of what is folded away.
@@ -30,6 +32,7 @@ class Part:
     title: str
     note: str = ""
     drawings: list[Drawing] = field(default_factory=list)
+    animations: list[Animation] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     details: list[tuple[str, str]] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
@@ -42,6 +45,10 @@ class Part:
     def every_drawing(self) -> list[Drawing]:
         """The drawings of this part and of all below it."""
         return self.drawings + [drawing for part in self.parts for drawing in part.every_drawing()]
+
+    def every_animation(self) -> list[Animation]:
+        """The animations of this part and of all below it."""
+        return self.animations + [animation for part in self.parts for animation in part.every_animation()]
 
 
 def sections(sources: Sources) -> list[Part]:
@@ -106,17 +113,20 @@ def _commands(group: Group) -> str:
 def _learning(name: str, groups: Sequence[Group], literature: Literature) -> list[Drawing]:
     measure = tables.measure_of(groups)
     drawings = []
-    for which in dict.fromkeys(("loss", measure, "eta")):
+    same = all(row.get("loss") == row.get(measure) for group in groups for run in group.runs for row in run.rows)
+    for which in dict.fromkeys((*(() if same else ("loss",)), measure, f"{measure}_median", "eta")):
         chance = _chance(groups, which)
         for spread in ("range", "quartiles"):
             if spread == "quartiles" and (which == "eta" or not learning.has_quartiles(groups, which)):
                 continue
             if which == "eta" and not _varies(groups, "eta"):
                 continue
-            figure = learning.draw_learning(groups, which, literature, spread, chance)
+            figure = learning.draw_learning(groups, which, literature, spread, chance, _baselines(groups, which))
             if figure is not None:
                 suffix = "" if spread == "range" else "-median"
                 caption = _learning_caption(name, groups, which, literature, spread)
+                if any(curves_of(group.whole, f"withheld_{which}") for group in groups):
+                    caption += " Dotted: on data that are never trained on."
                 for axis, linear in learning.linear_below(figure.axes[0]).items():
                     caption += f" The {axis} axis is linear below {linear:g}."
                 drawings.append(Drawing(f"{slug(name)}-{which}{suffix}", figure, caption))
@@ -163,6 +173,16 @@ def _chance(groups: Sequence[Group], measure: str) -> float | None:
     return float(found.pop()) if len(found) == 1 else None
 
 
+def _baselines(groups: Sequence[Group], measure: str) -> dict[str, float]:
+    """Levels of answers that need no memory, where all runs that tell them agree in what they are measured on."""
+    told = [run.noted("baselines") or {} for group in groups for run in group.runs]
+    found = [about[f"withheld_{measure}"] for about in told if f"withheld_{measure}" in about]
+    data = {run.noted("data") for group in groups for run in group.runs if run.finished}
+    if not found or len(data) > 1:
+        return {}
+    return {name: float(np.median([levels[name] for levels in found if name in levels])) for name in found[0]}
+
+
 def _samples(name: str, group: Group, alone: bool) -> Part:
     arrays = group.shown.samples()
     stem = slug(name) if alone else f"{slug(name)}-{slug(group.label)}"
@@ -170,10 +190,15 @@ def _samples(name: str, group: Group, alone: bool) -> Part:
     part = Part(title, f"Run {group.shown.path}" + (f", seed {group.shown.seed}." if len(group.runs) > 1 else "."))
     rows = samples.picture_rows(arrays)
     if rows:
-        caption = "One episode as the network sees it and what it answers; all pictures on one scale from −1 to 1."
+        low, high = samples.shades(rows)
+        caption = "What the network sees in an episode and what it answers; all pictures on one scale from "
+        caption += f"{low:g} to {high:g}.".replace("-", "−")
         verdicts = [f"{row}: {verdict}" for row, pictures in rows.items() if (verdict := samples.verdict(pictures))]
         caption += f" Of the answer, {'; '.join(verdicts)}." if verdicts else ""
         part.drawings.append(Drawing(f"{stem}-pictures", samples.draw_pictures(rows), caption, wide=True))
+    for heading, frames in samples.by_kind(arrays, "frames").items():
+        caption = f"{heading.capitalize()} through one episode of {len(frames)} steps, one pixel a neuron."
+        part.animations.append(Animation(f"{stem}-{slug(heading)}", samples.animate(frames), caption))
     part.drawings += _matrices(arrays, stem)
     for heading, lines in samples.line_groups(arrays).items():
         figure = samples.draw_lines(heading, lines)
@@ -191,7 +216,7 @@ def _matrices(arrays: Samples, stem: str) -> list[Drawing]:
         caption = (
             f"{samples.SYMBOLS.get(key, key).capitalize()}, {matrix.shape[0]:,} × {matrix.shape[1]:,}; "
             "row: presynaptic neuron, column: postsynaptic. "
-            f"Colours end at ± {number(limit)}, the 99.5 % quantile of the magnitudes."
+            f"Colours end at ± {number(limit)}, the 99.5 % quantile of the magnitudes. Click to look closer."
         )
         drawings.append(Drawing(f"{stem}-matrix-{slug(key)}", figure, caption, raster=True, dpi=dpi))
     w, alpha = matrices.get("w"), matrices.get("alpha")
@@ -244,7 +269,9 @@ def _tell_apart(parts: Sequence[Part]) -> None:
         if titles[part.title] > 1:
             part.title += f" ({titles[part.title]})"
     names: set[str] = set()
-    for drawing in (drawing for part in parts for drawing in part.every_drawing()):
+    shown: list[Drawing | Animation] = [drawing for part in parts for drawing in part.every_drawing()]
+    shown += [animation for part in parts for animation in part.every_animation()]
+    for drawing in shown:
         stem, count = drawing.name, 2
         while drawing.name in names:
             drawing.name, count = f"{stem}-{count}", count + 1

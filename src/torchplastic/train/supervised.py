@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from statistics import median
 from typing import Any, cast
 
 import torch
@@ -37,6 +38,10 @@ class Plan:
     schedule: Callable[[int], float] = lambda episode: 1.0
     """Factor of the learning rates after that many episodes."""
     save_seconds: float = 30.0
+    withheld_every: int = 0
+    """Episodes between two looks at withheld data, at the ends of rows and at the end; 0: none."""
+    medians: bool = False
+    """Whether rows have the median of the errors beside their mean."""
 
 
 @dataclass
@@ -47,6 +52,8 @@ class Position:
     seconds: float = 0.0
     row: dict[str, float] = field(default_factory=dict)
     """Sums of the started row: loss, error, episodes."""
+    errors: list[float] = field(default_factory=list)
+    """Errors of the started row, where their median is wanted."""
 
 
 @dataclass
@@ -63,6 +70,7 @@ class Trainer:
     progress: Progress
     append: Callable[[dict[str, Any]], None]
     save: Callable[[dict[str, Any]], None]
+    withheld: Callable[[nn.Module], dict[str, float]] | None = None
     position: Position = field(default_factory=Position)
 
     def __post_init__(self) -> None:
@@ -84,7 +92,8 @@ class Trainer:
         self.module.load_state_dict(checkpoint["model"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.generator.set_state(checkpoint["generator"])
-        self.position = Position(checkpoint["episode"], checkpoint["seconds"], dict(checkpoint["row"]))
+        errors = list(checkpoint.get("errors", []))
+        self.position = Position(checkpoint["episode"], checkpoint["seconds"], dict(checkpoint["row"]), errors)
 
     def train(self, stopped: Callable[[], bool] = lambda: False) -> bool:
         """Train until the plan's episodes are done (True), or `stopped` says so after an update (False).
@@ -127,6 +136,8 @@ class Trainer:
         if self.plan.clip is not None:
             self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.plan.clip, error_if_nonfinite=False)
         self.optimizer.step()
+        if self.plan.medians:
+            self.position.errors += cast(Tensor, self.fabric.all_gather(score.error)).flatten().tolist()
         return value, self._mean(score.error.mean())
 
     def _mean(self, value: Tensor) -> float:
@@ -152,15 +163,27 @@ class Trainer:
         if due or at.episode >= self.plan.episodes:
             self._end_row()
         if due:
-            at.row = {}
+            at.row, at.errors = {}, []
         self.progress.advance(at.episode, loss, error)
 
     def _end_row(self) -> None:
         at = self.position
         means = {name: at.row[name] / at.row["episodes"] for name in ("loss", "error")}
         row = {"episode": at.episode, "seconds": at.seconds, **means, "eta": plasticity_rate(self.module)}
+        if at.errors:
+            row["error_median"] = median(at.errors)
+        if self._looks():
+            assert self.withheld is not None
+            row |= self.withheld(self.module)
         self.append(row)
         self.progress.row(row)
+
+    def _looks(self) -> bool:
+        """Whether the row that ends now has withheld values."""
+        at, every = self.position, self.plan.withheld_every
+        if self.withheld is None or every == 0:
+            return False
+        return at.episode // every > (at.episode - at.row["episodes"]) // every or at.episode >= self.plan.episodes
 
     def _save(self) -> None:
         for name, parameter in self.module.named_parameters():

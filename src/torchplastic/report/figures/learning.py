@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +25,7 @@ from torchplastic.report.figures.style import (
 )
 from torchplastic.report.grouping import Group
 from torchplastic.report.published import Literature, Published
-from torchplastic.report.wording import plural
+from torchplastic.report.wording import number, plural
 
 Spread = Literal["range", "quartiles"]
 
@@ -40,12 +40,14 @@ def draw_learning(
     literature: Literature,
     spread: Spread = "range",
     chance: float | None = None,
+    baselines: Mapping[str, float] | None = None,
 ) -> Figure | None:
     """The learning curves of all groups in one measure; None where no run has it.
 
     spread: "range" draws the mean with a band from the smallest to the largest run, "quartiles" the median with
         the band of the middle half.
     chance: a level to mark, where known.
+    baselines: levels to beat, by what reaches them.
     """
     by_group = [curves_of(group.runs, measure) for group in groups]
     if not any(by_group):
@@ -61,6 +63,9 @@ def draw_learning(
         _draw_published(axes, entry, groups)
     if chance is not None:
         axes.axhline(chance, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), label=f"chance ({chance:g})")
+    for place, (name, level) in enumerate((baselines or {}).items()):
+        dashes = (0, (1 + 3 * place, 2))
+        axes.axhline(level, color=GREY, linewidth=0.8, linestyle=dashes, label=f"{name}, no memory ({number(level)})")
     _scale_x(axes, by_group, entries, log)
     _scale_y(axes)
     axes.set_xlabel("training episodes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
+from PIL import Image
 
 from torchplastic.report.curves import Floats
 from torchplastic.report.figures.style import (
@@ -65,8 +67,30 @@ def verdict(row: Mapping[str, Floats]) -> str:
     return f"{wrong:,} of {target.size:,} wrong"
 
 
+def shades(rows: Mapping[str, Mapping[str, Floats]]) -> tuple[float, float]:
+    """The scale of the pictures: −1 to 1, or 0 to 1 where nothing to be remembered is negative."""
+    targets = [picture for row in rows.values() for label, picture in row.items() if label != "answer"]
+    return (0.0 if targets and min(float(picture.min()) for picture in targets) >= 0 else -1.0), 1.0
+
+
+def animate(frames: NDArray) -> bytes:
+    """A GIF of frames `[T, height, width]`, −1 black to 1 white; equal frames in a row become one that stays."""
+    size = max(1, round(256 / max(frames.shape[1:])))
+    grays = np.clip((np.asarray(frames, float) + 1) * 127.5, 0, 255).round().astype(np.uint8)
+    changes = [0, *(np.flatnonzero((grays[1:] != grays[:-1]).any((1, 2))) + 1).tolist()]
+    lengths = np.diff([*changes, len(grays)])
+    pictures = [Image.fromarray(grays[t].repeat(size, 0).repeat(size, 1)) for t in changes]
+    # A step takes 60 ms, a held picture no more than half a second; the end stays, to be seen.
+    durations = [min(500, 60 * int(length)) for length in lengths]
+    durations[-1] += 1500
+    file = io.BytesIO()
+    pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=False)
+    return file.getvalue()
+
+
 def draw_pictures(rows: Mapping[str, Mapping[str, Floats]]) -> Figure:
-    """A row of pictures per group, all on one scale from −1 to 1."""
+    """A row of pictures per group, all on one scale."""
+    low, high = shades(rows)
     columns = max(len(row) for row in rows.values())
     pictures = [picture for row in rows.values() for picture in row.values()]
     colours = _colours(pictures)
@@ -84,7 +108,7 @@ def draw_pictures(rows: Mapping[str, Mapping[str, Floats]]) -> Figure:
         for column, (label, picture) in enumerate(row.items()):
             box = ((0.02 + column * (side + gap)) / width, bottom / height, side / width, side * tallest / height)
             axes = figure.add_axes(box, anchor="N")
-            shown = axes.imshow(picture, cmap=colours, vmin=-1, vmax=1)
+            shown = axes.imshow(picture, cmap=colours, vmin=low, vmax=high)
             axes.set_title(label, fontsize=7.5, pad=3)
             axes.set_xlabel(verdict(row) if label == "answer" else "", fontsize=7)
             axes.set(xticks=[], yticks=[])
@@ -92,8 +116,8 @@ def draw_pictures(rows: Mapping[str, Mapping[str, Floats]]) -> Figure:
             axes.spines[:].set(visible=True, color=GREY, linewidth=0.5)
         top = bottom - below
     bar_axes = figure.add_axes((0.15 / width, 0.24 / height, 1.6 / width, 0.09 / height))
-    bar = figure.colorbar(shown, cax=bar_axes, orientation="horizontal", ticks=[-1, 0, 1])
-    bar.ax.set_xticklabels(["−1", "0 (missing)" if colours is BITS else "0", "1"], fontsize=7)
+    bar = figure.colorbar(shown, cax=bar_axes, orientation="horizontal", ticks=sorted({low, 0, high}))
+    bar.ax.set_xticklabels([*(["−1"] if low < 0 else []), "0 (missing)" if colours is BITS else "0", "1"], fontsize=7)
     bar.outline.set_linewidth(0.5)
     return figure
 

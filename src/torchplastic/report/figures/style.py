@@ -85,6 +85,20 @@ class Drawing:
     dpi: float = 300
 
 
+@dataclass
+class Animation:
+    """Pictures in turn, and what the page says about them.
+
+    name: file name without ending.
+    gif: the file.
+    caption: sentences for the reader; also the alternative text.
+    """
+
+    name: str
+    gif: bytes
+    caption: str
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """Within it, figures are made and rendered in the common style; nothing global is changed for good."""

@@ -1,0 +1,137 @@
+"""CIFAR-10 (Krizhevsky 2009): 60,000 pictures of 32 × 32, in the official archives or their extracted folders.
+
+Axes: n pictures.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import tarfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from torchplastic.data.pictures import Pictures, channel_sums
+
+SIDE = 32
+PIXELS = 3 * SIDE * SIDE
+RECORD = 1 + PIXELS  # a label, then the planes of red, green and blue
+CLASSES = 10
+TRAIN, TEST = [f"data_batch_{i}" for i in range(1, 6)], ["test_batch"]
+FULL = (50_000, 10_000)
+ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
+FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py", ".")
+
+
+def find(place: Path) -> Path | None:
+    """The archive or extracted folder at a place: the place itself, or in it. None where there is none."""
+    if place.is_file():
+        return place if place.name in ARCHIVES or tarfile.is_tarfile(place) else None
+    for name in FOLDERS:
+        folder = place / name
+        if any((folder / f"{batch}{ending}").is_file() for batch in (*TRAIN, *TEST) for ending in (".bin", "")):
+            return folder
+    return next((place / name for name in ARCHIVES if (place / name).is_file()), None)
+
+
+def read(path: Path) -> Pictures:
+    """The pictures of an archive or folder that `find` gave: five batches to train on, the test batch withheld.
+
+    ValueError, in one line, for a file that is missing, truncated or foreign. Nothing in a file is executed.
+    """
+    try:
+        batches = _from_folder(path) if path.is_dir() else _from_archive(path)
+    except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read, it is truncated or foreign: {error}") from None
+    train, withheld = (np.concatenate([batches[name] for name in names]) for names in (TRAIN, TEST))
+    counts = (len(train), len(withheld))
+    if path.is_file() and counts != FULL:
+        raise ValueError(f"{path} holds {sum(counts):,} pictures; the official archive has {sum(FULL):,}.")
+    short = "" if counts == FULL else f" (the official set has {FULL[0]:,} and {FULL[1]:,})"
+    source = f"CIFAR-10: {counts[0]:,} to train on, {counts[1]:,} withheld{short}"
+    return Pictures(channel_sums(train), channel_sums(withheld), source)
+
+
+def _from_folder(folder: Path) -> dict[str, np.ndarray]:
+    batches = {}
+    for name in (*TRAIN, *TEST):
+        path = next((p for p in (folder / f"{name}.bin", folder / name) if p.is_file()), None)
+        if path is None:
+            raise ValueError(f"{folder} lacks {name}.bin; CIFAR-10 has five data batches and a test batch.")
+        batches[name] = _reader(path.name)(path.read_bytes(), str(path))
+    return batches
+
+
+def _from_archive(path: Path) -> dict[str, np.ndarray]:
+    """Member by member, in memory: nothing is written."""
+    batches = {}
+    with tarfile.open(path, "r:*") as archive:
+        for member in archive:
+            name = Path(member.name).name
+            stem = name.removesuffix(".bin")
+            if member.isfile() and stem in (*TRAIN, *TEST):
+                file = archive.extractfile(member)
+                assert file is not None
+                batches[stem] = _reader(name)(file.read(), f"{member.name} in {path}")
+    if missing := [name for name in (*TRAIN, *TEST) if name not in batches]:
+        raise ValueError(f"{path} lacks {', '.join(missing)}; CIFAR-10 has five data batches and a test batch.")
+    return batches
+
+
+def _reader(name: str) -> Callable[[bytes, str], np.ndarray]:
+    return _binary if name.endswith(".bin") else _pickled
+
+
+def _binary(data: bytes, where: str) -> np.ndarray:
+    """uint8 `[n, 32, 32, 3]` of a batch in the binary layout."""
+    if not data or len(data) % RECORD:
+        raise ValueError(f"{where} is truncated or foreign: {len(data):,} bytes are no whole records of {RECORD:,}.")
+    records = np.frombuffer(data, np.uint8).reshape(-1, RECORD)
+    if (records[:, 0] >= CLASSES).any():
+        raise ValueError(f"{where} is foreign: a label is {records[:, 0].max()}, CIFAR-10 has labels 0 to 9.")
+    return _pixels(records[:, 1:])
+
+
+def _pickled(data: bytes, where: str) -> np.ndarray:
+    """uint8 `[n, 32, 32, 3]` of a batch in the Python layout."""
+    try:
+        content = _Arrays(io.BytesIO(data), encoding="bytes").load()
+        pixels = content[b"data"]
+    except _RefusedError as error:
+        raise ValueError(f"{where} is refused: {error}") from None
+    except Exception as error:  # a damaged pickle may raise anything
+        raise ValueError(f"{where} is truncated or foreign: {str(error) or type(error).__name__}") from None
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(pixels), PIXELS):
+        raise ValueError(f"{where} is foreign: its data are no bytes of {PIXELS:,} a picture.")
+    return _pixels(pixels)
+
+
+def _pixels(planes: np.ndarray) -> np.ndarray:
+    """`[n, 3072]`, plane by plane -> `[n, 32, 32, 3]`."""
+    return planes.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1)
+
+
+class _RefusedError(ValueError):
+    pass
+
+
+class _Arrays(pickle.Unpickler):
+    """Loads arrays and plain values. Whatever else a pickle names is refused before it is looked up."""
+
+    NEEDED = frozenset(
+        {("multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}
+    )
+
+    def __init__(self, file: IO[bytes], **options: Any) -> None:
+        super().__init__(file, **options)
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            module = "multiarray"
+        if (module, name) not in self.NEEDED:
+            raise _RefusedError(f"it asks for {module}.{name}, which a file of pictures does not need.")
+        return super().find_class("numpy._core.multiarray" if module == "multiarray" else module, name)

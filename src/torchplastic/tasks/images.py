@@ -1,0 +1,185 @@
+"""Memorise pictures shown a few times, complete one of them from a part (Miconi et al. 2018, section 4.2).
+
+Axes: T time, B batch, P pictures of an episode, n pictures in all, S pixels a side, N neurons (pixels, then the bias).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from torchplastic.data.pictures import WHITE, Pictures
+from torchplastic.tasks.base import Episode
+
+
+@dataclass(frozen=True)
+class Images:
+    """The task; the defaults are those of the released program: T = 3 · 3 · (20 + 2) + 3 = 201 steps, 1,025 neurons."""
+
+    side: int = 32
+    """Pixels a side."""
+    pictures: int = 3
+    """Pictures of an episode."""
+    shown: int = 20
+    """Steps for which a picture is shown."""
+    gap: int = 2
+    """Steps without input after each."""
+    cycles: int = 3
+    """How often the whole set is shown, reshuffled each time."""
+    test: int = 3
+    """Steps for which the degraded picture is shown at the end; the last one is scored."""
+    degraded: Literal["half", "pixels"] = "half"
+    """What the degraded picture lacks: its top or bottom half, or single pixels, half of them."""
+    scaling: Literal["centred", "gray"] = "centred"
+    """Centred: gray minus its mean, divided by its largest magnitude, -1 to 1. Gray: 0 to 1."""
+
+    def __post_init__(self) -> None:
+        for name, smallest in (("side", 2), ("pictures", 1), ("shown", 1), ("cycles", 1), ("test", 1), ("gap", 0)):
+            if getattr(self, name) < smallest:
+                raise ValueError(f"task.{name} must be at least {smallest}; got {getattr(self, name)}.")
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return self.cycles * self.pictures * (self.shown + self.gap) + self.test
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of a picture."""
+        return self.side * self.side
+
+    @property
+    def neurons(self) -> int:
+        """N: pixels, bias."""
+        return self.pixels + 1
+
+    @property
+    def hidden_pixels(self) -> int:
+        """Pixels that the degraded picture lacks, of the larger half where the rows do not divide."""
+        return (self.side + 1) // 2 * self.side if self.degraded == "half" else self.pixels // 2
+
+    def clamped_steps(self) -> tuple[bool, ...]:
+        """Which steps are clamped for every neuron: those that show a whole picture."""
+        shows = (*[True] * self.shown, *[False] * self.gap) * (self.pictures * self.cycles)
+        return (*shows, *[False] * self.test)
+
+    def scaled(self, sums: Tensor) -> Tensor:
+        """Channel sums `[…, S, S]` -> what the network sees, float `[…, S S]`."""
+        gray = sums.flatten(-2).float()
+        if self.scaling == "gray":
+            return gray / WHITE
+        gray = gray - gray.mean(-1, keepdim=True)
+        return gray / gray.abs().amax(-1, keepdim=True).clamp_min(1e-6)  # a picture of one shade is zero
+
+    def kept(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Which pixels the degraded picture shows, bool `[B, S S]`."""
+        if self.degraded == "pixels":
+            order = torch.rand(batch, self.pixels, generator=generator, device=generator.device).argsort(-1)
+            return order >= self.hidden_pixels
+        rows = torch.arange(self.side, device=generator.device).repeat_interleave(self.side)
+        top = torch.rand(batch, 1, generator=generator, device=generator.device) < 0.5
+        return (rows < self.side // 2) == top
+
+
+@dataclass(frozen=True)
+class ImageEpisodes:
+    """Episodes of pictures: the task with pictures to draw from. Each is drawn from one of the two sets alone."""
+
+    options: Images
+    sums: Tensor
+    """Channel sums `[n, S, S]`."""
+
+    def __post_init__(self) -> None:
+        if self.sums.shape[1:] != (self.options.side, self.options.side):
+            raise ValueError(
+                f"pictures are {self.sums.shape[1]} × {self.sums.shape[2]} pixels; task.side is {self.options.side}."
+            )
+        if len(self.sums) < self.options.pictures:
+            raise ValueError(f"an episode takes {self.options.pictures} pictures; there are {len(self.sums)}.")
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return self.options.steps
+
+    @property
+    def neurons(self) -> int:
+        """N."""
+        return self.options.neurons
+
+    def episodes(self, batch: int, generator: torch.Generator) -> Episode:
+        """A batch of episodes from the generator, on its device. The pictures of an episode differ."""
+        task, device, rows = self.options, generator.device, torch.arange(batch, device=generator.device)
+        P, T, B, N, pixels = task.pictures, self.steps, batch, self.neurons, task.pixels
+        chosen = _different(len(self.sums), B, P, generator)
+        pictures = task.scaled(self.sums[chosen.cpu()].to(device))
+        order = torch.rand(B, task.cycles, P, generator=generator, device=device).argsort(-1).flatten(1)
+        which = torch.randint(P, (B,), generator=generator, device=device)
+        kept = task.kept(B, generator)
+        target = pictures[rows, which]
+
+        inputs = torch.zeros(T, B, N, device=device)
+        clamp = torch.zeros(T, B, N, dtype=torch.bool, device=device)
+        learn = task.cycles * P * (task.shown + task.gap)
+        shows = pictures[rows.unsqueeze(1), order].transpose(0, 1)  # [shows, B, pixels]
+        inputs[:learn].unflatten(0, (-1, task.shown + task.gap))[:, : task.shown, :, :pixels] = shows.unsqueeze(1)
+        clamp[:learn].unflatten(0, (-1, task.shown + task.gap))[:, : task.shown, :, :pixels] = True
+        inputs[learn:, :, :pixels] = target * kept
+        clamp[learn:, :, :pixels] = kept
+        inputs[..., -1] = 1
+        clamp[..., -1] = True
+        shown = {"pictures": pictures, "cue": target * kept, "kept": kept, "which": which, "chosen": chosen}
+        return Episode(inputs, clamp, task.clamped_steps(), target, shown)
+
+
+def training_and_withheld(options: Images, pictures: Pictures) -> tuple[ImageEpisodes, ImageEpisodes]:
+    """Episodes of the pictures to train on, and of those that are withheld."""
+    return ImageEpisodes(options, pictures.train), ImageEpisodes(options, pictures.withheld)
+
+
+def unclamped(episode: Episode) -> Episode:
+    """The same episode without its clamped steps: what is left of it is all that needs the matrices."""
+    free = [t for t, clamped in enumerate(episode.clamped_steps) if not clamped]
+    clamp = None if episode.clamp is None else episode.clamp[free]
+    return episode._replace(inputs=episode.inputs[free], clamp=clamp, clamped_steps=(False,) * len(free))
+
+
+# --- trivial answers
+
+
+def trivial_answers(episode: Episode, mean_picture: Tensor, side: int) -> dict[str, Tensor]:
+    """Answers `[B, S S]` that need no memory: the cue, with zeros, the mean picture or the nearest row elsewhere.
+
+    mean_picture `[S S]`, of the pictures to train on. Nearest row: each column goes on with its nearest shown pixel.
+    """
+    cue, kept = episode.shown["cue"], episode.shown["kept"]
+    return {
+        "zeros": cue,
+        "mean picture": torch.where(kept, cue, mean_picture.to(cue.device)),
+        "nearest row": _nearest_row(cue, kept, side),
+    }
+
+
+def _nearest_row(cue: Tensor, kept: Tensor, side: int) -> Tensor:
+    """Every hidden pixel takes the nearest shown one of its column, upwards first; without one it is 0."""
+    shown = kept.unflatten(-1, (side, side))
+    rows = torch.arange(side, device=cue.device)
+    distance = (rows.unsqueeze(1) - rows).abs() * 2 + (rows.unsqueeze(1) < rows)  # [row, other]: ties go upwards
+    far = torch.where(shown.unsqueeze(-3), distance.unsqueeze(-1), 4 * side)  # [B, row, other, column]
+    nearest = far.argmin(-2)
+    filled = cue.unflatten(-1, (side, side)).gather(-2, nearest)
+    return filled.flatten(-2)
+
+
+def _different(n: int, batch: int, count: int, generator: torch.Generator) -> Tensor:
+    """`count` different numbers below n for each example, `[B, count]`: each is uniform among those left."""
+    numbers = torch.empty(batch, 0, dtype=torch.int64, device=generator.device)
+    for taken in range(count):
+        drawn = torch.randint(n - taken, (batch, 1), generator=generator, device=generator.device)
+        for place in range(taken):  # a number stands for the drawn-th that is left
+            drawn = drawn + (drawn >= numbers.sort(-1).values[:, place : place + 1])
+        numbers = torch.cat([numbers, drawn], 1)
+    return numbers

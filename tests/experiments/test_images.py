@@ -1,0 +1,209 @@
+"""The experiment on natural images, from the command."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from tests.command import plastic, rows, timeless
+from tests.data.files import archive, binary_folder, picture, python_folder
+from torchplastic.experiments import launch, registry
+from torchplastic.experiments.images import ImagesConfig, build, pictures_of
+from torchplastic.runs import Run
+
+SMALL = ["--task.side", "6", "--task.shown", "2", "--task.cycles", "1", "--threads", "1", "--withheld-episodes", "4"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten JPEGs of mixed sizes."""
+    for i in range(10):
+        picture(tmp_path / "pictures" / f"{i}.jpg", 20 + 7 * i, 90 - 6 * i, seed=i)
+    return tmp_path / "pictures"
+
+
+def train(out, *more):
+    return ["train", "images", "--form", "smoke", *SMALL, "--out", out, *more]
+
+
+def test_a_folder_of_ten_pictures_trains_and_reports(folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert plastic(*train(out, "--data-dir", folder, "--episodes", 25, "--withheld-every", 10, "--log-every", 5)) == 0
+    written = rows(out)
+    assert [row["episode"] for row in written] == [5, 10, 15, 20, 25]
+    assert [row["episode"] for row in written if "withheld_error" in row] == [10, 20, 25]
+    for row in written:
+        assert row["loss"] == row["error"]
+        assert row["error_median"] > 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["data"] == "pictures of pictures, resized to 6 × 6: 7 to train on, 3 withheld"
+    assert set(summary["baselines"]["withheld_error_median"]) == {"zeros", "mean picture", "nearest row"}
+    assert {"withheld_error", "withheld_error_median"} <= summary["final"].keys()
+    capsys.readouterr()
+
+    assert plastic("eval", out, "--episodes", 30, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["split"] == "withheld pictures"
+    assert result["error"]["chance"] == result["baselines"]["zeros"]
+    assert result["medians"].keys() == {"answer", "zeros", "mean picture", "nearest row"}
+    assert plastic("eval", out, "--episodes", 30) == 0
+    assert "medians: answer" in capsys.readouterr().out
+
+    assert plastic("report", out) == 0
+    page = (out / "report" / "index.html").read_text()
+    assert "pictures of pictures" in page
+    assert "data:image/gif;base64," in page
+    assert {path.suffix for path in (out / "report" / "figures").iterdir()} == {".png", ".svg", ".gif"}
+
+
+def test_withheld_pictures_enter_nothing_but_their_own_error(folder, tmp_path, monkeypatch):
+    """The same training whatever the withheld pictures are: weights and training errors are equal bit for bit."""
+    runs = []
+    for turn in range(2):
+        if turn:
+            for i in (7, 8, 9):  # the last three by name
+                picture(folder / f"{i}.jpg", 33, 44, seed=100 + i)
+        out = tmp_path / f"run{turn}"
+        assert plastic(*train(out, "--data-dir", folder, "--episodes", 12, "--withheld-every", 4)) == 0
+        pictures_of.__globals__["_pictures"].cache_clear()
+        runs.append(out)
+    first, second = (Run(out).weights() for out in runs)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for one, other in zip(rows(runs[0]), rows(runs[1]), strict=True):
+        assert one["error"] == other["error"]
+        assert one["withheld_error"] != other["withheld_error"]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_run_goes_on_bit_for_bit(folder, tmp_path, batch):
+    """Stopped in the middle of a row: the medians and the looks at withheld pictures are those of the whole run."""
+    flags = ["--data-dir", folder, "--batch", batch, "--log-every", 6, "--withheld-every", 12]
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    assert plastic(*train(whole, *flags, "--episodes", 30)) == 0
+    assert plastic(*train(parted, *flags, "--episodes", 15)) == 0
+    assert plastic("train", "--resume", parted, "--episodes", 30) == 0
+    assert timeless(whole) == timeless(parted)
+    first, second = Run(whole).weights(), Run(parted).weights()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_other_pictures_are_not_trained_on_by_mistake(folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert plastic(*train(out, "--data-dir", folder, "--episodes", 4)) == 0
+    picture(folder / "3.jpg", seed=99)
+    pictures_of.__globals__["_pictures"].cache_clear()
+    capsys.readouterr()
+    assert plastic("train", "--resume", out, "--episodes", 8) == 2
+    line = one_line(capsys)
+    assert "the checkpoint was written for data='pictures of pictures" in line
+    assert len(rows(out)) == 1
+
+
+def test_looks_at_withheld_pictures_ask_the_same_episodes(folder):
+    config = ImagesConfig(experiment="images", form="smoke", data_dir=str(folder), withheld_episodes=6)
+    config = launch.replace(config, task=launch.replace(config.task, side=6, shown=2, cycles=1))
+    parts = build(config)
+    first = parts.withheld(parts.model)
+    assert parts.withheld(parts.model) == first
+    assert first["withheld_error"] > 0
+
+
+def one_line(capsys):
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("plastic: error: ")
+    return lines[0]
+
+
+def test_data_that_are_none(folder, tmp_path, capsys, monkeypatch):
+    empty, text, torn, poisoned, short = (tmp_path / name for name in ("empty", "text", "torn", "poisoned", "short"))
+    for place in (empty, text, short):
+        place.mkdir()
+    (text / "a.txt").write_text("words")
+    for i in range(8):
+        picture(torn / f"{i}.jpg", seed=i)
+    (torn / "5.jpg").write_bytes((torn / "5.jpg").read_bytes()[:300])
+    python_folder(poisoned)
+
+    class Poison:
+        def __reduce__(self):
+            return (tmp_path / "executed").mkdir, ()
+
+    (poisoned / "cifar-10-batches-py" / "data_batch_1").write_bytes(pickle.dumps({b"data": Poison()}))
+    binary_folder(tmp_path / "made")
+    archive(tmp_path / "made" / "cifar-10-batches-bin", short / "cifar-10-binary.tar.gz")
+    whole = (short / "cifar-10-binary.tar.gz").read_bytes()
+    (short / "cifar-10-binary.tar.gz").write_bytes(whole[: len(whole) // 2])
+    for place, words in (
+        (empty, "is empty"),
+        (text, "holds neither CIFAR-10 nor pictures"),
+        (torn, "5.jpg is no readable picture"),
+        (poisoned, "data_batch_1 is refused"),
+        (short, "cifar-10-binary.tar.gz cannot be read, it is truncated"),
+        (tmp_path / "nothing", "does not exist"),
+    ):
+        out = tmp_path / "run"
+        assert plastic("train", "images", "--form", "quick", "--data-dir", place, "--out", out) == 2
+        assert words in one_line(capsys)
+        assert not out.exists()
+    assert not (tmp_path / "executed").exists()
+    monkeypatch.setenv("TORCHPLASTIC_DATA", str(empty))
+    monkeypatch.setattr("torchplastic.data.sources.cache_folder", lambda: tmp_path / "cache")
+    assert plastic("train", "images", "--out", tmp_path / "run") == 2
+    assert "CIFAR-10 not found in" in one_line(capsys)
+    for flag in ("--withheld-every", "--withheld-episodes", "--task.side"):
+        assert plastic(*train(tmp_path / "run", flag, "0")) == 2
+        assert "must be at least" in one_line(capsys)
+
+
+def test_other_experiments_read_no_data(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert plastic("train", "fifty-bit", "--form", "smoke", "--episodes", "2", "--threads", "1", "--out", out) == 0
+    capsys.readouterr()
+    assert plastic("eval", out, "--episodes", 2, "--data-dir", tmp_path) == 2
+    assert "reads no data" in one_line(capsys)
+
+
+def test_other_pictures_for_an_evaluation(folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert plastic(*train(out, "--episodes", 3)) == 0
+    capsys.readouterr()
+    assert plastic("eval", out, "--episodes", 4, "--json", "--data-dir", folder) == 0
+    assert "pictures of pictures" in json.loads(capsys.readouterr().out)["data"]
+
+
+@pytest.mark.parametrize("alpha", ["full", "neuron", "shared", "none"])
+@pytest.mark.parametrize("degraded", ["half", "pixels"])
+def test_kinds_of_alpha_and_of_degradation(alpha, degraded, tmp_path):
+    out = tmp_path / "run"
+    assert plastic(*train(out, "--episodes", 3, "--model.alpha", alpha, "--task.degraded", degraded)) == 0
+    with np.load(out / "samples.npz") as samples:
+        assert ("matrix/alpha" in samples.files) == (alpha == "full")
+        assert samples["frames/activity"].shape == (3 * 4 + 3, 6, 6)
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm"])
+def test_baselines_train(kind, tmp_path):
+    assert plastic(*train(tmp_path / "run", "--episodes", 3, "--model.kind", kind)) == 0
+
+
+def test_forms():
+    forms = registry.get("images").forms
+    assert set(forms) == {"smoke", "quick", "paper", "published", "text"}
+    paper, published, text = (forms[name].make() for name in ("paper", "published", "text"))
+    for config in (paper, published):
+        assert (config.task.steps, config.task.neurons, config.batch) == (201, 1025, 1)
+    assert (published.optim.lr, published.optim.lr_w, published.optim.schedule) == (1e-4, None, "constant")
+    assert text.task.steps == 210
+    assert text.task.scaling == "gray"
+
+
+def test_smoke_visibly_learns_on_withheld_pictures(tmp_path):
+    out = tmp_path / "run"
+    assert plastic("train", "images", "--form", "smoke", "--out", out) == 0
+    last = rows(out)[-1]
+    summary = json.loads((out / "summary.json").read_text())
+    assert last["withheld_error_median"] < 0.7 * min(summary["baselines"]["withheld_error_median"].values())
+    assert "stand-in" in summary["data"]
