@@ -151,28 +151,29 @@ class Backward:
         between = self.decays.between(d, s)
         if len(free) < inner:
             between = between[list(free)]
-        S = between * s  # [F, l]: L(l..k) s_l
-        z = groups.spread(z, inner, 1)
         in_sum = full and one_decay(d)
         p = LR = None
         if not full or (gd is not None and not in_sum):
-            p, LR = self.plastic_inputs(uP, z, s, d, between, free)
+            p, LR = self.plastic_inputs(uP, groups.spread(z, inner, 1), s, d, between, free)
         # where d depends on v, its gradient joins dL/dv
         gd_of_v = gd[:inner] if gd is not None and d.shape[1:] == s.shape[1:] else None
         U = self.x[steps][first]
-        tables = fast.Tables(
-            start, free, first, U, groups.sum(S, 1), between * z, None if gd_of_v is None else LR, before
-        )
+        tables = fast.Tables(start, free, groups, U, between, s, z, uP, None if gd_of_v is None else LR, before)
+        of_constant = gd is not None and gd_of_v is None  # d is the same at all steps: nobody in the loop asks for gd
+        sums = None
         if self.compiled:
-            self.compiled.run(tables, wanted, None if self.zero else H, gs, gd_of_v)
+            trace = None if self.zero else H
+            sums = self.compiled.run(tables, wanted, trace, gs, gd_of_v, summed=of_constant and in_sum)
         else:
             self.steps_in_turn(tables, wanted, gs[:inner], gd_of_v)
         self.g_alpha.keep_pairs(self.need_alpha)
         delta = self.delta[steps]
-        if gd is not None and gd_of_v is None:  # d is the same at all steps: nobody in the loop asked
+        if of_constant:
+            assert gd is not None
             eps = self.plastic.vector(delta[list(free)])
             if in_sum:
-                gd[:inner, :, 0] += decay_gradient(eps, uP, z, s, d, between)
+                sums = sums or ((eps * uP).sum(-1), (groups.spread(z, inner, 1) * s).mul_(eps.unsqueeze(1)).sum(-1))
+                gd[:inner, :, 0] += decay_gradient(*sums, d, between)
             else:
                 assert LR is not None
                 gd[:inner] += (eps.unsqueeze(1) * LR).sum(0)
@@ -182,19 +183,20 @@ class Backward:
 
     def steps_in_turn(self, tables: fast.Tables, wanted: list[int], gs: Tensor, gd: Tensor | None) -> None:
         """The free steps in reverse, in PyTorch: completes delta, gx, gs and gd (where d depends on v)."""
-        start, free, groups, U, S, Lz, LR, L = tables
+        start, free, groups, U, between, s, z, _, LR, L = tables
         inner = len(gs)
+        S, Lz = groups.sum(between * s, 1), between * groups.spread(z, inner, 1)
         steps, after = slice(start, start + inner), slice(start + 1, start + inner + 1)
         gu, delta, clamp = self.gx[steps], self.delta[steps], self.problem.clamp
         df = NONLINEARITIES[self.problem.nonlinearity].backward
-        merged, first = len(groups) < inner, self.index(groups)
+        merged, first = len(U) < inner, self.index(groups.first)
         eps = delta if self.plastic.full else torch.zeros_like(delta)  # dL/dp
         u_rows, v_rows = self.x[steps].unbind(), self.x[after].unbind()
         gu_rows, gv_rows, gs_rows = gu.unbind(), self.gx[after].unbind(), gs.unbind()
         delta_rows, eps_rows = delta.unbind(), eps.unbind()
         for i in reversed(range(len(free))):
             k = free[i]
-            g = groups.index(k)
+            g = groups.before(k)
             g_v = self.vjp(v_rows[k], None if gd is None else gd[k], gs_rows[k])[0]
             g_a = df(gv_rows[k].add_(g_v), v_rows[k])
             delta_rows[k].copy_(g_a if clamp is None else g_a.masked_fill(clamp[start + k], 0))
@@ -305,13 +307,14 @@ def one_decay(d: Tensor) -> bool:
     return d.shape[1:] == (1, 1)
 
 
-def decay_gradient(eps: Tensor, uP: Tensor, z: Tensor, s: Tensor, d: Tensor, between: Tensor) -> Tensor:
+def decay_gradient(uP: Tensor, sz: Tensor, d: Tensor, between: Tensor) -> Tensor:
     """dL/dd of the inner steps through the plastic inputs of the free ones, summed over the neurons, `[inner, B]`.
 
+    From the sums over the neurons uP of `eps_m * u_m P`, `[F, B]`, and sz of `eps_m * s_k * z(m, k)`, `[F, inner, B]`:
     sum_m L(k..m) r(m, k) with r(m, k) = eps_m . R(m, k), R as in `plastic_inputs`:
     r(m, 0) = eps_m . u_m P;  r(m, k+1) = d_k r(m, k) + eps_m . (s_k z(m, k)).
     """
-    r = [(eps * uP).sum(-1)]
-    for k, given in enumerate((z * s).mul_(eps.unsqueeze(1)).sum(-1)[:, :-1].unbind(1)):
+    r = [uP]
+    for k, given in enumerate(sz[:, :-1].unbind(1)):
         r.append(torch.addcmul(given, d[k], r[k]))
     return (between.squeeze(-1) * torch.stack(r, 1)).sum(0)

@@ -50,6 +50,7 @@ class Compiled:
         kernels = find_kernels()
         assert kernels is not None
         self.kernels: Any = kernels
+        self._dtype = str(w.dtype).removeprefix("torch.")
         self.threads = algebra.blocks_of(w.numel(), w.device)
         self.rule = kernels.HEBB if rule is HEBB else kernels.OJA
         self.nonlinearity = kernels.NONLINEARITIES[nonlinearity]
@@ -61,7 +62,11 @@ class Compiled:
         self.batch = batch
         self.nothing = w.new_empty(0, 0, 0).numpy()
         self.no_matrix = w.new_empty(0, 0).numpy()
-        self.P = self.nothing  # a zero trace, or that of the backward pass
+        self.P = self.nothing  # stands for a zero trace
+
+    def at(self, name: str) -> int:
+        """The address of a kernel's body, or of `dots`."""
+        return int(self.kernels.where(name, self._dtype))
 
     def _in_lines(self, matrix: Tensor) -> Any:
         """`[N, M]` with zeros behind each row."""
@@ -77,7 +82,7 @@ class Compiled:
     def transposed_alpha(self) -> Any:
         """`[N, M]`, which the pairs of the forward pass multiply."""
         out = workspace.empty((len(self.alpha), self.width), self.alpha).numpy()
-        self.kernels.transpose(self.alpha.numpy(), out, self.threads)
+        self.kernels.transpose(self.at("transpose"), self.alpha.numpy(), out, self.threads)
         return out
 
     def alpha_in_lines(self) -> Any:
@@ -89,13 +94,23 @@ class Compiled:
         if not zero:
             if not self.P.size:
                 self.P = workspace.empty((self.batch, len(self.alpha), self.width), self.alpha).numpy()
-            self.kernels.scale(self.alpha.numpy(), H.contiguous().numpy(), self.P, self.threads)
+            self.kernels.scale(self.at("scale"), self.alpha.numpy(), H.contiguous().numpy(), self.P, self.threads)
+
+    def release(self) -> None:
+        """Free P, which the backward pass does not need."""
+        self.P = self.nothing
 
     def next_trace(self, H: Tensor, total: Tensor, U: Tensor, E: Tensor, out: Tensor, zero: bool) -> Tensor:
         """As `algebra.next_trace`; zero: H is, and not read."""
         trace = self.nothing if zero else H.contiguous().numpy()
         self.kernels.next_trace(
-            trace, _of_examples(total, out), U.contiguous().numpy(), _by_example(E), out.numpy(), self.threads
+            self.at("next_trace"),
+            trace,
+            _of_examples(total, out),
+            U.contiguous().numpy(),
+            _by_example(E),
+            out.numpy(),
+            self.threads,
         )
         return out
 
@@ -117,8 +132,8 @@ class Compiled:
             trace, sums = H.contiguous().numpy(), dalpha.numpy()
         if gradient.size or sums.size:
             self.kernels.through_the_trace(
-                trace, self.alpha.numpy(), U.contiguous().numpy(), _by_example(E), decay.reshape(-1, E.shape[2]), fresh,
-                gradient, sums, self.threads,
+                self.at("through_the_trace"), trace, self.alpha.numpy(), U.contiguous().numpy(), _by_example(E),
+                decay.reshape(-1, E.shape[2]), fresh, gradient, sums, self.threads,
             )  # fmt: skip
         return G
 
@@ -130,7 +145,16 @@ class Compiled:
             U, V = left[start : start + DEEP], right[start : start + DEEP]
             columns, rows = workspace.empty((2, N, padded(len(U))), out).numpy()
             self.kernels.add_product(
-                U.numpy(), V.numpy(), columns, rows, scratch, fresh and not start, out.numpy(), self.threads
+                self.at("add_product"),
+                self.at("dots"),
+                U.numpy(),
+                V.numpy(),
+                columns,
+                rows,
+                scratch,
+                fresh and not start,
+                out.numpy(),
+                self.threads,
             )
         return out
 
@@ -143,6 +167,8 @@ class Compiled:
         UG, EG = (None if rows is None else rows.new_empty(B, len(rows), N) for rows in (U, E))
         Q = None if H is None else G.new_empty(B, N)
         self.kernels.through_the_end(
+            self.at("through_the_end"),
+            self.at("dots"),
             G.numpy(),
             nothing if H is None else H.contiguous().numpy(),
             nothing if U is None else _by_example(U),
@@ -186,9 +212,9 @@ class Forward:
         U, z, S, L, uP = tables
         products = workspace.empty((c.threads, len(U) * U.shape[1], U.shape[2]), U)
         c.kernels.forward(
-            self.x, self.drive.numpy(), c.clamp, c.eta, c.rule, c.nonlinearity, c.W, c.P, self.alpha,
-            U.numpy(), products.numpy(), z.flatten(1, 2).numpy(), S.numpy(), L.numpy(), self.a, uP.numpy(),
-            t, i, g, steps, more, c.threads,
+            c.at("forward"), c.at("dots"), self.x, self.drive.numpy(), c.clamp, c.eta, c.rule, c.nonlinearity,
+            c.W, c.P, self.alpha, U.numpy(), products.numpy(), z.flatten(1, 2).numpy(), S.numpy(), L.numpy(), self.a,
+            uP.numpy(), t, i, g, steps, more, c.threads,
         )  # fmt: skip
 
 
@@ -197,13 +223,17 @@ class Tables(NamedTuple):
 
     start: int
     free: Sequence[int]
-    groups: Sequence[int]
+    groups: algebra.Groups
     U: Tensor
     """`[G, B, ≥ N]`"""
-    S: Tensor
-    """L(l..k) s_l of a group, `[F, G, B, N]`"""
-    Lz: Tensor
-    """`[F, inner, B, N]`"""
+    between: Tensor
+    """L(l..k) of the free steps k, `[F, inner, 1 or B, 1 or N]`"""
+    s: Tensor
+    """`[inner, B, N]`"""
+    z: Tensor
+    """By group, `[F, G, B, N]`"""
+    recalled: Tensor
+    """u P of the free steps, `[F, B, N]`"""
     LR: Tensor | None
     """`[F, inner, B, N]`, where d depends on v"""
     L: Tensor
@@ -224,25 +254,37 @@ class Backward:
         self.rows = torch.zeros_like(x[:2]).numpy()
         self.q = workspace.empty((groups * B, N), gx).numpy()
 
-    def run(self, tables: Tables, wanted: Sequence[int], H: Tensor | None, gs: Tensor, gd: Tensor | None) -> None:
+    def run(
+        self, tables: Tables, wanted: Sequence[int], H: Tensor | None, gs: Tensor, gd: Tensor | None, summed: bool
+    ) -> tuple[Tensor, Tensor] | None:
         """The free steps of a chunk in reverse: completes delta, gx, gs and gd (where d depends on v).
 
-        H: the trace at its start, None for zero.
+        H: the trace at its start, None for zero. summed: -> the sums over the neurons of delta u P `[F, B]` and of
+        delta s z `[F, inner, B]`, else None.
         """
-        c, g_alpha, groups = self.compiled, self.g_alpha, list(tables.groups)
-        inner = tables.free[-1] + 1
-        before = [groups.index(k) for k in tables.free]
+        c, g_alpha = self.compiled, self.g_alpha
+        inner, B = len(tables.s), gs.shape[1]
+        before = [tables.groups.before(k) for k in tables.free]
+        group_of = [tables.groups.before(k + 1) - 1 for k in range(inner)]
         L = tables.L[:inner].expand(-1, *gs.shape[1:])
-        U, S, Lz, L_ = (table.contiguous().numpy() for table in (tables.U, tables.S, tables.Lz, L))
+        U, between, s, z, uP, L_ = (
+            table.contiguous().numpy() for table in (tables.U, tables.between, tables.s, tables.z, tables.recalled, L)
+        )
         LR = c.nothing[None] if tables.LR is None else tables.LR.contiguous().numpy()
         trace = c.nothing if H is None else H.contiguous().numpy()
+        sums = gs.new_zeros(c.threads, len(tables.free), inner + 1, B) if summed else gs.new_empty(0, 0, 0, 0)
         c.kernels.backward(
-            self.x, self.gx, self.delta, c.clamp, c.eta, c.rule, c.nonlinearity, c.W, trace, self.alpha,
-            U, S, Lz, LR, L_, gs.numpy(), c.nothing if gd is None else gd.numpy(), self.rows, self.q,
-            g_alpha.left.numpy(), g_alpha.right.numpy(), g_alpha.count, tables.start, _numbers(tables.free),
-            _numbers(groups), _numbers(before), _numbers([k in wanted for k in range(inner)]), c.threads,
+            c.at("backward"), c.at("dots"), self.x, self.gx, self.delta, c.clamp, c.eta, c.rule, c.nonlinearity,
+            c.W, trace, self.alpha, U, between, s, z, uP, LR, L_, gs.numpy(), c.nothing if gd is None else gd.numpy(),
+            self.rows, self.q, g_alpha.left.numpy(), g_alpha.right.numpy(), g_alpha.count, tables.start,
+            _numbers(tables.free), _numbers(tables.groups.first), _numbers(before),
+            _numbers([k in wanted for k in range(inner)]), _numbers(group_of), sums.numpy(), c.threads,
         )  # fmt: skip
         g_alpha.count += sum(before)
+        if not summed:
+            return None
+        total = sums.sum(0)
+        return total[:, inner], total[:, :inner]
 
 
 def _numbers(values: Sequence[int]) -> Any:

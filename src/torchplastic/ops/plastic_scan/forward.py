@@ -134,6 +134,8 @@ def run_forward(
             H = algebra.add_outer(out, *rows, beta=0)
         else:
             H = algebra.next_trace(H, before[-1], *rows, out)
+    if prepared.compiled:
+        prepared.compiled.release()
     return x_padded, H, prepared, groups_of_chunks
 
 

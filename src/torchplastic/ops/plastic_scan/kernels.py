@@ -3,20 +3,22 @@
 Axes: t time, B batch, N neurons; M is N rounded up to whole lines of the cache. Arrays `[…, M]` hold zeros from N on.
 Matrices are `[pre, post]`. All arrays are contiguous, of one dtype; an empty one stands for one that is not there.
 
-Each function with `count` starts a team of threads. Of the neurons, or the rows of a matrix, each thread has its share,
-and what it writes lies in it: between two steps the threads wait once for each other, so that all of them see all of x,
-or all of delta.
+Each function with `count` starts a team of threads that call the function of the same name behind a `_`, whose address
+is `body`; `dots_at` is the address of `dots`. Addresses, because what is linked is translated again by whoever links
+it, and takes seconds. Of the neurons, or the rows of a matrix, each thread has its share, and what it writes lies in
+it: between two steps the threads wait once for each other, so that all of them see all of x, or all of delta.
 """
 
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 
-from torchplastic.ops.plastic_scan.team import barrier, in_team, thread, threads
+from torchplastic.ops.plastic_scan.team import address, barrier, call_at, in_team, thread, threads
 
 Array = Any  # np.ndarray, of the dtype of w
 LINE = 16  # numbers to which rows are rounded up: a line of the cache in float32, two in float64
@@ -195,24 +197,24 @@ def _transpose(A: Array, out: Array) -> None:
 
 
 @compiled
-def transpose(A: Array, out: Array, count: int) -> None:
+def transpose(body: int, A: Array, out: Array, count: int) -> None:
     """out `[N, ≥ n]` = A^T, of A `[n, ≥ N]`; zeros behind it."""
-    in_team(_transpose, (A, out), count)
+    in_team(body, _transpose, (A, out), count)
 
 
 @compiled
 def _add_product(
-    left: Array, right: Array, columns: Array, rows: Array, scratch: Array, fresh: bool, out: Array
+    dots_at: int, left: Array, right: Array, columns: Array, rows: Array, scratch: Array, fresh: bool, out: Array
 ) -> None:
     N = len(out)
     low, high = share(N)
-    product = scratch[thread()]
+    product, none = scratch[thread()], 0
     _transpose(left, columns)
     _transpose(right, rows)
     barrier()
     for first in range(low, high, ROWS):
         last = min(high, first + ROWS)
-        dots(rows, 0, N, columns[first:last], product)
+        call_at(dots_at, dots, (rows, none, N, columns[first:last], product))
         for i in range(first, last):
             to, more = out[i], product[i - first]
             if fresh:
@@ -225,17 +227,26 @@ def _add_product(
 
 @compiled
 def add_product(
-    left: Array, right: Array, columns: Array, rows: Array, scratch: Array, fresh: bool, out: Array, count: int
+    body: int,
+    dots_at: int,
+    left: Array,
+    right: Array,
+    columns: Array,
+    rows: Array,
+    scratch: Array,
+    fresh: bool,
+    out: Array,
+    count: int,
 ) -> None:
     """`out += left^T @ right`; `fresh`: out holds nothing yet. left, right `[n, ≥ N]`, out `[N, N]`.
 
     Scratch: columns and rows `[N, ≥ n]` of whole lines, scratch `[threads, ROWS, N]`.
     """
-    in_team(_add_product, (left, right, columns, rows, scratch, fresh, out), count)
+    in_team(body, _add_product, (dots_at, left, right, columns, rows, scratch, fresh, out), count)
 
 
 @compiled
-def _through_the_end(G: Array, H: Array, U: Array, E: Array, UG: Array, EG: Array, Q: Array) -> None:
+def _through_the_end(dots_at: int, G: Array, H: Array, U: Array, E: Array, UG: Array, EG: Array, Q: Array) -> None:
     B, N, _ = G.shape
     low, high = share(N)
     for b in range(B):
@@ -243,7 +254,7 @@ def _through_the_end(G: Array, H: Array, U: Array, E: Array, UG: Array, EG: Arra
             UG[b, :, low:high] = 0
             add_rows_of_all(U[b], G[b], low, high, UG[b])
         if EG.size:
-            dots(G[b], low, high, E[b], EG[b])
+            call_at(dots_at, dots, (G[b], low, high, E[b], EG[b]))
         if Q.size:
             q = Q[b, low:high]
             q[:] = 0
@@ -254,12 +265,14 @@ def _through_the_end(G: Array, H: Array, U: Array, E: Array, UG: Array, EG: Arra
 
 
 @compiled
-def through_the_end(G: Array, H: Array, U: Array, E: Array, UG: Array, EG: Array, Q: Array, count: int) -> None:
+def through_the_end(
+    body: int, dots_at: int, G: Array, H: Array, U: Array, E: Array, UG: Array, EG: Array, Q: Array, count: int
+) -> None:
     """`UG = U @ G`, `EG = E @ G^T` and Q, the sums over the rows of `G * H`. An empty result is not wanted.
 
     G, H `[B, N, N]`, U, E, UG, EG `[B, n, N]`, Q `[B, N]`.
     """
-    in_team(_through_the_end, (G, H, U, E, UG, EG, Q), count)
+    in_team(body, _through_the_end, (dots_at, G, H, U, E, UG, EG, Q), count)
 
 
 @compiled
@@ -276,9 +289,9 @@ def _scale(alpha: Array, H: Array, P: Array) -> None:
 
 
 @compiled
-def scale(alpha: Array, H: Array, P: Array, count: int) -> None:
+def scale(body: int, alpha: Array, H: Array, P: Array, count: int) -> None:
     """P `[B, N, M]` = alpha * H; alpha `[N, ≥ N]`, H `[B, N, N]`."""
-    in_team(_scale, (alpha, H, P), count)
+    in_team(body, _scale, (alpha, H, P), count)
 
 
 @compiled
@@ -301,12 +314,12 @@ def _next_trace(H: Array, total: Array, U: Array, E: Array, out: Array) -> None:
 
 
 @compiled
-def next_trace(H: Array, total: Array, U: Array, E: Array, out: Array, count: int) -> None:
+def next_trace(body: int, H: Array, total: Array, U: Array, E: Array, out: Array, count: int) -> None:
     """`out = total * H + sum_k U[k] (x) E[:, k]`; H, out `[B, N, N]`, total `[B, N]`, U `[n, B, ≥ N]`, E `[B, n, N]`.
 
     out may be H. An empty H is zero.
     """
-    in_team(_next_trace, (H, total, U, E, out), count)
+    in_team(body, _next_trace, (H, total, U, E, out), count)
 
 
 @compiled
@@ -339,14 +352,23 @@ def _through_the_trace(
 
 @compiled
 def through_the_trace(
-    H: Array, alpha: Array, U: Array, E: Array, total: Array, fresh: bool, G: Array, dalpha: Array, count: int
+    body: int,
+    H: Array,
+    alpha: Array,
+    U: Array,
+    E: Array,
+    total: Array,
+    fresh: bool,
+    G: Array,
+    dalpha: Array,
+    count: int,
 ) -> None:
     """With `M = sum_k U[k] (x) E[:, k]`: `G = total * G + alpha * M`, `dalpha += sum_b H * M`; M is never stored.
 
     H, G `[B, N, N]`, alpha `[N, ≥ N]`, U `[n, B, ≥ N]`, E `[B, n, N]`, total `[B, N]`. An empty G or dalpha is not
     wanted; `fresh`: G holds nothing yet.
     """
-    in_team(_through_the_trace, (H, alpha, U, E, total, fresh, G, dalpha), count)
+    in_team(body, _through_the_trace, (H, alpha, U, E, total, fresh, G, dalpha), count)
 
 
 # --- the free steps
@@ -354,9 +376,9 @@ def through_the_trace(
 
 @compiled
 def _forward(
-    x: Array, drive: Array, clamp: Array, eta: Array, rule: int, nonlinearity: int, W: Array, P: Array, alpha: Array,
-    U: Array, products: Array, z: Array, S: Array, L: Array, a: Array, uP: Array, t: int, i: int, g: int, steps: int,
-    more: bool,
+    dots_at: int, x: Array, drive: Array, clamp: Array, eta: Array, rule: int, nonlinearity: int, W: Array, P: Array,
+    alpha: Array, U: Array, products: Array, z: Array, S: Array, L: Array, a: Array, uP: Array, t: int, i: int,
+    g: int, steps: int, more: bool,
 ) -> None:  # fmt: skip
     _, B, N = drive.shape
     M = x.shape[2]
@@ -375,7 +397,7 @@ def _forward(
             for b in range(B):
                 for j in range(M):
                     rows[l * B + b, j] = u[b, j] * U[l, b, j]
-        dots(alpha, low, high, rows[: g * B], z[i])
+        call_at(dots_at, dots, (alpha, low, high, rows[: g * B], z[i]))
         for b in range(B):
             now = a[b]
             for j in range(low, high):
@@ -414,9 +436,9 @@ def _forward(
 
 @compiled
 def forward(
-    x: Array, drive: Array, clamp: Array, eta: Array, rule: int, nonlinearity: int, W: Array, P: Array, alpha: Array,
-    U: Array, products: Array, z: Array, S: Array, L: Array, a: Array, uP: Array, t: int, i: int, g: int, steps: int,
-    more: bool, count: int,
+    body: int, dots_at: int, x: Array, drive: Array, clamp: Array, eta: Array, rule: int, nonlinearity: int, W: Array,
+    P: Array, alpha: Array, U: Array, products: Array, z: Array, S: Array, L: Array, a: Array, uP: Array, t: int,
+    i: int, g: int, steps: int, more: bool, count: int,
 ) -> None:  # fmt: skip
     """`steps` free steps in a row from step t on, free step i of the chunk, after g groups.
 
@@ -425,21 +447,84 @@ def forward(
     Scratch: products `[threads, G B, M]`, a `[B, N]`. Writes x, z, uP; with `more`, U, S and L of the step after them.
     """
     in_team(
+        body,
         _forward,
-        (x, drive, clamp, eta, rule, nonlinearity, W, P, alpha, U, products, z, S, L, a, uP, t, i, g, steps, more),
+        (
+            dots_at,
+            x,
+            drive,
+            clamp,
+            eta,
+            rule,
+            nonlinearity,
+            W,
+            P,
+            alpha,
+            U,
+            products,
+            z,
+            S,
+            L,
+            a,
+            uP,
+            t,
+            i,
+            g,
+            steps,
+            more,
+        ),
         count,
     )
 
 
 @compiled
+def spread(
+    decay: Array, now: Array, s: Array, z: Array, low: int, high: int, fresh: bool, gs: Array, right: Array
+) -> None:
+    """What a step says of an earlier one: `gs += decay * now * z`, and `right += decay * s * now`; fresh: it is set.
+
+    decay `[N]`, or `[1]` where it is one number; now, s, z, gs `[N]`, right `[M]`.
+    """
+    if len(decay) == 1:
+        c = decay[0]
+        for j in range(low, high):
+            gs[j] += c * now[j] * z[j]
+        if fresh:
+            for j in range(low, high):
+                right[j] = c * s[j] * now[j]
+        else:
+            for j in range(low, high):
+                right[j] += c * s[j] * now[j]
+    else:
+        for j in range(low, high):
+            gs[j] += decay[j] * now[j] * z[j]
+        if fresh:
+            for j in range(low, high):
+                right[j] = decay[j] * s[j] * now[j]
+        else:
+            for j in range(low, high):
+                right[j] += decay[j] * s[j] * now[j]
+
+
+@compiled
+def product_sum(a: Array, b: Array, c: Array, low: int, high: int) -> float:
+    """The sum of a b c over the neurons low … high - 1."""
+    total = a.dtype.type(0)
+    for j in range(low, high):
+        total += a[j] * b[j] * c[j]
+    return total
+
+
+@compiled
 def _backward(
-    x: Array, gx: Array, delta: Array, clamp: Array, eta: Array, rule: int, nonlinearity: int, W: Array, H: Array,
-    alpha: Array, U: Array, S: Array, Lz: Array, LR: Array, L: Array, gs: Array, gd: Array, rows: Array, q: Array,
-    left: Array, right: Array, at: int, start: int, free: Array, groups: Array, before: Array, wanted: Array,
+    dots_at: int, x: Array, gx: Array, delta: Array, clamp: Array, eta: Array, rule: int, nonlinearity: int, W: Array,
+    H: Array, alpha: Array, U: Array, between: Array, s: Array, z: Array, uP: Array, LR: Array, L: Array, gs: Array,
+    gd: Array, rows: Array, q: Array, left: Array, right: Array, at: int, start: int, free: Array, groups: Array,
+    before: Array, wanted: Array, group_of: Array, sums: Array,
 ) -> None:  # fmt: skip
     _, B, N = gx.shape
     low, high = share(N)
-    one = x.dtype.type(1)
+    one, zero = x.dtype.type(1), x.dtype.type(0)
     for i in range(len(free) - 1, -1, -1):
         k, g = free[i], before[i]
         t = start + k
@@ -468,19 +553,24 @@ def _backward(
             for j in range(low, high):
                 scaled[b, j] = L[k, b, j] * now[j]
             for l in range(k):
-                for j in range(low, high):
-                    gs[l, b, j] += now[j] * Lz[i, l, b, j]
+                group = group_of[l]
+                fresh = l == 0 or group_of[l - 1] < group
+                decay = between[i, l, min(b, between.shape[2] - 1)]
+                spread(decay, now, s[l, b], z[i, group, b], low, high, fresh, gs[l, b], right[at + group, b])
                 if LR.size:
                     for j in range(low, high):
                         gd[l, b, j] += now[j] * LR[i, l, b, j]
-            for l in range(g):
-                to = right[at + l, b]
+                if sums.size:
+                    sums[thread(), i, l, b] = product_sum(now, s[l, b], z[i, group, b], low, high)
+            if sums.size:
+                total = zero
                 for j in range(low, high):
-                    to[j] = S[i, l, b, j] * now[j]
+                    total += now[j] * uP[i, b, j]
+                sums[thread(), i, s.shape[0], b] = total
         barrier()
         pairs = right.reshape(-1, right.shape[2])[at * B : (at + g) * B]
         if wanted[k]:
-            dots(W, low, high, delta[t], q)
+            call_at(dots_at, dots, (W, low, high, delta[t], q))
             for b in range(B):
                 for j in range(low, high):
                     gx[t, b, j] += q[b, j]
@@ -489,7 +579,7 @@ def _backward(
             if wanted[k]:
                 for b in range(len(H)):
                     add_dots_of_product(alpha, H[b], first, last, scaled[b], gx[t, b])
-            dots(alpha, first, last, pairs, q)
+            call_at(dots_at, dots, (alpha, first, last, pairs, q))
         for l in range(g):
             for b in range(B):
                 for j in range(low, high):
@@ -506,24 +596,52 @@ def _backward(
 
 @compiled
 def backward(
-    x: Array, gx: Array, delta: Array, clamp: Array, eta: Array, rule: int, nonlinearity: int, W: Array, H: Array,
-    alpha: Array, U: Array, S: Array, Lz: Array, LR: Array, L: Array, gs: Array, gd: Array, rows: Array, q: Array,
-    left: Array, right: Array, at: int, start: int, free: Array, groups: Array, before: Array, wanted: Array,
-    count: int,
+    body: int, dots_at: int, x: Array, gx: Array, delta: Array, clamp: Array, eta: Array, rule: int,
+    nonlinearity: int, W: Array, H: Array, alpha: Array, U: Array, between: Array, s: Array, z: Array, uP: Array,
+    LR: Array, L: Array, gs: Array, gd: Array, rows: Array, q: Array, left: Array, right: Array, at: int, start: int,
+    free: Array, groups: Array, before: Array, wanted: Array, group_of: Array, sums: Array, count: int,
 ) -> None:  # fmt: skip
     """The free steps of the chunk from `start` on, in reverse.
 
     x `[T + 1, B, M]`; gx `[T + 1, B, N]`; delta `[T, B, M]`; clamp, eta, W as in `forward`; H `[B, N, N]` or empty:
-    zero; alpha `[N, M]`; U `[G, B, ≥ N]`; S `[F, G, B, N]`; Lz `[F, inner, B, N]`, LR likewise, empty where d is
-    constant; L `[≥ inner, B, N]`; gs, gd `[≥ inner, B, N]`; free `[F]`, the offsets of the free steps, `before [F]` the
-    groups before each, `groups [G]` where they start; wanted `[inner]`: whose dL/du is.
+    zero; alpha `[N, M]`; U `[G, B, ≥ N]`; between, L(l..k) of the free steps k, `[F, inner, 1 or B, 1 or N]`;
+    s `[inner, B, N]`; z `[F, G, B, N]`; uP `[F, B, N]`; LR `[F, inner, B, N]`, empty where d is constant;
+    L `[inner, B, N]`; gs, gd `[≥ inner, B, N]`; free `[F]`, the offsets of the free steps, before `[F]`, the groups
+    before each; groups, where each begins; wanted `[inner]`: whose dL/du is; group_of `[inner]`: each step's group.
     Scratch: rows `[2, B, M]`, zeros from N on; q `[G B, N]`.
+    sums `[threads, F, inner + 1, B]` or empty: each thread's sums of delta s z, and of delta u P, over its neurons.
     Completes gx, delta, gs, gd; the rows of alpha's gradient go to left `[rows, B, N]` and right `[rows, B, M]`, from
     row `at` on.
     """
     in_team(
-        _backward,
-        (x, gx, delta, clamp, eta, rule, nonlinearity, W, H, alpha, U, S, Lz, LR, L, gs, gd, rows, q, left, right, at,
-         start, free, groups, before, wanted),
+        body, _backward,
+        (dots_at, x, gx, delta, clamp, eta, rule, nonlinearity, W, H, alpha, U, between, s, z, uP, LR, L, gs, gd,
+         rows, q, left, right, at, start, free, groups, before, wanted, group_of, sums),
         count,
     )  # fmt: skip
+
+
+# --- where the machine code lies of what is called by its address
+
+TAKES = {
+    "dots": (dots, "2 i i 2 2"),
+    "transpose": (_transpose, "2 2"),
+    "add_product": (_add_product, "i 2 2 2 2 3 b 2"),
+    "through_the_end": (_through_the_end, "i 3 3 3 3 3 3 2"),
+    "scale": (_scale, "2 3 3"),
+    "next_trace": (_next_trace, "3 2 3 3 3"),
+    "through_the_trace": (_through_the_trace, "3 2 3 3 2 b 3 2"),
+    "forward": (_forward, "i 3 3 m 1 i i 2 3 2 3 3 3 3 2 2 3 i i i i b"),
+    "backward": (_backward, "i 3 3 3 m 1 i i 2 3 2 3 4 3 4 3 4 3 3 3 3 2 3 3 i i n n n n n 4"),
+}
+"""Arrays of so many axes; m a mask `[T, B, N]`, n a list of numbers, i an integer, b a flag."""
+
+
+@cache
+def where(name: str, dtype: str) -> int:
+    """The address of a function for arrays of that dtype; compiles it, or reads it from the cache on disk."""
+    kinds: dict[str, Any] = {str(axes): types.Array(getattr(types, dtype), axes, "C") for axes in (1, 2, 3, 4)}
+    kinds |= {"m": types.Array(types.boolean, 3, "C"), "n": types.Array(types.int64, 1, "C")}
+    kinds |= {"i": types.int64, "b": types.boolean}
+    function, takes = TAKES[name]
+    return address(function, [kinds[kind] for kind in takes.split()])

@@ -8,6 +8,7 @@ interface, as LLVM's and Intel's do on Linux): a region costs about a microsecon
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,34 +39,54 @@ thread: Any = types.ExternalFunction("omp_get_thread_num", types.int32())
 threads: Any = types.ExternalFunction("omp_get_num_threads", types.int32())
 
 
-def _in_team(typing_context: Any, function: Any, arguments: Any, count: Any) -> Any:
-    """`in_team(function, arguments, count)`: every thread of a team of at most `count` calls the compiled function.
+def address(function: Any, types_of: Sequence[Any]) -> int:
+    """Where the machine code of a compiled function lies for arguments of these types; compiles it where needed."""
+    made = function.get_compile_result(types.none(*types_of))
+    return int(made.library.get_pointer_to_function(made.fndesc.llvm_func_name))
 
-    It returns nothing and must not raise.
-    """
+
+def _call(context: Any, builder: Any, at: Any, call: Any, arguments: Any) -> None:
+    """Machine code at an address is called, not linked: what many functions use is translated once."""
+    shape = context.call_conv.get_function_type(call.return_type, call.args)
+    target = builder.inttoptr(at, shape.as_pointer())
+    context.call_conv.call_function(
+        builder, target, call.return_type, call.args, cgutils.unpack_tuple(builder, arguments)
+    )
+
+
+def _call_at(typing_context: Any, at: Any, function: Any, arguments: Any) -> Any:
+    """`call_at(address, function, arguments)`. It returns nothing and must not raise."""
+    call = typing_context.resolve_function_type(function, tuple(arguments), {})
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        _call(context, builder, values[0], call, values[2])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, function, arguments), generate
+
+
+def _in_team(typing_context: Any, at: Any, function: Any, arguments: Any, count: Any) -> Any:
+    """`in_team(address, function, arguments, count)`: every thread of a team of at most `count` calls the function."""
     call = typing_context.resolve_function_type(function, tuple(arguments), {})
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         byte, int32 = cgutils.voidptr_t, ir.IntType(32)
-        made = function.dispatcher.get_compile_result(call)
-        context.active_code_library.add_linking_library(made.library)
-
         shape = ir.FunctionType(ir.VoidType(), [byte])
         member = ir.Function(builder.module, shape, builder.module.get_unique_name("member"))
         member.linkage = "internal"
-        packed = cgutils.alloca_once_value(builder, values[1])
+        packed = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, [values[0], values[2]]))
         inside = ir.IRBuilder(member.append_basic_block())
-        unpacked = cgutils.unpack_tuple(inside, inside.load(inside.bitcast(member.args[0], packed.type)))
-        target = context.declare_function(builder.module, made.fndesc)
-        context.call_conv.call_function(inside, target, call.return_type, call.args, unpacked)
+        given = inside.load(inside.bitcast(member.args[0], packed.type))
+        _call(context, inside, inside.extract_value(given, 0), call, inside.extract_value(given, 1))
         inside.ret_void()
 
         start_type = ir.FunctionType(ir.VoidType(), [shape.as_pointer(), byte, int32, int32])
         start = cgutils.get_or_insert_function(builder.module, start_type, "GOMP_parallel")
-        builder.call(start, [member, builder.bitcast(packed, byte), values[2], int32(0)])
+        builder.call(start, [member, builder.bitcast(packed, byte), values[3], int32(0)])
         return context.get_dummy_value()
 
-    return types.void(function, arguments, types.int32), generate
+    return types.void(types.intp, function, arguments, types.int32), generate
 
 
+call_at: Any = intrinsic(_call_at)
 in_team: Any = intrinsic(_in_team)
