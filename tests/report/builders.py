@@ -29,9 +29,13 @@ def write_run(
     samples: dict[str, np.ndarray] | None = None,
     evaluations: dict[str, Any] | None = None,
     extra: Callable[[float], dict[str, Any]] = lambda e: {},
+    noted: dict[str, Any] | None = None,
     **config: Any,
 ) -> Path:
-    """A run directory; `error(e)` is the value of the row that ends at episode e, the loss 1000 times as much."""
+    """A run directory; `error(e)` is the value of the row that ends at episode e, the loss 1000 times as much.
+
+    noted: what its summary says besides.
+    """
     path.mkdir(parents=True)
     full = {"experiment": experiment, "form": form, "seed": seed, "episodes": episodes, "batch": 1}
     full["model"] = {"kind": "plastic", "alpha": "full", "rule": "hebb"} | (model or {})
@@ -45,7 +49,7 @@ def write_run(
     if finished:
         summary = {"experiment": experiment, "form": form, "seed": seed, "episodes": episodes, "seconds": episodes / 5}
         summary |= {"parameters": 2004002, "final": {"loss": rows[-1]["loss"], measure: rows[-1][measure]}}
-        summary |= {"hardware": HARDWARE, "versions": VERSIONS, "data": "random bits"}
+        summary |= {"hardware": HARDWARE, "versions": VERSIONS, "data": "random bits"} | (noted or {})
         write_json(path / "summary.json", summary)
     if samples is not None:
         np.savez(path / "samples.npz", **samples)

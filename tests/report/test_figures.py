@@ -1,6 +1,9 @@
+import io
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from PIL import Image
 
 from tests.report.builders import some_samples, write_bench, write_run, write_sweep
 from torchplastic.report.figures import samples, scaling
@@ -9,6 +12,7 @@ from torchplastic.report.figures.style import COLOURS, Drawing, few_ticks, plain
 from torchplastic.report.grouping import group_runs
 from torchplastic.report.published import published
 from torchplastic.report.reading import read_bench, read_sources
+from torchplastic.report.sections import sections
 
 
 @pytest.fixture(autouse=True)
@@ -277,3 +281,67 @@ def test_equal_data_give_equal_files(tmp_path):
     run = write_run(tmp_path / "run")
     files = [render(Drawing("x", drawn(run).figure, "")) for _ in range(2)]
     assert files[0] == files[1]
+
+
+# --- pictures, animations, levels to beat
+
+
+def test_levels_of_trivial_answers_are_lines(tmp_path):
+    run = write_run(
+        tmp_path / "run",
+        experiment="images",
+        form="quick",
+        error=lambda e: 20.0,
+        extra=lambda e: {"error_median": 18.0, "withheld_error_median": 19.0},
+        noted={"baselines": {"withheld_error_median": {"zeros": 76.0, "nearest row": 117.0}}},
+    )
+    parts = sections(read_sources([run]))
+    (figure,) = [d for d in parts[0].every_drawing() if d.name == "images-error_median"]
+    axes = figure.figure.axes[0]
+    assert set(line(axes, "zeros, no memory (76")[1]) == {76}
+    assert set(line(axes, "nearest row, no memory (117")[1]) == {117}
+    assert set(line(axes, "plastic: withheld data")[1]) == {19}
+    assert "Dotted: on data that are never trained on." in figure.caption
+
+
+def test_a_loss_that_is_the_error_is_drawn_once(tmp_path):
+    run = write_run(tmp_path / "run", error=lambda e: 20.0, extra=lambda e: {"loss": 20.0})
+    names = [drawing.name for drawing in sections(read_sources([run]))[0].every_drawing()]
+    assert "patterns-error" in names
+    assert "patterns-loss" not in names
+
+
+def test_published_values_stand_beside_withheld_ones(tmp_path):
+    run = write_run(
+        tmp_path / "run",
+        experiment="images",
+        form="quick",
+        episodes=1200,
+        extra=lambda e: {"error_median": 18.0, "withheld_error_median": 19.0},
+    )
+    table = next(t for t in sections(read_sources([run]))[0].tables if t.title == "Published values beside ours")
+    assert table.rows[0][0] == "error median"
+    assert table.rows[0][-1] == "18.0 (plastic, 1 run; withheld 19.0)"
+
+
+def test_an_animation_holds_what_does_not_change():
+    frames = np.zeros((7, 4, 5))
+    frames[3:5], frames[5], frames[6] = 1, -1, 0.5
+    with Image.open(io.BytesIO(samples.animate(frames))) as gif:
+        assert gif.n_frames == 4
+        assert gif.size == (5 * 51, 4 * 51)
+        durations, shades = [], []
+        for frame in range(4):
+            gif.seek(frame)
+            durations.append(gif.info["duration"])
+            shades.append(gif.convert("L").getpixel((7, 7)))
+    assert durations == [180, 120, 60, 1560]
+    assert np.abs(np.array(shades) - [127, 255, 0, 191]).max() <= 2
+
+
+def test_pictures_without_negative_shades_are_drawn_from_zero():
+    gray, signed = np.full((3, 3), 0.4), np.full((3, 3), -0.1)
+    assert samples.shades({"a": {"cue": gray, "target": gray, "answer": signed}}) == (0, 1)
+    assert samples.shades({"a": {"cue": signed, "target": gray, "answer": gray}}) == (-1, 1)
+    figure = samples.draw_pictures({"a": {"cue": gray, "target": gray, "answer": signed}})
+    assert figure.axes[0].images[0].get_clim() == (0, 1)

@@ -65,11 +65,20 @@ def published_table(groups: Sequence[Group], literature: Literature) -> Table | 
         ours = [group for group in groups if entry.belongs_to(group)]
         for episode, low, high in entry.points:
             beside = "; ".join(_at(group, entry.measure, episode) for group in ours) or "no such run here"
-            rows.append((entry.measure, entry.name, number(int(episode)), _published_value(entry, low, high), beside))
+            rows.append(
+                (
+                    entry.measure.replace("_", " "),
+                    entry.name,
+                    number(int(episode)),
+                    _published_value(entry, low, high),
+                    beside,
+                )
+            )
     if not rows:
         return None
     told = dict.fromkeys(
-        f"{entry.measure.capitalize()}, {entry.name}: {entry.source}, read {entry.read}. Protocol: {entry.protocol}."
+        f"{entry.measure.replace('_', ' ').capitalize()}, {entry.name}: {entry.source}, read {entry.read}. "
+        f"Protocol: {entry.protocol}."
         for entry in literature.entries
     )
     return Table(
@@ -134,4 +143,8 @@ def _at(group: Group, measure: str, episode: float) -> str:
     if episode <= 0:
         return "before the first row"
     values = [float(curve.smooth([episode])[0]) for curve in curves]
-    return f"{with_interval(float(np.mean(values)), interval95(values))} ({group.label}, {plural(len(values), 'run')})"
+    told = f"{with_interval(float(np.mean(values)), interval95(values))} ({group.label}, {plural(len(values), 'run')}"
+    withheld = [curve for curve in curves_of(group.whole, f"withheld_{measure}") if curve.last >= episode]
+    if withheld:
+        told += f"; withheld {number(float(np.mean([curve.smooth([episode])[0] for curve in withheld])))}"
+    return f"{told})"
