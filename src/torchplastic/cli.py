@@ -181,7 +181,7 @@ def _before(args: Sequence[str], **flags: dict[str, Any]) -> tuple[Any, list[str
 
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     for name, options in flags.items():
-        parser.add_argument(f"--{name.replace('__', '.')}", **options)
+        parser.add_argument(f"--{name.replace('__', '.').replace('_', '-')}", **options)
     try:
         return parser.parse_known_args(args)
     except argparse.ArgumentError as error:
@@ -238,13 +238,15 @@ def _resume(args: Sequence[str]) -> int:
         """auto, cpu, cuda or cuda:N."""
         devices: int = 1
         """Processes that share every batch."""
+        data_dir: Path | None = None
+        """Where the run's data lie now, if they were moved."""
 
     flags = _parse(Resume, "plastic train", args)
     if flags.episodes is not None and flags.episodes < 1:
         raise UsageError(f"--episodes must be at least 1; got {flags.episodes}.")
     from torchplastic.experiments import launch
 
-    return _outcome(launch.resume(flags.resume, flags.episodes, flags.device, flags.devices))
+    return _outcome(launch.resume(flags.resume, flags.episodes, flags.device, flags.devices, flags.data_dir))
 
 
 def _outcome(outcome: Any) -> int:
@@ -282,7 +284,10 @@ def sweep(args: Sequence[str]) -> int:
         jobs={"type": int, "default": 2},
         backend={"choices": ("local", "ray"), "default": "local"},
         out={"type": Path},
+        data_dir={"type": Path},
     )
+    if own.data_dir is not None:  # each process has its own working directory
+        rest += ["--data-dir", str(own.data_dir.absolute())]
     for name in ("seeds", "jobs"):
         if getattr(own, name) < 1:
             raise UsageError(f"--{name} must be at least 1; got {getattr(own, name)}.")

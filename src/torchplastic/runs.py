@@ -122,6 +122,14 @@ class Run:
             self.path / "metrics.jsonl", lambda file: file.write("".join(json.dumps(r) + "\n" for r in rows).encode())
         )
 
+    def change_last_row(self, change: Callable[[dict[str, Any], int], dict[str, Any]]) -> None:
+        """Replace the last row by `change(row, the episode of the row before)`, where that differs."""
+        *rows, last = self.metrics() or [{}]
+        changed = change(last, rows[-1]["episode"] if rows else 0) if last else last
+        if changed != last:
+            text = "".join(json.dumps(row) + "\n" for row in (*rows, changed))
+            replace_file(self.path / "metrics.jsonl", lambda file: file.write(text.encode()))
+
     # --- tensors
 
     def save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

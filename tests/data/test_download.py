@@ -64,6 +64,23 @@ def test_the_first_place_that_gives_it_whole(server, tmp_path, monkeypatch):
     assert len(Server.asked) == before  # it is there
 
 
+def test_a_file_of_another_place_is_enough(server, tmp_path, monkeypatch):
+    places(monkeypatch, f"{server}/good")
+    other = Source(f"{server}/good/other.bin", "other.bin", hashlib.md5(b"other", usedforsecurity=False).hexdigest())
+    monkeypatch.setitem(download.SOURCES, "cifar10", (*download.SOURCES["cifar10"], other))
+    (tmp_path / "other.bin").write_bytes(b"other")
+    assert fetch("cifar10", tmp_path) == tmp_path / "other.bin"
+    assert Server.asked == []
+
+
+def test_stdout_has_the_path_alone(server, tmp_path, monkeypatch, capsys):
+    places(monkeypatch, f"{server}/good")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["data", "fetch", "cifar10", "--data-dir", str(tmp_path)])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'set.bin'}\n"
+
+
 @pytest.mark.parametrize("then", ["good", "plain"])
 def test_a_download_that_broke_off_goes_on(server, tmp_path, monkeypatch, then):
     places(monkeypatch, f"{server}/half")
@@ -97,6 +114,15 @@ def test_a_foreign_file_is_not_overwritten(server, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="not the official file"):
         fetch("cifar10", tmp_path)
     assert (tmp_path / "set.bin").read_bytes() == b"mine"
+    with pytest.raises(ValueError, match="cannot make the folder"):
+        fetch("cifar10", tmp_path / "set.bin")
+
+
+def test_a_wrong_checksum_is_said(server, tmp_path, monkeypatch):
+    places(monkeypatch, f"{server}/other")
+    with pytest.raises(ConnectionError, match="its checksum differs"):
+        fetch("cifar10", tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [["data"], ["data", "get"], ["data", "fetch"], ["data", "fetch", "mnist"]])

@@ -33,6 +33,15 @@ def test_pictures_of_mixed_sizes_become_squares_and_the_last_are_withheld(tmp_pa
     assert "36 to train on, 4 withheld" in pictures.source
 
 
+def test_sixteen_bits_are_not_cut_off(tmp_path):
+    ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    for i in range(6):
+        Image.fromarray(ramp).save(tmp_path / f"{i}.png")
+    pictures = read_folder(tmp_path, 8)
+    expected = torch.from_numpy(3 * (ramp.astype(np.int64) // 257)).short()
+    assert torch.equal(pictures.train[0], expected)
+
+
 def test_three_are_withheld_of_few(tmp_path):
     for i in range(10):
         picture(tmp_path / f"{i}.png", seed=i)

@@ -97,8 +97,51 @@ def test_other_pictures_are_not_trained_on_by_mistake(folder, tmp_path, capsys):
     capsys.readouterr()
     assert plastic("train", "--resume", out, "--episodes", 8) == 2
     line = one_line(capsys)
-    assert "the checkpoint was written for data='pictures of pictures" in line
+    assert "the checkpoint was written for data_digest='7 + 3 pictures, digest" in line
     assert len(rows(out)) == 1
+    assert plastic("eval", out, "--episodes", 4) == 2
+    assert "was trained with 7 + 3 pictures, digest" in one_line(capsys)
+    assert not (out / "eval").exists()
+    assert plastic("eval", out, "--episodes", 4, "--data-dir", folder) == 0
+    (result,) = Run(out).evals()
+    assert result["split"].startswith("withheld pictures of another set (7 + 3 pictures, digest")
+    assert not (out / "eval" / "episodes-4.json").exists()
+
+
+def test_pictures_that_were_moved(folder, tmp_path, capsys):
+    out, moved = tmp_path / "run", tmp_path / "moved"
+    assert plastic(*train(out, "--data-dir", folder, "--episodes", 4)) == 0
+    folder.rename(moved)
+    pictures_of.__globals__["_pictures"].cache_clear()
+    capsys.readouterr()
+    assert plastic("train", "--resume", out, "--episodes", 8) == 2
+    assert "does not exist" in one_line(capsys)
+    assert plastic("train", "--resume", out, "--episodes", 8, "--data-dir", moved) == 0
+    assert plastic("train", "--resume", out, "--episodes", 9) == 0  # it knows where they are now
+    assert plastic("eval", out, "--episodes", 4) == 0
+
+
+def test_the_look_at_the_end_of_a_run_that_goes_on(folder, tmp_path):
+    flags = ["--data-dir", folder, "--log-every", 4, "--withheld-every", 12]
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    assert plastic(*train(whole, *flags, "--episodes", 16)) == 0
+    assert plastic(*train(parted, *flags, "--episodes", 8)) == 0
+    assert "withheld_error" in rows(parted)[-1]
+    assert plastic("train", "--resume", parted, "--episodes", 16) == 0
+    assert timeless(whole) == timeless(parted)
+
+
+def test_a_sweep_without_its_data_makes_nothing(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    out = tmp_path / "sweep"
+    assert plastic("sweep", "images", "--seeds", 1, "--data-dir", tmp_path / "empty", "--out", out) == 2
+    assert "is empty" in one_line(capsys)
+    assert not out.exists()
+
+
+def test_memory_is_asked_for_before_pictures_are_made(tmp_path, capsys):
+    assert plastic("train", "images", "--form", "smoke", "--task.side", 4000, "--out", tmp_path / "run") == 2
+    assert "GiB" in one_line(capsys)
 
 
 def test_looks_at_withheld_pictures_ask_the_same_episodes(folder):
@@ -171,7 +214,9 @@ def test_other_pictures_for_an_evaluation(folder, tmp_path, capsys):
     assert plastic(*train(out, "--episodes", 3)) == 0
     capsys.readouterr()
     assert plastic("eval", out, "--episodes", 4, "--json", "--data-dir", folder) == 0
-    assert "pictures of pictures" in json.loads(capsys.readouterr().out)["data"]
+    result = json.loads(capsys.readouterr().out)
+    assert "pictures of pictures" in result["data"]
+    assert "of another set" in result["split"]
 
 
 @pytest.mark.parametrize("alpha", ["full", "neuron", "shared", "none"])

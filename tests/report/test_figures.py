@@ -301,7 +301,19 @@ def test_levels_of_trivial_answers_are_lines(tmp_path):
     assert set(line(axes, "zeros, no memory (76")[1]) == {76}
     assert set(line(axes, "nearest row, no memory (117")[1]) == {117}
     assert set(line(axes, "plastic: withheld data")[1]) == {19}
-    assert "Dotted: on data that are never trained on." in figure.caption
+    assert "Small dots: on data that are never trained on." in figure.caption
+
+
+@pytest.mark.parametrize(
+    "other", [{"task": {"side": 12}}, {"stand_in": True}, {"noted": {"data": "pictures of my folder"}}]
+)
+def test_published_curves_stand_beside_their_own_task_alone(tmp_path, other):
+    same = {"task": {"side": 32, "scaling": "centred"}, "stand_in": False, "noted": {"data": "CIFAR-10: 50,000 …"}}
+    extra = {"extra": lambda e: {"error_median": 18.0}}
+    ours = write_run(tmp_path / "same", experiment="images", form="quick", **extra, **same)
+    theirs = write_run(tmp_path / "other", experiment="images", form="quick", **extra, **(same | other))
+    assert drawn(ours, measure="error_median").containers
+    assert not drawn(theirs, measure="error_median").containers
 
 
 def test_a_loss_that_is_the_error_is_drawn_once(tmp_path):
@@ -318,6 +330,7 @@ def test_published_values_stand_beside_withheld_ones(tmp_path):
         form="quick",
         episodes=1200,
         extra=lambda e: {"error_median": 18.0, "withheld_error_median": 19.0},
+        noted={"data": "CIFAR-10: 50,000 to train on"},
     )
     table = next(t for t in sections(read_sources([run]))[0].tables if t.title == "Published values beside ours")
     assert table.rows[0][0] == "error median"

@@ -37,7 +37,7 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
     for name in names or SUITES:
         for case in SUITES[name]():
             errors.print(f"{case.suite}: {case.label} …", style="dim", highlight=False)
-            found = measure(case, rounds if name == "patterns" else min(rounds, ROUNDS_OF_SCALING), where)
+            found = measure(case, rounds if name in ("patterns", "images") else min(rounds, ROUNDS_OF_SCALING), where)
             rows += found
             for row in found:
                 time, ratio = row["seconds"], _ratio(found[0], row)
@@ -73,6 +73,7 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
 def measure(case: Case, rounds: int, device: torch.device) -> list[dict[str, Any]]:
     """A row for each form of a case, the reference first."""
     steps, held = case.steps(device)
+    steps_run = len(held[0])
     peaks = {impl: peak_bytes(step, held, device) for impl, step in steps.items()}
     seconds = seconds_in_turn(steps, rounds, device)
     del steps, held
@@ -83,7 +84,7 @@ def measure(case: Case, rounds: int, device: torch.device) -> list[dict[str, Any
             "case": case.name,
             "label": case.label,
             "N": case.task.neurons,
-            "T": case.task.steps,
+            "T": steps_run,
             "B": case.batch,
             "impl": impl,
             "seconds": spread(seconds[impl]),

@@ -52,33 +52,45 @@ def cache_folder() -> Path:
 def fetch(data_set: str, folder: Path) -> Path:
     """The file of a data set in a folder, downloaded from the first place that gives it whole.
 
-    A file that is there is checked and kept. ConnectionError, in one line, where no place gives it.
+    A file that is there, from any of the places, is checked and kept. ValueError for a folder that cannot be one, or
+    holds another file of that name; ConnectionError, in one line, where no place gives it.
     """
-    failures = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {folder}: {error.strerror}.") from None
     for source in SOURCES[data_set]:
         path = folder / source.name
-        if path.exists() and not pooch.hashes.hash_matches(str(path), f"md5:{source.md5}"):
-            raise ValueError(f"{path} exists and is not the official file; move it away, or name another --data-dir.")
+        if path.exists():
+            if not path.is_file() or not pooch.hashes.hash_matches(str(path), f"md5:{source.md5}"):
+                raise ValueError(
+                    f"{path} exists and is not the official file; move it away, or name another --data-dir."
+                )
+            return path
+    pooch.get_logger().setLevel("WARNING")
+    failures = []
+    for source in SOURCES[data_set]:
         try:
             pooch.retrieve(source.url, f"md5:{source.md5}", source.name, folder, downloader=_resumed)
         except (requests.RequestException, ValueError, OSError) as error:
             failures.append(f"{source.url}: {_short(error)}")
         else:
-            return path
+            return folder / source.name
     names = ", ".join(dict.fromkeys(source.name for source in SOURCES[data_set]))
     raise ConnectionError(
-        f"{data_set} could not be downloaded ({'; '.join(failures)}). Is this machine offline? A file "
-        f"from elsewhere is enough: put {names.replace(', ', ' or ')} into {folder}."
+        f"{data_set} could not be downloaded ({'; '.join(dict.fromkeys(failures))}). A file from "
+        f"elsewhere is enough: put {names.replace(', ', ' or ')} into {folder}."
     )
 
 
 def _resumed(url: str, output: str | Path, _: Any) -> None:
     """Download to `output`; what a broken download left in NAME.part of the same folder is not asked for again."""
+    from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     part = Path(output).parent / f"{url.rsplit('/', 1)[-1]}.part"
     have = part.stat().st_size if part.exists() else 0
-    asked = {"Range": f"bytes={have}-"} if have else {}
+    asked = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     with requests.get(url, headers=asked, stream=True, timeout=TIMEOUT) as answer:
         if have and answer.status_code == requests.codes.requested_range_not_satisfiable:
             shutil.move(part, output)  # it was whole
@@ -87,7 +99,8 @@ def _resumed(url: str, output: str | Path, _: Any) -> None:
         goes_on = answer.status_code == requests.codes.partial_content
         total = int(answer.headers.get("Content-Length", 0)) + have * goes_on
         columns = ("{task.description}", DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        with part.open("ab" if goes_on else "wb") as file, Progress(*columns, transient=True) as progress:
+        console = Console(stderr=True)
+        with part.open("ab" if goes_on else "wb") as file, Progress(*columns, console=console) as progress:
             task = progress.add_task(url, total=total or None, completed=have * goes_on)
             for block in answer.iter_content(BLOCK):
                 file.write(block)
@@ -101,4 +114,6 @@ def _short(error: Exception) -> str:
     words = " ".join(str(error).split())
     if isinstance(error, requests.ConnectionError):
         return "no connection"
+    if "hash" in words:
+        return "what came is not the official file, its checksum differs"
     return words[:120] or type(error).__name__

@@ -5,13 +5,13 @@ Axes: n pictures, S pixels a side.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 WHITE = 3 * 255  # the channel sum of a white pixel
@@ -30,6 +30,12 @@ class Pictures:
     train: Tensor
     withheld: Tensor
     source: str
+
+    @property
+    def digest(self) -> str:
+        """Of all pixels, those to train on and those withheld."""
+        sums = zlib.crc32(self.withheld.numpy().data, zlib.crc32(self.train.numpy().data))
+        return f"{len(self.train)} + {len(self.withheld)} pictures, digest {sums:08x}"
 
     @property
     def side(self) -> int:
@@ -70,10 +76,17 @@ def _square(path: Path, side: int) -> np.ndarray:
     """The middle of a picture, uint8 `[side, side, 3]`."""
     try:
         with Image.open(path) as picture:
-            whole = picture.convert("RGB")
+            whole = _eight_bits(ImageOps.exif_transpose(picture)).convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is no readable picture: {str(error) or type(error).__name__}") from None
     return _resized(whole, side)
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """16-bit gray, which would be cut off at 255, as 8-bit gray."""
+    if not picture.mode.startswith("I"):
+        return picture
+    return Image.fromarray((np.asarray(picture).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
 
 
 def _resized(picture: Image.Image, side: int) -> np.ndarray:
@@ -99,13 +112,14 @@ def stand_in(side: int) -> Pictures:
     return Pictures(channel_sums(train), channel_sums(withheld), source)
 
 
-def _patches(picture: Image.Image, side: int, within: Sequence[int]) -> np.ndarray:
+def _patches(picture: Image.Image, side: int, within: tuple[int, int, int, int]) -> np.ndarray:
     """Squares of 64, 96 and 144 pixels, a quarter of one apart, uint8 `[n, side, side, 3]`."""
-    left, top, right, bottom = within
+    part = picture.crop(within)  # what is resized sees nothing beyond
+    width, height = part.size
     patches = [
-        np.asarray(picture.resize((side, side), Image.Resampling.LANCZOS, box=(x, y, x + edge, y + edge)))
+        np.asarray(part.resize((side, side), Image.Resampling.LANCZOS, box=(x, y, x + edge, y + edge)))
         for edge in (64, 96, 144)
-        for y in range(top, bottom - edge + 1, edge // 4)
-        for x in range(left, right - edge + 1, edge // 4)
+        for y in range(0, height - edge + 1, edge // 4)
+        for x in range(0, width - edge + 1, edge // 4)
     ]
     return np.stack(patches)

@@ -5,7 +5,6 @@ Axes: T time, B batch, N neurons, S pixels a side.
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +25,8 @@ from torchplastic.train.evaluate import evaluate, interval
 from torchplastic.train.objectives import squared_error
 
 EVALUATION_BATCH = 20
+LOOK_TRACES = 4  # of each example that lie in memory at once: two traces, P, and room
+LOOK_BYTES = 1 << 29
 BASELINE_EPISODES = 1000
 SAMPLED_EPISODES = 6
 
@@ -71,10 +72,8 @@ def pictures_of(config: ImagesConfig) -> Pictures:
 
 
 def data(config: ImagesConfig) -> str:
-    """What the pictures are, with a digest of their pixels."""
-    pictures = pictures_of(config)
-    digest = zlib.crc32(pictures.withheld.numpy().data, zlib.crc32(pictures.train.numpy().data))
-    return f"{pictures.source}, digest {digest:08x}"
+    """How many pictures, with a digest of their pixels; not where they lie."""
+    return pictures_of(config).digest
 
 
 def build(config: ImagesConfig) -> Parts:
@@ -85,31 +84,40 @@ def build(config: ImagesConfig) -> Parts:
 
     def look(network: nn.Module) -> dict[str, float]:
         stream = generator(config.seed, "withheld")
-        _, errors = evaluate(network, withheld, OBJECTIVE, config.withheld_episodes, EVALUATION_BATCH, stream)
+        _, errors = evaluate(network, withheld, OBJECTIVE, config.withheld_episodes, look_batch(config), stream)
         return {"withheld_error": errors.mean().item(), "withheld_error_median": errors.double().quantile(0.5).item()}
 
     return Parts(training, model, OBJECTIVE, look)
 
 
 def needed_bytes(config: ImagesConfig) -> int:
-    """What training takes, pictures included."""
+    """What training takes, and looks at withheld pictures: pictures included."""
     task, model = config.task, config.model
     sums = 2 * 60_000 * task.pixels
     if model.kind == "lstm":
         return sums + lstm_training_bytes(task.steps, config.batch, task.neurons, task.pixels)
-    return sums + functional.training_bytes(
+    training = functional.training_bytes(
         task.clamped_steps(), config.batch, task.neurons, alpha=model.coefficients, impl=model.impl
     )
+    look = LOOK_TRACES * look_batch(config) * 4 * task.neurons**2
+    return sums + training + look
+
+
+def look_batch(config: ImagesConfig) -> int:
+    """Episodes at a time where nothing is learned: fewer of a large network, whose traces fill the memory."""
+    return max(1, min(EVALUATION_BATCH, LOOK_BYTES // (LOOK_TRACES * 4 * config.task.neurons**2)))
 
 
 @torch.no_grad()
-def _baselines(withheld: ImageEpisodes, training: ImageEpisodes, episodes: int, stream: torch.Generator) -> Any:
+def _baselines(
+    withheld: ImageEpisodes, training: ImageEpisodes, episodes: int, stream: torch.Generator, batch: int
+) -> dict[str, Tensor]:
     """Errors of the trivial answers over withheld episodes, `[episodes]` each by name."""
     options = withheld.options
     mean = options.scaled(training.sums[:: max(1, len(training.sums) // 10_000)]).mean(0)
     found: dict[str, list[Tensor]] = {}
-    for start in range(0, episodes, EVALUATION_BATCH):
-        episode = withheld.episodes(min(EVALUATION_BATCH, episodes - start), stream)
+    for start in range(0, episodes, batch):
+        episode = withheld.episodes(min(batch, episodes - start), stream)
         for name, answer in trivial_answers(episode, mean, options.side).items():
             found.setdefault(name, []).append(squared_errors(answer, episode.target))
     return {name: torch.cat(parts).double() for name, parts in found.items()}
@@ -118,9 +126,14 @@ def _baselines(withheld: ImageEpisodes, training: ImageEpisodes, episodes: int, 
 def notes(config: ImagesConfig) -> dict[str, Any]:
     """What the pictures are, and the medians of trivial answers on the withheld ones."""
     training, withheld = training_and_withheld(config.task, pictures_of(config))
-    baselines = _baselines(withheld, training, BASELINE_EPISODES, generator(config.seed, "withheld"))
+    stream = generator(config.seed, "withheld")
+    baselines = _baselines(withheld, training, BASELINE_EPISODES, stream, look_batch(config))
     medians = {name: errors.quantile(0.5).item() for name, errors in baselines.items()}
-    return {"data": pictures_of(config).source, "baselines": {"withheld_error_median": medians}}
+    return {
+        "data": pictures_of(config).source,
+        "data_digest": data(config),
+        "baselines": {"withheld_error_median": medians},
+    }
 
 
 @torch.no_grad()
@@ -159,8 +172,8 @@ def evaluation(config: ImagesConfig, model: nn.Module, episodes: int, stream: to
     """Squared error on withheld pictures with its interval and median, beside that of trivial answers."""
     training, withheld = training_and_withheld(config.task, pictures_of(config))
     state = stream.get_state()
-    _, error = evaluate(model, withheld, OBJECTIVE, episodes, EVALUATION_BATCH, stream)
-    trivial = _baselines(withheld, training, episodes, stream.set_state(state))
+    _, error = evaluate(model, withheld, OBJECTIVE, episodes, look_batch(config), stream)
+    trivial = _baselines(withheld, training, episodes, stream.set_state(state), look_batch(config))
     medians = {"answer": error.double().quantile(0.5).item()}
     medians |= {name: errors.quantile(0.5).item() for name, errors in trivial.items()}
     return {

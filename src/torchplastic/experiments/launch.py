@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
@@ -47,8 +48,8 @@ def start(config: Config, out: Path | None = None, device: str = "auto", devices
     fabric = _fabric(config, device, devices)
     if not _first(devices):
         return _take_part(config, fabric)
-    registry.get(config.experiment).data(config)  # before anything is made
     _require_memory(config, fabric, devices)
+    registry.get(config.experiment).data(config)  # before anything is made
     _require_division(config, config.episodes, devices)
     run = Run.create(out or _default_out(config))
     with run.locked(), signals.noted() as caught:
@@ -58,10 +59,15 @@ def start(config: Config, out: Path | None = None, device: str = "auto", devices
         return _train(run, config, trainer, caught)
 
 
-def resume(path: Path, episodes: int | None = None, device: str = "auto", devices: int = 1) -> Outcome:
-    """Go on exactly where a run stopped, with its own settings; `episodes` may ask for more."""
+def resume(
+    path: Path, episodes: int | None = None, device: str = "auto", devices: int = 1, data_dir: Path | None = None
+) -> Outcome:
+    """Go on exactly where a run stopped, with its own settings; `episodes` may ask for more.
+
+    data_dir: where the data lie now; they must be the same.
+    """
     run = Run.open(path)
-    config = load_config(run)
+    config = _with_data(load_config(run), data_dir)
     if not _first(devices):
         config = replace(config, episodes=episodes or config.episodes)
         return _take_part(config, _fabric(config, device, devices), run.checkpoint())
@@ -83,6 +89,7 @@ def resume(path: Path, episodes: int | None = None, device: str = "auto", device
         run.reopen()
         started = trainer.position.row.get("episodes", 0)
         run.cut_metrics(lambda row: row["episode"] <= done - started)
+        run.change_last_row(_without_last_look(config))
         run.write_config(config.to_dict())
         return _train(run, config, trainer, caught)
 
@@ -103,12 +110,15 @@ def evaluate(path: Path, episodes: int, data_dir: Path | None = None) -> dict[st
     """
     run = Run.open(path)
     config = load_config(run)
-    if data_dir is not None:
-        if not hasattr(config, "data_dir"):
-            raise ValueError(f"{config.experiment} reads no data; leave --data-dir away.")
-        config = replace(config, data_dir=str(data_dir))  # type: ignore[call-arg]
+    config = _with_data(config, data_dir)
     torch.set_num_threads(config.threads)
     experiment = registry.get(config.experiment)
+    data, trained_on = experiment.data(config), _data_of(run)
+    if data != trained_on and data_dir is None:
+        raise RunError(
+            f"{path} was trained with {trained_on}; where it had them there are now {data}. Say where they lie, or "
+            "which others to evaluate on, with --data-dir."
+        )
     model = experiment.build(config).model
     trained = (run.summary or run.checkpoint()).get("episodes" if run.summary else "episode")
     try:
@@ -118,8 +128,37 @@ def evaluate(path: Path, episodes: int, data_dir: Path | None = None) -> dict[st
     result = experiment.evaluate(config, model, episodes, generator(config.seed, "evaluation"))
     head = {"experiment": config.experiment, "form": config.form, "episodes": episodes, "trained_episodes": trained}
     result = {**head, **result}
-    run.write_eval(f"episodes-{episodes}", result)
+    name = f"episodes-{episodes}"
+    if data != trained_on:
+        result["split"] = f"{result['split']} of another set ({data})"
+        name += f"-{data.split()[-1]}"
+    run.write_eval(name, result)
     return result
+
+
+def _with_data(config: Config, data_dir: Path | None) -> Config:
+    if data_dir is None:
+        return config
+    if not hasattr(config, "data_dir"):
+        raise ValueError(f"{config.experiment} reads no data; leave --data-dir away.")
+    return replace(config, data_dir=str(data_dir))  # type: ignore[call-arg]
+
+
+def _data_of(run: Run) -> str:
+    """What a run was trained with."""
+    told = run.summary or run.checkpoint().get("signature", {})
+    return str(told.get("data_digest", ""))
+
+
+def _without_last_look(config: Config) -> Callable[[dict[str, Any], int], dict[str, Any]]:
+    """A row that has withheld values only because training ended there loses them when it goes on."""
+    every = getattr(config, "withheld_every", 1)
+
+    def change(row: dict[str, Any], before: int) -> dict[str, Any]:
+        due = row["episode"] // every > before // every
+        return row if due else {name: value for name, value in row.items() if not name.startswith("withheld_")}
+
+    return change
 
 
 def load_config(run: Run) -> Config:
@@ -238,7 +277,7 @@ def _signature(config: Config) -> dict[str, Any]:
     return {
         **{f"model.{name}": values["model"][name] for name in ("kind", "alpha", "rule", "learn_eta")},
         **{f"task.{name}": value for name, value in values.get("task", {}).items()},
-        **({"data": data} if data else {}),
+        **({"data_digest": data} if data else {}),
     }
 
 

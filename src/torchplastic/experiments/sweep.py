@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from torchplastic.experiments import signals
+from torchplastic.experiments import registry, signals
 from torchplastic.experiments.children import Child, LocalPool, Pool
 from torchplastic.experiments.config import Config
 from torchplastic.runs import Run, RunError, flatten, locked, read_json, write_json
@@ -71,6 +71,7 @@ def run_sweep(sweep: Sweep, pool: Pool, jobs: int) -> tuple[list[Standing], int 
     pool runs the processes, `jobs` at a time. A seed that fails does not stop the others.
     """
     threads = sweep.config.threads or max(1, _cores() // jobs)
+    registry.get(sweep.config.experiment).data(sweep.config)  # before anything is made
     _claim(sweep)
     with locked(sweep.path):
         children = []

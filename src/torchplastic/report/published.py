@@ -10,6 +10,7 @@ from importlib import resources
 
 from torchplastic.report.grouping import Group
 from torchplastic.report.reading import Json
+from torchplastic.runs import flatten
 
 DEFAULT_LABELS = {
     "loss": "loss per episode",
@@ -28,6 +29,7 @@ class Published:
     forms, model: the forms and the model settings of ours that it belongs to.
     points: (episode, low, high); low and high are the same where one value was given.
     source, read, protocol: the paper, how its numbers were taken from it, and what was trained on what.
+    settings, data: what else a run of ours must share: settings by their dotted names, how the name of its data begins.
     level, says: for a value to be reached rather than a curve, the value and the claim in words.
     """
 
@@ -41,12 +43,20 @@ class Published:
     protocol: str
     level: float | None = None
     says: str = ""
+    settings: Json = field(default_factory=dict)
+    data: str = ""
 
     def belongs_to(self, group: Group) -> bool:
-        """Whether a group's form and model are those of the published protocol."""
+        """Whether a group's task and model are those of the published protocol."""
         model = group.config.get("model", {})
-        same_model = all(model.get(key) == value for key, value in self.model.items() if key in model)
-        return group.config.get("form") in self.forms and same_model
+        return self.fits(group) and all(model.get(key) == value for key, value in self.model.items() if key in model)
+
+    def fits(self, group: Group) -> bool:
+        """Whether a group's task is that of the published protocol, whatever its model."""
+        told = flatten(group.config)
+        same = all(told.get(key, value) == value for key, value in self.settings.items())
+        data = [run.noted("data") for run in group.runs if run.noted("data")]
+        return group.config.get("form") in self.forms and same and all(name.startswith(self.data) for name in data)
 
 
 @dataclass(frozen=True)
@@ -61,9 +71,8 @@ class Literature:
         return self.labels.get(measure, DEFAULT_LABELS.get(measure, measure.replace("_", " ")))
 
     def about(self, groups: Sequence[Group]) -> Literature:
-        """What compares with the forms of these groups: other models of the same form stay in."""
-        forms = {group.config.get("form") for group in groups}
-        return Literature(self.labels, tuple(entry for entry in self.entries if forms.intersection(entry.forms)))
+        """What compares with the tasks of these groups: other models of the same task stay in."""
+        return Literature(self.labels, tuple(entry for entry in self.entries if any(map(entry.fits, groups))))
 
     def of(self, measure: str) -> list[Published]:
         """The entries on one measure."""
@@ -97,4 +106,6 @@ def _entry(entry: Json, points: list[list[float]]) -> Published:
         protocol=entry["protocol"],
         level=entry.get("value"),
         says=entry.get("says", ""),
+        settings=entry.get("settings", {}),
+        data=entry.get("data", ""),
     )

@@ -126,7 +126,7 @@ def _learning(name: str, groups: Sequence[Group], literature: Literature) -> lis
                 suffix = "" if spread == "range" else "-median"
                 caption = _learning_caption(name, groups, which, literature, spread)
                 if any(curves_of(group.whole, f"withheld_{which}") for group in groups):
-                    caption += " Dotted: on data that are never trained on."
+                    caption += " Small dots: on data that are never trained on."
                 for axis, linear in learning.linear_below(figure.axes[0]).items():
                     caption += f" The {axis} axis is linear below {linear:g}."
                 drawings.append(Drawing(f"{slug(name)}-{which}{suffix}", figure, caption))
@@ -197,7 +197,8 @@ def _samples(name: str, group: Group, alone: bool) -> Part:
         caption += f" Of the answer, {'; '.join(verdicts)}." if verdicts else ""
         part.drawings.append(Drawing(f"{stem}-pictures", samples.draw_pictures(rows), caption, wide=True))
     for heading, frames in samples.by_kind(arrays, "frames").items():
-        caption = f"{heading.capitalize()} through one episode of {len(frames)} steps, one pixel a neuron."
+        caption = f"{heading.capitalize()} through one episode of {len(frames)} steps, one pixel a neuron, −1 black, "
+        caption += "1 white. A step takes 60 ms; what is held stays for half a second at most, the end longer."
         part.animations.append(Animation(f"{stem}-{slug(heading)}", samples.animate(frames), caption))
     part.drawings += _matrices(arrays, stem)
     for heading, lines in samples.line_groups(arrays).items():

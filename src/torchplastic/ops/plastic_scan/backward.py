@@ -151,12 +151,13 @@ class Backward:
         between = self.decays.between(d, s)
         if len(free) < inner:
             between = between[list(free)]
-        in_sum = full and one_decay(d)
+        of_v = d.shape[1:] == s.shape[1:]  # d may depend on v
+        in_sum = full and one_decay(d) and not of_v
         p = LR = None
         if not full or (gd is not None and not in_sum):
             p, LR = self.plastic_inputs(uP, groups.spread(z, inner, 1), s, d, between, free)
         # where d depends on v, its gradient joins dL/dv
-        gd_of_v = gd[:inner] if gd is not None and d.shape[1:] == s.shape[1:] else None
+        gd_of_v = gd[:inner] if gd is not None and of_v else None
         U = self.x[steps][first]
         tables = fast.Tables(start, free, groups, U, between, s, z, uP, None if gd_of_v is None else LR, before)
         of_constant = gd is not None and gd_of_v is None  # d is the same at all steps: nobody in the loop asks for gd

@@ -270,6 +270,7 @@ class Backward:
         U, between, s, z, uP, L_ = (
             table.contiguous().numpy() for table in (tables.U, tables.between, tables.s, tables.z, tables.recalled, L)
         )
+        assert gd is None or tables.LR is not None
         LR = c.nothing[None] if tables.LR is None else tables.LR.contiguous().numpy()
         trace = c.nothing if H is None else H.contiguous().numpy()
         sums = gs.new_zeros(c.threads, len(tables.free), inner + 1, B) if summed else gs.new_empty(0, 0, 0, 0)

@@ -3,6 +3,9 @@
 A second pool of threads would fight PyTorch's for the cores: after a parallel operation its threads wait busily for
 the next. So a team is started through the OpenMP runtime that PyTorch itself links (GNU's, or one that speaks its
 interface, as LLVM's and Intel's do on Linux): a region costs about a microsecond, a barrier half of one.
+
+What is made here becomes part of the kernels, which numba keeps on disk by the date of kernels.py: after a change here,
+touch that file.
 """
 
 from __future__ import annotations

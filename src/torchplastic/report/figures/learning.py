@@ -64,7 +64,7 @@ def draw_learning(
     if chance is not None:
         axes.axhline(chance, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), label=f"chance ({chance:g})")
     for place, (name, level) in enumerate((baselines or {}).items()):
-        dashes = (0, (1 + 3 * place, 2))
+        dashes = (0, (3 + 3 * place, 2))
         axes.axhline(level, color=GREY, linewidth=0.8, linestyle=dashes, label=f"{name}, no memory ({number(level)})")
     _scale_x(axes, by_group, entries, log)
     _scale_y(axes)
@@ -115,9 +115,10 @@ def _draw_group(
     withheld = curves_of(group.whole, f"withheld_{measure}")
     if withheld:
         short = min(withheld, key=lambda curve: curve.last).grid(POINTS, log)
-        mean = np.mean([curve.smooth(short) for curve in withheld], axis=0)
-        dots = {"color": look["color"], "linewidth": 1.1, "linestyle": (0, (1, 1.2))}
-        axes.plot(short, mean, **dots, label=f"{group.label}: withheld data")
+        looks = np.array([curve.smooth(short) for curve in withheld])
+        middle = looks.mean(0) if spread == "range" else np.median(looks, axis=0)
+        dots = {"color": look["color"], "linewidth": 0.6, "marker": ".", "markersize": 4}
+        axes.plot(short, middle, **dots, label=f"{group.label}: withheld data")
 
 
 def _line(axes: Axes, curve: Curve, log: bool, look: dict[str, Any]) -> None:
