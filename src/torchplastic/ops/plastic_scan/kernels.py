@@ -25,15 +25,25 @@ LINE = 16  # numbers to which rows are rounded up: a line of the cache in float3
 ROWS = 64  # of a matrix, or of vectors, that stay in a core's cache while others pass
 TILE = 32  # of a transposed matrix
 # sums may be taken in any order
-OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "no_cfunc_wrapper": True,
+    "error_model": "numpy",
+    "fastmath": {"contract", "reassoc", "nsz"},
+}
 
 
-def compiled(function: Any) -> Any:
+def compiled(function: Any, **more: Any) -> Any:
     """Compiled at the first call, and kept on disk where there is a place for it."""
     try:
-        return njit(cache=True, **OPTIONS)(function)
+        return njit(cache=True, **OPTIONS, **more)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return njit(**OPTIONS)(function)
+        return njit(**OPTIONS, **more)(function)
+
+
+def inner(function: Any) -> Any:
+    """The same for what is never called from Python."""
+    return compiled(function, no_cpython_wrapper=True)
 
 
 HEBB, OJA = 0, 1
@@ -45,14 +55,14 @@ EMPTY_CLAMP = np.empty((0, 0, 0), np.bool_)
 # --- products
 
 
-@compiled
+@inner
 def share(n: int) -> tuple[int, int]:
     """This thread's share of n, in whole lines."""
     lines, me, team = -(-n // LINE), thread(), threads()
     return lines * me // team * LINE, min(n, lines * (me + 1) // team * LINE)
 
 
-@compiled
+@inner
 def add_rows(u: Array, A: Array, low: int, high: int, out: Array) -> None:
     """`out += u @ A`; u `[n]`, A `[n, K]`, out `[K]`; columns low … high - 1."""
     n = len(u)
@@ -71,7 +81,7 @@ def add_rows(u: Array, A: Array, low: int, high: int, out: Array) -> None:
         i += 1
 
 
-@compiled
+@inner
 def add_rows_of_all(u: Array, A: Array, low: int, high: int, out: Array) -> None:
     """`add_rows` for each row of u `[B, ≥ n]` and out `[B, K]`; a block of A `[n, K]` serves all of them."""
     n = len(A)
@@ -81,7 +91,7 @@ def add_rows_of_all(u: Array, A: Array, low: int, high: int, out: Array) -> None
             add_rows(u[b, start:stop], A[start:stop], low, high, out[b])
 
 
-@compiled
+@inner
 def dots(A: Array, low: int, high: int, V: Array, out: Array) -> None:
     """`out = V @ A^T`; A `[n, K]`, V `[rows, K]`, out `[rows, n]`; columns low … high - 1 of out, rows of A.
 
@@ -159,7 +169,7 @@ def dots(A: Array, low: int, high: int, V: Array, out: Array) -> None:
             i += 1
 
 
-@compiled
+@inner
 def add_dots_of_product(A: Array, C: Array, low: int, high: int, v: Array, out: Array) -> None:
     """`out += (A * C) @ v`; A `[n, ≥ K]`, C `[n, K]`, v `[≥ K]`, out `[n]`; rows low … high - 1."""
     K = C.shape[1]
@@ -184,7 +194,7 @@ def add_dots_of_product(A: Array, C: Array, low: int, high: int, v: Array, out: 
 # --- whole matrices
 
 
-@compiled
+@inner
 def _transpose(A: Array, out: Array) -> None:
     low, high = share(len(out))
     for first in range(low, high, TILE):
@@ -202,7 +212,7 @@ def transpose(body: int, A: Array, out: Array, count: int) -> None:
     in_team(body, _transpose, (A, out), count)
 
 
-@compiled
+@inner
 def _add_product(
     dots_at: int, left: Array, right: Array, columns: Array, rows: Array, scratch: Array, fresh: bool, out: Array
 ) -> None:
@@ -245,7 +255,7 @@ def add_product(
     in_team(body, _add_product, (dots_at, left, right, columns, rows, scratch, fresh, out), count)
 
 
-@compiled
+@inner
 def _through_the_end(dots_at: int, G: Array, H: Array, U: Array, E: Array, UG: Array, EG: Array, Q: Array) -> None:
     B, N, _ = G.shape
     low, high = share(N)
@@ -275,7 +285,7 @@ def through_the_end(
     in_team(body, _through_the_end, (dots_at, G, H, U, E, UG, EG, Q), count)
 
 
-@compiled
+@inner
 def _scale(alpha: Array, H: Array, P: Array) -> None:
     B, N, M = P.shape
     low, high = share(N)
@@ -294,7 +304,7 @@ def scale(body: int, alpha: Array, H: Array, P: Array, count: int) -> None:
     in_team(body, _scale, (alpha, H, P), count)
 
 
-@compiled
+@inner
 def _next_trace(H: Array, total: Array, U: Array, E: Array, out: Array) -> None:
     B, N, _ = out.shape
     low, high = share(N)
@@ -322,7 +332,7 @@ def next_trace(body: int, H: Array, total: Array, U: Array, E: Array, out: Array
     in_team(body, _next_trace, (H, total, U, E, out), count)
 
 
-@compiled
+@inner
 def _through_the_trace(
     H: Array, alpha: Array, U: Array, E: Array, total: Array, fresh: bool, G: Array, dalpha: Array
 ) -> None:
@@ -374,7 +384,7 @@ def through_the_trace(
 # --- the free steps
 
 
-@compiled
+@inner
 def _forward(
     dots_at: int, x: Array, drive: Array, clamp: Array, eta: Array, rule: int, nonlinearity: int, W: Array, P: Array,
     alpha: Array, U: Array, products: Array, z: Array, S: Array, L: Array, a: Array, uP: Array, t: int, i: int,
@@ -477,7 +487,7 @@ def forward(
     )
 
 
-@compiled
+@inner
 def spread(
     decay: Array, now: Array, s: Array, z: Array, low: int, high: int, fresh: bool, gs: Array, right: Array
 ) -> None:
@@ -506,7 +516,7 @@ def spread(
                 right[j] += decay[j] * s[j] * now[j]
 
 
-@compiled
+@inner
 def product_sum(a: Array, b: Array, c: Array, low: int, high: int) -> float:
     """The sum of a b c over the neurons low … high - 1."""
     total = a.dtype.type(0)
@@ -515,7 +525,7 @@ def product_sum(a: Array, b: Array, c: Array, low: int, high: int) -> float:
     return total
 
 
-@compiled
+@inner
 def _backward(
     dots_at: int, x: Array, gx: Array, delta: Array, clamp: Array, eta: Array, rule: int, nonlinearity: int, W: Array,
     H: Array, alpha: Array, U: Array, between: Array, s: Array, z: Array, uP: Array, LR: Array, L: Array, gs: Array,
