@@ -117,18 +117,18 @@ class Run:
 
     def cut_metrics(self, keep: Callable[[dict[str, Any]], bool]) -> None:
         """Keep these rows alone, and no torn line."""
-        rows = [row for row in self.metrics() if keep(row)]
-        replace_file(
-            self.path / "metrics.jsonl", lambda file: file.write("".join(json.dumps(r) + "\n" for r in rows).encode())
-        )
+        self._replace_metrics([row for row in self.metrics() if keep(row)])
 
     def change_last_row(self, change: Callable[[dict[str, Any], int], dict[str, Any]]) -> None:
         """Replace the last row by `change(row, the episode of the row before)`, where that differs."""
         *rows, last = self.metrics() or [{}]
         changed = change(last, rows[-1]["episode"] if rows else 0) if last else last
         if changed != last:
-            text = "".join(json.dumps(row) + "\n" for row in (*rows, changed))
-            replace_file(self.path / "metrics.jsonl", lambda file: file.write(text.encode()))
+            self._replace_metrics([*rows, changed])
+
+    def _replace_metrics(self, rows: list[dict[str, Any]]) -> None:
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        replace_file(self.path / "metrics.jsonl", lambda file: file.write(text.encode()))
 
     # --- tensors
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ class Pictures:
     withheld: Tensor
     source: str
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Of all pixels, those to train on and those withheld."""
         sums = zlib.crc32(self.withheld.numpy().data, zlib.crc32(self.train.numpy().data))

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchplastic import PlasticRNN, functional
+from torchplastic import functional
 from torchplastic.data.pictures import Pictures, stand_in
 from torchplastic.data.sources import load_pictures
 from torchplastic.experiments.config import Config, Model, Optim, at_least
 from torchplastic.experiments.networks import generator, lstm_training_bytes, make_network
 from torchplastic.experiments.registry import Experiment, Form, Parts
+from torchplastic.experiments.samples import matrices, picture_row
 from torchplastic.tasks.images import ImageEpisodes, Images, training_and_withheld, trivial_answers
 from torchplastic.train.evaluate import evaluate, interval
 from torchplastic.train.objectives import squared_error
@@ -157,15 +158,10 @@ def samples(config: ImagesConfig, before: nn.Module, after: nn.Module) -> dict[s
                 "answer": y[-1, b, : task.pixels],
                 "target": episode.target[b],
             }
-            for place, (label, pixels) in enumerate(shown.items()):
-                found[f"pictures/{group}/{place:02d} {label}"] = picture(pixels)
+            found |= picture_row(group, {label: picture(pixels) for label, pixels in shown.items()})
         if model is after:
             found["frames/activity"] = y[:, 0, : task.pixels].unflatten(-1, (side, side)).numpy()
-    if isinstance(after, PlasticRNN):
-        found["matrix/w"] = after.w.numpy()
-        if after.alpha is not None and after.alpha.dim() == 2:
-            found["matrix/alpha"] = after.alpha.numpy()
-    return found
+    return found | matrices(after)
 
 
 def evaluation(config: ImagesConfig, model: nn.Module, episodes: int, stream: torch.Generator) -> dict[str, Any]:

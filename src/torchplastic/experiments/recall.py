@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchplastic import PlasticRNN, functional
+from torchplastic import functional
 from torchplastic.experiments.config import Config
 from torchplastic.experiments.networks import generator, lstm_training_bytes, make_network
 from torchplastic.experiments.registry import Experiment, Form, Parts
+from torchplastic.experiments.samples import matrices, picture_row
 from torchplastic.tasks.patterns import Patterns, wrong_bits
 from torchplastic.train.evaluate import evaluate, interval
 from torchplastic.train.objectives import squared_error
@@ -83,13 +84,8 @@ def samples(config: RecallConfig, before: nn.Module, after: nn.Module) -> dict[s
             "answer": y[-1, 0, : task.bits],
             "target": episode.target[0],
         }
-        for place, (label, bits) in enumerate(pictures.items()):
-            found[f"pictures/{when}/{place:02d} {label}"] = picture(bits)
-    if isinstance(after, PlasticRNN):
-        found["matrix/w"] = after.w.numpy()
-        if after.alpha is not None and after.alpha.dim() == 2:
-            found["matrix/alpha"] = after.alpha.numpy()
-    return found
+        found |= picture_row(when, {label: picture(bits) for label, bits in pictures.items()})
+    return found | matrices(after)
 
 
 def evaluation(config: RecallConfig, model: nn.Module, episodes: int, stream: torch.Generator) -> dict[str, Any]:

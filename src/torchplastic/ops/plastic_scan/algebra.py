@@ -285,6 +285,10 @@ class Groups:
         """How many groups begin before that step."""
         return bisect_left(self.first, step)
 
+    def one_of_each(self, rows: Tensor) -> Tensor:
+        """One row per step, from the first on, -> the first of each group; no copy where each is its own."""
+        return rows if self._of_step is None else rows[self.first[: self.before(len(rows))]]
+
     def sum(self, rows: Tensor, dim: int = 0) -> Tensor:
         """One row per step, from the first on, -> one per group: their sum."""
         if self._of_step is None:

@@ -111,7 +111,7 @@ class Backward:
         groups = self.groups[i]
         uG, sG, Q = self.products_with_g(
             None if self.zero or not need_gd else H,
-            U[groups.first[: groups.before(rows)]],
+            groups.one_of_each(U[:rows]),
             (after * s)[wanted] if wanted else None,
             one_decay(d),
         )
@@ -144,7 +144,7 @@ class Backward:
         start, free, inner = chunk.start, chunk.free, chunk.inner
         H, uP, z = self.kept[3 * i : 3 * i + 3]
         groups = self.groups[i]
-        steps, first = slice(start, start + inner), groups.first[: groups.before(inner)]
+        steps = slice(start, start + inner)
         full = self.plastic.full
         if not self.compiled:
             self.matrices.load(H, self.zero)
@@ -158,7 +158,7 @@ class Backward:
             p, LR = self.plastic_inputs(uP, groups.spread(z, inner, 1), s, d, between, free)
         # where d depends on v, its gradient joins dL/dv
         gd_of_v = gd[:inner] if gd is not None and of_v else None
-        U = self.x[steps][first]
+        U = groups.one_of_each(self.x[steps])
         tables = fast.Tables(start, free, groups, U, between, s, z, uP, None if gd_of_v is None else LR, before)
         of_constant = gd is not None and gd_of_v is None  # d is the same at all steps: nobody in the loop asks for gd
         sums = None

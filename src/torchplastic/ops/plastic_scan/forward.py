@@ -127,7 +127,7 @@ def run_forward(
         if kept is not None:
             kept += [H, uP, z]
         out = workspace.empty_like(H) if kept is not None or H is trace else H
-        rows = (x_padded if compiled else x)[start:stop][groups.first], groups.sum(after_it * s)
+        rows = groups.one_of_each((x_padded if compiled else x)[start:stop]), groups.sum(after_it * s)
         if prepared.compiled:
             H = prepared.compiled.next_trace(H, before[-1], *rows, out, zero)
         elif zero:
