@@ -1,9 +1,12 @@
 """What every test starts from: warnings are errors, one thread, seeded property tests."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 
+from tests.data.files import drawing, omniglot_folder
+from torchplastic.data import omniglot
 from torchplastic.ops import workspace
 
 
@@ -34,3 +37,14 @@ def poisoned_buffers(monkeypatch):
     """Memory that nobody has written holds NaN, so that whoever reads it shows."""
     empty = workspace.empty
     monkeypatch.setattr(workspace, "empty", lambda shape, like: empty(shape, like).fill_(torch.nan))
+
+
+@pytest.fixture
+def small_omniglot(monkeypatch, tmp_path):
+    """Sixteen characters that count as Omniglot, six of them test characters -> their folder."""
+    names = [omniglot.digest(~np.stack([drawing(100 * c + d) for d in range(20)])) for c in range(16)]
+    monkeypatch.setattr(omniglot, "CHARACTERS", {"images_background": 9, "images_evaluation": 7})
+    split = omniglot.Split(frozenset(names), frozenset(names[::3]), "0123")
+    monkeypatch.setattr(omniglot, "fixed_split", lambda: split)
+    monkeypatch.setattr(omniglot, "cache_folder", lambda: tmp_path / "cache")
+    return omniglot_folder(tmp_path / "set", 9, 7)

@@ -1,12 +1,17 @@
 """The examples run, learn, and agree."""
 
+import math
 import re
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image, ImageDraw
+
+from torchplastic.data.classes import stand_in
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LEARNING = ("01_whole_method.py", "02_same_with_torchplastic.py")
@@ -39,3 +44,54 @@ def test_both_are_the_same_network():
     plain, layer = (errors(name) for name in LEARNING)
     assert plain[0] == layer[0]
     assert plain[1][0] == pytest.approx(layer[1][0], rel=0.2)
+
+
+def pen_drawing(path, points, seed):
+    """A closed or open stroke through points 0 … 1, by an unsteady hand, black on white."""
+    random = np.random.default_rng(seed)
+    picture = Image.new("L", (105, 105), 255)
+    moved = np.asarray(points) * 0.7 + 0.15 + random.normal(0, 0.02, (len(points), 2))
+    ImageDraw.Draw(picture).line([(float(x), float(y)) for x, y in 104 * moved], fill=0, width=3, joint="curve")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+
+
+ROUND = [(0.5 + 0.5 * math.cos(k / 3), 0.5 + 0.5 * math.sin(k / 3)) for k in range(20)]
+SHAPES = {
+    "circle": ROUND,
+    "cross": [(0, 0), (1, 1), (0.5, 0.5), (1, 0), (0, 1)],
+    "stairs": [(0, 0), (0, 0.33), (0.33, 0.33), (0.33, 0.66), (0.66, 0.66), (0.66, 1), (1, 1)],
+    "triangle": [(0.5, 0), (1, 1), (0, 1), (0.5, 0)],
+    "fork": [(0, 0), (0, 0.5), (1, 0.5), (1, 0), (1, 0.5), (0.5, 0.5), (0.5, 0), (0.5, 1)],
+}
+
+
+def run_example(name, *folders):
+    command = [sys.executable, "-W", "error", EXAMPLES / name, *folders]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()
+
+
+def test_five_drawings_of_ones_own(tmp_path):
+    """The trained network tells shapes apart that were drawn once."""
+    for seed, (name, points) in enumerate(SHAPES.items()):
+        pen_drawing(tmp_path / "shown" / f"{name}.png", points, seed)
+        pen_drawing(tmp_path / "asked" / f"my {name}.png", points, 100 + seed)
+    lines = run_example("03_classify_your_drawings.py", tmp_path / "shown", tmp_path / "asked")
+    assert len(lines) == 5
+    expected = [rf"my {name}\.png looks like {name}\.png \(\d+%\)" for name in sorted(SHAPES)]
+    assert sum(bool(re.fullmatch(words, line)) for words, line in zip(expected, lines, strict=True)) >= 4
+    code = (EXAMPLES / "03_classify_your_drawings.py").read_text().splitlines()[1:]
+    assert sum(bool(line) for line in code) <= 12
+
+
+def test_few_shot_on_a_folder(tmp_path):
+    glyphs = stand_in(62)
+    for c in range(45):
+        for d in range(6):
+            path = tmp_path / f"glyph {c:02d}" / f"{d}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(255 - glyphs.pictures[glyphs.first[c] + d].numpy()).save(path)
+    lines = run_example("04_few_shot_on_your_folder.py", tmp_path)
+    right = [float(re.search(r"never trained on ([\d.]+)%", line)[1]) for line in lines]
+    assert len(right) == 4
+    assert right[-1] > max(70, right[0] + 10)

@@ -21,7 +21,7 @@ USAGE = """usage: plastic COMMAND ...
   eval RUN                 measure a run on new episodes
   report RUN|BENCH.json... figures and one self-contained HTML page
   bench [NAME...]          speed and memory against the plain loop
-  data fetch NAME          download a data set: cifar10
+  data fetch NAME          download a data set: cifar10, omniglot
 
 plastic COMMAND --help lists its options. With --debug an error comes with its traceback.
 plastic --version prints the version."""
@@ -325,15 +325,15 @@ def eval_(args: Sequence[str]) -> int:
         """Measure a run on new episodes; of a run in progress, its last checkpoint."""
 
         run: tyro.conf.Positional[Path]
-        episodes: int = 1000
-        """New episodes, from a stream of their own."""
+        episodes: int | None = None
+        """New episodes, from a stream of their own; default 1,000, of omniglot 10,000."""
         data_dir: Path | None = None
         """Take the data from here instead of where the run had them."""
         json: bool = False
         """Print one JSON object on stdout and nothing else."""
 
     flags = _parse(Eval, "plastic eval", args)
-    if flags.episodes < 2:
+    if flags.episodes is not None and flags.episodes < 2:
         raise UsageError(f"--episodes must be at least 2; got {flags.episodes}.")
     from torchplastic.experiments import launch
 
@@ -348,6 +348,8 @@ def eval_(args: Sequence[str]) -> int:
             print(f"  {name:28} {mean:.5f}  95 % interval {low:.5f} … {high:.5f}  chance {chance:.4g}")
     for name, value in result["baselines"].items():
         print(f"  {name:28} {value:.5f}")
+    if by_position := result.get("by_position"):
+        print("  by position: " + ", ".join(f"{t + 1} {value:.4f}" for t, value in enumerate(by_position)))
     if medians := result.get("medians"):
         print("  medians: " + ", ".join(f"{name} {value:.5g}" for name, value in medians.items()))
     if "data" in result:
@@ -392,7 +394,7 @@ def bench(args: Sequence[str]) -> int:
         """Training step of each form, in one process and in turn: median time, memory, ratios."""
 
         names: tyro.conf.Positional[tuple[str, ...]] = ()
-        """Which suites: patterns, images, scaling-n, scaling-t, scaling-b; all without a name."""
+        """Which suites: patterns, images, omniglot, scaling-n, scaling-t, scaling-b; all without a name."""
         json: Path | None = None
         """Write the results to this file, which must not exist."""
         rounds: int = 15
@@ -420,9 +422,9 @@ def data(args: Sequence[str]) -> int:
 
     if args[:1] != ["fetch"]:
         if set(args) & {"-h", "--help"}:
-            print("usage: plastic data fetch cifar10 [--data-dir DIR]")
+            print("usage: plastic data fetch cifar10|omniglot [--data-dir DIR]")
             return 0
-        raise UsageError(f"say what to do: plastic data fetch cifar10 [--data-dir DIR]; got {' '.join(args)!r}.")
+        raise UsageError(f"say what to do: plastic data fetch NAME [--data-dir DIR]; got {' '.join(args)!r}.")
     from torchplastic.data.download import SOURCES, default_folder, fetch
 
     @dataclass
@@ -430,14 +432,14 @@ def data(args: Sequence[str]) -> int:
         """Download a data set, with a checksum; a download that broke off goes on."""
 
         name: tyro.conf.Positional[str]
-        """cifar10"""
+        """cifar10 or omniglot"""
         data_dir: Path | None = None
         """Where to; default the folder TORCHPLASTIC_DATA, or the user's cache folder."""
 
     flags = _parse(Fetch, "plastic data fetch", args[1:])
     if flags.name not in SOURCES:
         raise UsageError(f"unknown data set {flags.name!r}; choose one of {', '.join(SOURCES)}.")
-    print(fetch(flags.name, flags.data_dir or default_folder()))
+    print(*fetch(flags.name, flags.data_dir or default_folder()), sep="\n")
     return 0
 
 

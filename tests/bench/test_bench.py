@@ -78,7 +78,9 @@ def test_every_suite_has_a_case_and_names_its_sizes():
     for name, make in suites.SUITES.items():
         for case in make():
             assert case.suite.replace(" ", "-").lower() == name
-            assert str(case.task.neurons) in case.label
+            sizes = case.sizes()
+            assert sizes.keys() == {"N", "T", "B"}
+            assert str(sizes["B" if name == "omniglot" else "N"]) in case.label
 
 
 def test_both_forms_take_the_same_step():

@@ -3,6 +3,7 @@
 import io
 import pickle
 import tarfile
+import zipfile
 
 import numpy as np
 from PIL import Image
@@ -56,3 +57,27 @@ def jpeg_bytes():
     file = io.BytesIO()
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(file, "JPEG")
     return file.getvalue()
+
+
+def drawing(seed, size=105):
+    """A 1-bit picture with random ink: True is paper."""
+    return np.random.default_rng(seed).random((size, size)) > 0.1
+
+
+def omniglot_folder(folder, background, evaluation, drawings=20, alphabet=lambda c: f"alphabet{c % 2}"):
+    """images_background and images_evaluation with so many characters, drawings of random ink."""
+    for part, first, count in (("background", 0, background), ("evaluation", background, evaluation)):
+        for c in range(first, first + count):
+            inside = folder / f"images_{part}" / alphabet(c) / f"character{c:02d}"
+            inside.mkdir(parents=True)
+            for d in range(drawings):
+                Image.fromarray(drawing(100 * c + d)).save(inside / f"{c:04d}_{d + 1:02d}.png")
+    return folder
+
+
+def zipped(folder, path, inside=""):
+    """A folder as a zip, its name first."""
+    with zipfile.ZipFile(path, "w") as file:
+        for member in sorted(folder.rglob("*.png")):
+            file.write(member, f"{inside}{folder.name}/{member.relative_to(folder)}")
+    return path

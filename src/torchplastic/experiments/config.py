@@ -21,11 +21,9 @@ def at_least(name: str, value: float, smallest: float) -> None:
 
 
 @dataclass(frozen=True)
-class Model:
-    """The network."""
+class Plastic:
+    """A plastic layer."""
 
-    kind: Literal["plastic", "rnn", "lstm"] = "plastic"
-    """plastic; rnn, the same without plasticity; lstm, the baseline."""
     alpha: Literal["full", "neuron", "shared", "none"] = "full"
     """Plasticity coefficients: one per connection, per neuron, one for all, or no plasticity."""
     rule: Literal["hebb", "oja"] = "hebb"
@@ -38,10 +36,6 @@ class Model:
     """Standard deviation of the fixed weights at the start."""
     alpha_start: float = 0.01
     """Standard deviation of the plasticity coefficients at the start."""
-    held: bool = True
-    """lstm: whether a bit that is shown overrides its cell (input gate open, forget gate shut, output gate open)."""
-    impl: Literal["auto", "reference", "chunked"] = "auto"
-    """Which form runs the network."""
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -50,6 +44,18 @@ class Model:
             raise ValueError(f"model.eta must lie in 0 … 1; got {self.eta:g}.")
         at_least("model.w_start", self.w_start, 0)
         at_least("model.alpha_start", self.alpha_start, 0)
+
+
+@dataclass(frozen=True)
+class Model(Plastic):
+    """A recurrent network."""
+
+    kind: Literal["plastic", "rnn", "lstm"] = "plastic"
+    """plastic; rnn, the same without plasticity; lstm, the baseline."""
+    held: bool = True
+    """lstm: whether a bit that is shown overrides its cell (input gate open, forget gate shut, output gate open)."""
+    impl: Literal["auto", "reference", "chunked"] = "auto"
+    """Which form runs the network."""
 
     @property
     def coefficients(self) -> str:
@@ -65,12 +71,14 @@ class Optim:
     """Learning rate."""
     lr_w: float | None = None
     """Learning rate of the fixed weights w alone; None means lr."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """How the learning rates change over schedule_episodes."""
+    schedule: Literal["constant", "cosine", "steps"] = "constant"
+    """How the learning rates change: down to `final` over schedule_episodes, or times `final` after each of them."""
     schedule_episodes: int | None = None
-    """Length of the schedule; it is not moved by --episodes. The rates stay at their last value after it."""
+    """Length of the schedule; it is not moved by --episodes. A cosine's rates stay at their last value after it."""
     final: float = 0.0
-    """Share of the learning rates that a cosine schedule ends with."""
+    """Share of the learning rates that a cosine ends with, or that a step leaves."""
+    warmup: float = 0.0
+    """Share of a cosine's episodes in which the rates rise from 0 to what they are."""
     clip: float | None = None
     """Largest norm of the gradient."""
 
@@ -83,12 +91,19 @@ class Optim:
             raise ValueError(f"optim.schedule {self.schedule} needs optim.schedule_episodes of at least 1.")
         if not 0 <= self.final <= 1:
             raise ValueError(f"optim.final must lie in 0 … 1; got {self.final:g}.")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"optim.warmup must lie in 0 … 1, 1 excluded; got {self.warmup:g}.")
 
     def factor(self, episode: int) -> float:
         """What the learning rates are multiplied by after that many episodes."""
         if self.schedule == "constant" or self.schedule_episodes is None:
             return 1.0
+        if self.schedule == "steps":
+            return float(self.final ** (episode // self.schedule_episodes))
         done = min(episode / self.schedule_episodes, 1.0)
+        if done < self.warmup:
+            return done / self.warmup
+        done = (done - self.warmup) / (1 - self.warmup)
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))
 
 
@@ -112,7 +127,7 @@ class Config:
     """Precision of the input and output layers; trace and adjoint stay in float32."""
     save_seconds: float = 30.0
     """Seconds between two checkpoints."""
-    model: Model = field(default_factory=Model)
+    model: Plastic = field(default_factory=Model)
     optim: Optim = field(default_factory=Optim)
 
     def __post_init__(self) -> None:

@@ -52,6 +52,7 @@ class ImagesConfig(Config):
     """Episodes between two looks at withheld pictures."""
     withheld_episodes: int = 100
     """Episodes of a look: the same ones each time."""
+    model: Model = field(default_factory=Model)
     task: Images = field(default_factory=Images)
 
     def __post_init__(self) -> None:
@@ -88,7 +89,7 @@ def build(config: ImagesConfig) -> Parts:
         _, errors = evaluate(network, withheld, OBJECTIVE, config.withheld_episodes, look_batch(config), stream)
         return {"withheld_error": errors.mean().item(), "withheld_error_median": errors.double().quantile(0.5).item()}
 
-    return Parts(training, model, OBJECTIVE, look)
+    return Parts(training, model, OBJECTIVE, look, medians=True)
 
 
 def needed_bytes(config: ImagesConfig) -> int:

@@ -27,6 +27,7 @@ from torchplastic.train.progress import Progress
 from torchplastic.train.supervised import NotFiniteError, Plan, Trainer
 
 FORMAT = 1  # of checkpoints
+SHAPING = {"kind", "alpha", "rule", "learn_eta", "channels"}  # settings of a network that its tensors depend on
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,10 @@ def _take_part(config: Config, fabric: Fabric, checkpoint: dict[str, Any] | None
         return Outcome(None, finished=trainer.train(stopped=lambda: trainer.anywhere(bool(caught))))
 
 
-def evaluate(path: Path, episodes: int, data_dir: Path | None = None) -> dict[str, Any]:
+def evaluate(path: Path, episodes: int | None = None, data_dir: Path | None = None) -> dict[str, Any]:
     """Measure a run on new episodes, and keep the result under eval/. Of a run in progress, its last checkpoint.
 
+    episodes: default, what the experiment says.
     data_dir: take the data from there instead of where the run had them.
     """
     run = Run.open(path)
@@ -113,6 +115,7 @@ def evaluate(path: Path, episodes: int, data_dir: Path | None = None) -> dict[st
     config = _with_data(config, data_dir)
     torch.set_num_threads(config.threads)
     experiment = registry.get(config.experiment)
+    episodes = episodes or experiment.evaluation_episodes
     data, trained_on = experiment.data(config), _data_of(run)
     if data != trained_on and data_dir is None:
         raise RunError(
@@ -214,7 +217,7 @@ def _fabric(config: Config, device: str, processes: int) -> Fabric:
 
 def _require_memory(config: Config, fabric: Fabric, devices: int) -> None:
     ways = ["lower --batch"] if config.batch > 1 else []
-    ways += ["use --model.impl auto"] if config.model.impl == "reference" else []
+    ways += ["use --model.impl auto"] if getattr(config.model, "impl", None) == "reference" else []
     ways += ["use fewer neurons, or a machine with more memory"]
     share = replace(config, batch=-(-config.batch // devices))
     needed = registry.get(config.experiment).needed_bytes(share)
@@ -238,6 +241,7 @@ def _trainer(config: Config, fabric: Fabric, run: Run | None) -> Trainer:
     """Launches the processes; a trainer without a run takes part and writes nothing."""
     fabric.launch()
     torch.set_num_threads(max(1, config.threads // fabric.world_size))  # the launcher has a choice of its own
+    memory.keep_freed_memory()
     parts = registry.get(config.experiment).build(config)
     optim = config.optim
     plan = Plan(
@@ -248,7 +252,7 @@ def _trainer(config: Config, fabric: Fabric, run: Run | None) -> Trainer:
         optim.factor,
         config.save_seconds,
         withheld_every=getattr(config, "withheld_every", 0),
-        medians=parts.withheld is not None,
+        medians=parts.medians,
     )
     title = f"{config.experiment} {config.form} seed {config.seed}"
     return Trainer(
@@ -275,7 +279,7 @@ def _signature(config: Config) -> dict[str, Any]:
     values = config.to_dict()
     data = registry.get(config.experiment).data(config)
     return {
-        **{f"model.{name}": values["model"][name] for name in ("kind", "alpha", "rule", "learn_eta")},
+        **{f"model.{name}": value for name, value in values["model"].items() if name in SHAPING},
         **{f"task.{name}": value for name, value in values.get("task", {}).items()},
         **({"data_digest": data} if data else {}),
     }
@@ -320,7 +324,12 @@ def _finish(run: Run, config: Config, trainer: Trainer) -> None:
     experiment = registry.get(config.experiment)
     after = trainer.module.cpu().eval()
     before = experiment.build(config).model.eval()
-    metadata = {"experiment": config.experiment, "form": config.form, "seed": str(config.seed)}
+    metadata = {
+        "experiment": config.experiment,
+        "form": config.form,
+        "seed": str(config.seed),
+        "rule": config.model.rule,
+    }
     run.save_weights(after.state_dict(), metadata)
     run.save_samples(experiment.samples(config, before, after))
     last = run.metrics()[-1]

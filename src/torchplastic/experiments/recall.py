@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from torchplastic import functional
-from torchplastic.experiments.config import Config
+from torchplastic.experiments.config import Config, Model
 from torchplastic.experiments.networks import generator, lstm_training_bytes, make_network
 from torchplastic.experiments.registry import Experiment, Form, Parts
 from torchplastic.experiments.samples import matrices, picture_row
@@ -31,6 +31,7 @@ EVALUATION_BATCH = 10
 class RecallConfig(Config):
     """Settings of an experiment on bit patterns."""
 
+    model: Model = field(default_factory=Model)
     task: Patterns = field(default_factory=Patterns)
 
 

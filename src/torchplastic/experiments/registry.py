@@ -12,10 +12,15 @@ import torch
 from torch import nn
 
 from torchplastic.experiments.config import Config
-from torchplastic.tasks.base import Task
+from torchplastic.tasks.base import Batch, Task
 from torchplastic.train.objectives import Objective
 
-MODULES = {"patterns": "patterns", "fifty-bit": "fifty_bit", "images": "images"}  # by the name on the command line
+MODULES = {  # by the name on the command line
+    "patterns": "patterns",
+    "fifty-bit": "fifty_bit",
+    "images": "images",
+    "omniglot": "omniglot",
+}
 
 
 @dataclass(frozen=True)
@@ -32,15 +37,21 @@ class Form:
 class Parts:
     """What a config builds."""
 
-    task: Task
+    task: Task[Batch]
     model: nn.Module
     objective: Objective
     withheld: Callable[[nn.Module], dict[str, float]] | None = None
     """How the model does on what is never trained on: further keys of a row of metrics."""
+    medians: bool = False
+    """Whether rows have the median of the errors beside their mean."""
 
 
 def _of_kind(config: Config, kind: Any) -> Config:
-    return replace(config, model=replace(config.model, kind=kind))
+    if not hasattr(config.model, "kind"):
+        if kind == "plastic":
+            return config
+        raise ValueError(f"{config.experiment} has no network of kind {kind}; leave --model.kind away.")
+    return replace(config, model=replace(config.model, kind=kind))  # type: ignore[call-arg]
 
 
 def _nothing(config: Any) -> dict[str, Any]:
@@ -58,6 +69,7 @@ class Experiment:
     of_kind(config, kind) -> the same for another kind of network, with the sizes and rates it was published with.
     notes(config) -> what the summary says besides: the data, and trivial answers to beat.
     data(config) -> what the data are, with a digest; "" without data. ValueError where they are not there.
+    evaluation_episodes: how many `plastic eval` takes if it is not told.
     """
 
     about: str
@@ -70,6 +82,7 @@ class Experiment:
     of_kind: Callable[[Any, Any], Any] = _of_kind
     notes: Callable[[Any], dict[str, Any]] = _nothing
     data: Callable[[Any], str] = lambda config: ""
+    evaluation_episodes: int = 1000
 
 
 def names() -> list[str]:

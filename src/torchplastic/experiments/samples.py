@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from torchplastic import PlasticRNN
+from torchplastic import PlasticLinear, PlasticRNN
 
 
 def picture_row(group: str, pictures: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -17,9 +18,25 @@ def picture_row(group: str, pictures: Mapping[str, np.ndarray]) -> dict[str, np.
 
 def matrices(network: nn.Module) -> dict[str, np.ndarray]:
     """w and, where there is one per connection, alpha of a plastic network; nothing of another."""
-    if not isinstance(network, PlasticRNN):
-        return {}
-    found = {"matrix/w": network.w.detach().numpy()}
-    if network.alpha is not None and network.alpha.dim() == 2:
-        found["matrix/alpha"] = network.alpha.detach().numpy()
+    return layer_matrices(network) if isinstance(network, PlasticRNN) else {}
+
+
+def layer_matrices(layer: PlasticRNN | PlasticLinear) -> dict[str, np.ndarray]:
+    """w and, where there is one per connection, alpha of a plastic layer."""
+    found = {"matrix/w": layer.w.detach().numpy()}
+    if layer.alpha is not None and layer.alpha.dim() == 2:
+        found["matrix/alpha"] = layer.alpha.detach().numpy()
     return found
+
+
+def feature_map(name: str, features: Tensor, labels: Tensor, pictures: np.ndarray) -> dict[str, np.ndarray]:
+    """Features `[n, I]` with labels `[n]`, on the two axes in which the classes' means vary most.
+
+    pictures `[C, height, width]`: one of each class.
+    """
+    means = torch.stack([features[labels == c].mean(0) for c in range(len(pictures))])
+    centre = means.mean(0)
+    axes = torch.linalg.svd((means - centre).double(), full_matrices=False).Vh[:2].T
+    points = (features - centre).double() @ axes
+    arrays = {"points": points.numpy(), "labels": labels.numpy(), "pictures": pictures.astype(np.float32)}
+    return {f"map/{name}/{key}": array for key, array in arrays.items()}

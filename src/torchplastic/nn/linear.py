@@ -81,6 +81,17 @@ class PlasticLinear(Plasticity):
         )
         return (y.transpose(0, 1) if swap else y), state
 
+    def effective_weight(self, state: PlasticState | None = None) -> Tensor:
+        """`w + alpha * H` of a state, `[B, I, J]` (`[I, J]` unbatched or without a trace): the layer, held fixed.
+
+        `f(x @ layer.effective_weight(state))` answers any number of questions x `[B, Q, I]` from one state.
+        """
+        if self.alpha is None or state is None or state.trace is None:
+            return self.w
+        batch = state.trace.shape[0] if state.trace.dim() == 3 else None
+        checks.plastic_state(type(self).__name__, state, batch, self.in_features, self.out_features, True, self.w)
+        return self.w + self.alpha * state.trace
+
     def extra_repr(self) -> str:
         text = f"{super().extra_repr()}, activation={self.activation!r}"
         return f"{text}, batch_first=True" if self.batch_first else text

@@ -110,7 +110,7 @@ def _labels(recipes: list[Json]) -> list[str]:
 
 
 def _kind(recipe: Json) -> str:
-    kind = str(recipe.get("model.kind", ""))
+    kind = str(recipe.get("model.kind", "plastic" if "model.alpha" in recipe else ""))
     if kind == "plastic" and recipe.get("model.alpha") == "none":
         return "not plastic"
     return KINDS.get(kind, kind)

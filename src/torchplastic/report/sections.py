@@ -84,7 +84,11 @@ def _experiment(name: str, groups: Sequence[Group]) -> Part:
         part.tables += [table for table in candidates if table is not None]
     else:
         part.note += " No row of metrics has been written yet."
-    part.tables += [t for t in (tables.evaluation_table(groups), tables.provenance_table(runs)) if t is not None]
+    part.tables += [
+        t
+        for t in (tables.evaluation_table(groups), tables.position_table(groups), tables.provenance_table(runs))
+        if t is not None
+    ]
     for group in groups:
         sampled = _samples(name, group, alone=len(groups) == 1)
         if sampled.drawings:
@@ -174,7 +178,7 @@ def _chance(groups: Sequence[Group], measure: str) -> float | None:
 
 
 def _baselines(groups: Sequence[Group], measure: str) -> dict[str, float]:
-    """Levels of answers that need no memory, where all runs that tell them agree in what they are measured on."""
+    """Levels of answers that learned nothing, where all runs that tell them agree in what they are measured on."""
     told = [run.noted("baselines") or {} for group in groups for run in group.runs]
     found = [about[f"withheld_{measure}"] for about in told if f"withheld_{measure}" in about]
     data = {run.noted("data") for group in groups for run in group.runs if run.finished}
@@ -201,6 +205,15 @@ def _samples(name: str, group: Group, alone: bool) -> Part:
         caption += "1 white. A step takes 60 ms; what is held stays for half a second at most, the end longer."
         part.animations.append(Animation(f"{stem}-{slug(heading)}", samples.animate(frames), caption))
     part.drawings += _matrices(arrays, stem)
+    for heading, parts in samples.feature_maps(arrays).items():
+        figure = samples.draw_map(*(parts[key] for key in ("points", "labels", "pictures")))
+        caption = (
+            f"{heading.capitalize()}: {len(parts['points']):,} pictures of {len(parts['pictures'])} classes, on the "
+        )
+        caption += (
+            "two directions in which the means of the classes differ most; a picture of each class at its middle."
+        )
+        part.drawings.append(Drawing(f"{stem}-map-{slug(heading)}", figure, caption, wide=True))
     for heading, lines in samples.line_groups(arrays).items():
         figure = samples.draw_lines(heading, lines)
         part.drawings.append(Drawing(f"{stem}-line-{slug(heading)}", figure, f"{heading}, along its index."))

@@ -92,6 +92,20 @@ def results_table(groups: Sequence[Group], literature: Literature) -> Table:
     return Table("Results", columns, tuple(rows), note)
 
 
+def position_table(groups: Sequence[Group]) -> Table | None:
+    """Accuracy by the step at which what was asked had been shown last, from evaluations that tell it."""
+    rows = []
+    for group in groups:
+        told = [e["by_position"] for run in group.runs for e in run.evaluations.values() if e.get("by_position")]
+        lengths = {len(each) for each in told}
+        if len(lengths) == 1:
+            rows.append((group.label, *(number(float(value)) for value in np.mean(told, axis=0))))
+    longest = max((len(row) for row in rows), default=1)
+    columns = ("model", *(f"step {t + 1}" for t in range(longest - 1)))
+    padded = [row + (MISSING,) * (longest - len(row)) for row in rows]
+    return rows_or_none("Accuracy by when the asked class was shown", columns, padded, "Mean over evaluations.")
+
+
 def evaluation_table(groups: Sequence[Group]) -> Table | None:
     """What `plastic eval` wrote, per group, evaluated data and measure."""
     rows = []

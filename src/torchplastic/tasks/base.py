@@ -1,14 +1,42 @@
 """What every task of supervised episodes gives.
 
-Axes: T time, B batch, N input lines (one per neuron), M scored neurons.
+Axes: T time, B batch, N input lines (one per neuron), M scored neurons, S, Q what an episode shows and asks.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
+
+
+class Batch(Protocol):
+    """A batch of episodes, whatever they consist of."""
+
+    @property
+    def target(self) -> Tensor:
+        """What the answers should be, `[B, …]`."""
+
+    def rows(self, rows: slice) -> Self:
+        """The same episodes, these of the batch alone."""
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Every tensor through `Tensor.to(device)`."""
+
+    def answer(self, model: Callable[..., Any]) -> Tensor:
+        """Run a model through the episodes: what is scored against the target, `[B, …]`."""
+
+
+B_co = TypeVar("B_co", bound=Batch, covariant=True)
+
+
+class Task(Protocol[B_co]):
+    """A source of episodes."""
+
+    def episodes(self, batch: int, generator: torch.Generator) -> B_co:
+        """A batch of new episodes, on the generator's device, from the generator alone."""
 
 
 class Episode(NamedTuple):
@@ -45,8 +73,13 @@ class Episode(NamedTuple):
             {name: value.to(*args, **kwargs) for name, value in self.shown.items()},
         )
 
+    def answer(self, model: Callable[..., Any]) -> Tensor:
+        """The activity of the last step, `[B, N]`."""
+        y: Tensor = model(self.inputs, clamp=self.clamp, clamped_steps=self.clamped_steps)[0]
+        return y[-1]
 
-class Task(Protocol):
+
+class RecallTask(Task[Episode], Protocol):
     """A source of episodes of one length and width."""
 
     @property
@@ -56,6 +89,3 @@ class Task(Protocol):
     @property
     def neurons(self) -> int:
         """N, the bias neuron included."""
-
-    def episodes(self, batch: int, generator: torch.Generator) -> Episode:
-        """A batch of new episodes, on the generator's device, from the generator alone."""

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from torchplastic.tasks.base import Task
+from torchplastic.tasks.base import Batch, Task
 from torchplastic.train.objectives import Objective
 
 
@@ -21,15 +21,14 @@ def interval(values: Tensor) -> dict[str, float | list[float]]:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, task: Task, objective: Objective, episodes: int, batch: int, generator: torch.Generator
+    model: nn.Module, task: Task[Batch], objective: Objective, episodes: int, batch: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Loss and error of `episodes` new episodes, `[episodes]` each, `batch` at a time."""
     device = next(model.parameters()).device
     losses, errors = [], []
     for start in range(0, episodes, batch):
         episode = task.episodes(min(batch, episodes - start), generator).to(device)
-        y, _ = model(episode.inputs, clamp=episode.clamp, clamped_steps=episode.clamped_steps)
-        score = objective(y[-1], episode.target)
+        score = objective(episode.answer(model), episode.target)
         losses.append(score.loss.cpu())
         errors.append(score.error.cpu())
     return torch.cat(losses), torch.cat(errors)

@@ -1,4 +1,4 @@
-"""The loop over supervised episodes: draw, run, score the last step, learn.
+"""The loop over supervised episodes: draw, run, score the answer, learn.
 
 One update takes `batch` episodes; the last update takes what is left. Several processes share every batch.
 """
@@ -16,7 +16,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from torchplastic.tasks.base import Task
+from torchplastic.tasks.base import Batch, Task
 from torchplastic.train.objectives import Objective
 from torchplastic.train.progress import Progress
 
@@ -63,7 +63,7 @@ class Trainer:
     fabric: Fabric
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    task: Task
+    task: Task[Batch]
     objective: Objective
     plan: Plan
     generator: torch.Generator
@@ -125,8 +125,7 @@ class Trainer:
             size = batch // processes
             episode = episode.rows(slice(self.fabric.global_rank * size, (self.fabric.global_rank + 1) * size))
         episode = episode.to(self.fabric.device)
-        y, _ = self.model(episode.inputs, clamp=episode.clamp, clamped_steps=episode.clamped_steps)
-        score = self.objective(y[-1], episode.target)
+        score = self.objective(episode.answer(self.model), episode.target)
         loss = score.loss.mean()
         value = self._mean(loss)
         if not math.isfinite(value):

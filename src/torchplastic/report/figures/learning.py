@@ -65,7 +65,7 @@ def draw_learning(
         axes.axhline(chance, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), label=f"chance ({chance:g})")
     for place, (name, level) in enumerate((baselines or {}).items()):
         dashes = (0, (3 + 3 * place, 2))
-        axes.axhline(level, color=GREY, linewidth=0.8, linestyle=dashes, label=f"{name}, no memory ({number(level)})")
+        axes.axhline(level, color=GREY, linewidth=0.8, linestyle=dashes, label=f"{name} ({number(level)})")
     _scale_x(axes, by_group, entries, log)
     _scale_y(axes)
     axes.set_xlabel("training episodes")

@@ -1,4 +1,4 @@
-"""What a run left behind to look at: pictures, matrices, the joint distribution of w and α, lines."""
+"""What a run left behind to look at: pictures, matrices, the joint distribution of w and α, maps, lines."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm
+from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
@@ -35,6 +36,9 @@ from torchplastic.report.wording import number, percent
 #: Bits: an exact zero is no grey between black and white, but a colour of its own: nothing shown, nothing recalled.
 BITS = LinearSegmentedColormap.from_list("bits", ["#101010", "#f0b429", "#ffffff"])
 SHADES = LinearSegmentedColormap.from_list("shades", ["#000000", "#ffffff"])
+
+#: Of the points of a map, one after the other where the colours are used up.
+MARKERS = ("o", "^", "s", "D")
 
 #: Matrices up to this many neurons are drawn pixel by pixel.
 LARGEST_WHOLE = 1100
@@ -265,6 +269,32 @@ def draw_lines(title: str, lines: Mapping[str, Floats]) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if len(lines) > 1:
         legend_below(figure, axes)
+    return figure
+
+
+def feature_maps(samples: Samples) -> dict[str, dict[str, NDArray]]:
+    """The arrays `map/NAME/points`, `labels` and `pictures` by NAME, where all three are there."""
+    found: dict[str, dict[str, NDArray]] = {}
+    for key, values in by_kind(samples, "map").items():
+        name, _, part = key.rpartition("/")
+        found.setdefault(name, {})[part] = values
+    return {name: parts for name, parts in found.items() if parts.keys() >= {"points", "labels", "pictures"}}
+
+
+def draw_map(points: Floats, labels: NDArray, pictures: Floats) -> Figure:
+    """Points `[n, 2]` by label `[n]`, and at the middle of each label's points its picture `[labels, h, w]`."""
+    figure = new_figure(PAGE * 0.75, PAGE * 0.62)
+    axes = figure.add_subplot()
+    for label, picture in enumerate(pictures):
+        own = points[labels == label]
+        colour, marker = COLOURS[label % len(COLOURS)], MARKERS[label // len(COLOURS) % len(MARKERS)]
+        axes.scatter(own[:, 0], own[:, 1], s=14, alpha=0.65, linewidths=0, color=colour, marker=marker)
+        image = OffsetImage(picture, zoom=0.9, cmap=SHADES, norm=Normalize(0, 1))
+        frame = {"edgecolor": colour, "linewidth": 1.2}
+        middle = (float(own[:, 0].mean()), float(own[:, 1].mean()))
+        axes.add_artist(AnnotationBbox(image, middle, pad=0.1, bboxprops=frame))
+    axes.set(xlabel="first direction", ylabel="second direction")
+    axes.set_aspect("equal", adjustable="datalim")
     return figure
 
 

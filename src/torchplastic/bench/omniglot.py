@@ -1,0 +1,99 @@
+"""Omniglot's training step: batches of episodes against a plain loop over steps, one episode per update.
+
+Axes: T pictures shown, then one asked; B episodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from torchplastic import RULES, PlasticClassifier
+from torchplastic.data.classes import stand_in
+from torchplastic.experiments import registry
+from torchplastic.experiments.omniglot import OmniglotConfig, network
+from torchplastic.tasks.omniglot import FewShotBatch, FewShotEpisodes
+from torchplastic.train.objectives import classification
+
+
+def plain_logits(classifier: PlasticClassifier, batch: FewShotBatch, b: int) -> Tensor:
+    """What the network answers in episode b, `[1, W]`: one step after the other, each with one picture."""
+    head = classifier.head
+    H: Tensor | float = 0.0
+    for t in range(len(batch.shown)):
+        x = classifier.embedding(batch.frames[batch.shown[t, b]].to(head.w.dtype).div(255)[None, None])[0]
+        told = torch.nn.functional.one_hot(batch.labels[t, b], classifier.ways)
+        alpha_H = 0.0 if head.alpha is None else head.alpha * H
+        y = (x @ (head.w + alpha_H) + 1000 * told).softmax(-1)
+        if head.alpha is not None:
+            H = RULES["oja"].update(torch.zeros_like(head.w) + H, x, y, head.eta)
+    x = classifier.embedding(batch.frames[batch.asked[b, 0]].to(head.w.dtype).div(255)[None, None])
+    return x @ (head.w + (0.0 if head.alpha is None else head.alpha * H))
+
+
+@dataclass(frozen=True)
+class OmniglotCase:
+    """The published network on a batch of episodes of glyphs: forward, backward, Adam.
+
+    reference: an update for each episode. batched: one update. shared: one update on as many episodes that share a pool
+    of pictures, with five questions each, as `plastic train omniglot` does.
+    """
+
+    batch: int = 32
+    suite: str = "omniglot"
+    name: str = "paper"
+
+    @property
+    def label(self) -> str:
+        """In words."""
+        return f"5-way 1-shot, {self.batch} episodes: an update each, one for all, pictures shared"
+
+    def sizes(self) -> dict[str, int]:
+        """N features, T pictures, B episodes."""
+        return {"N": 64, "T": 6, "B": self.batch}
+
+    def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
+        """The steps by form and the tensors that stay."""
+        config = registry.settings("omniglot", "paper")
+        assert isinstance(config, OmniglotConfig)
+        glyphs = stand_in(config.task.side)
+        alone = replace(config.task, pool=0, queries=1)
+        held: list[Tensor] = []
+
+        def prepared(task: FewShotEpisodes) -> tuple[PlasticClassifier, torch.optim.Adam, FewShotBatch]:
+            episodes = task.episodes(self.batch, torch.Generator().manual_seed(0)).to(device)
+            classifier = network(config).to(device)
+            optimizer = torch.optim.Adam(classifier.parameters(), lr=1e-4, fused=True)
+            held.extend([*episodes, *classifier.parameters()])
+            return classifier, optimizer, episodes
+
+        def reference() -> Callable[[], None]:
+            classifier, optimizer, episodes = prepared(FewShotEpisodes(alone, glyphs))
+
+            def step() -> None:
+                for b in range(self.batch):
+                    optimizer.zero_grad()
+                    cross_entropy(plain_logits(classifier, episodes, b), episodes.target[b]).backward()
+                    optimizer.step()
+
+            return step
+
+        def together(task: FewShotEpisodes) -> Callable[[], None]:
+            classifier, optimizer, episodes = prepared(task)
+
+            def step() -> None:
+                optimizer.zero_grad()
+                classification(episodes.answer(classifier), episodes.target).loss.mean().backward()
+                optimizer.step()
+
+            return step
+
+        return {
+            "reference": reference(),
+            "batched": together(FewShotEpisodes(alone, glyphs)),
+            "shared": together(FewShotEpisodes(config.task, glyphs)),
+        }, held

@@ -1,0 +1,324 @@
+"""Omniglot: classify characters from one example (Miconi et al. 2018, section 4.3).
+
+Axes: B batch, Q questions, W ways, F frames, S pixels a side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from torchplastic import PlasticClassifier
+from torchplastic.data.classes import Classes, stand_in
+from torchplastic.data.sources import load_characters
+from torchplastic.experiments.config import Config, Optim, Plastic, at_least
+from torchplastic.experiments.networks import generator
+from torchplastic.experiments.registry import Experiment, Form, Parts
+from torchplastic.experiments.samples import feature_map, layer_matrices, picture_row
+from torchplastic.tasks.omniglot import FewShot, FewShotBatch, FewShotEpisodes, nearest_in_pixels
+from torchplastic.train.evaluate import evaluate, interval
+from torchplastic.train.objectives import classification
+
+SIDES = (31, 46)  # of pictures that the convolutions bring to 1 x 1
+FRAMES_AT_ONCE = 1000  # where nothing is learned
+BASELINE_EPISODES = 2000
+SAMPLED_EPISODES = 6
+MAPPED = 12  # classes on the map of features
+STAND_IN_TEST = 50  # glyphs that are never trained on
+
+
+@dataclass(frozen=True)
+class Classifier(Plastic):
+    """An embedding and a plastic layer."""
+
+    rule: Literal["hebb", "oja"] = "oja"
+    """How the trace changes."""
+    learn_eta: bool = True
+    """Whether the plasticity rate is trained."""
+    alpha_start: float = 0.01
+    """Largest plasticity coefficient at the start: they are uniform from 0."""
+    channels: int = 64
+    """Channels of each convolution, and features of a picture."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("model.channels", self.channels, 1)
+
+
+@dataclass(frozen=True)
+class OmniglotConfig(Config):
+    """Settings of the experiment on Omniglot."""
+
+    data_dir: str | None = None
+    """Where Omniglot is (its two zips or their folders); default TORCHPLASTIC_DATA, then the cache folder."""
+    stand_in: bool = False
+    """Without --data-dir: glyphs that the program draws, instead of Omniglot."""
+    split: Literal["fixed", "background"] = "fixed"
+    """Fixed: 1,523 characters to train on, 100 to test. Background: the 964 of the background set, the 659 others."""
+    withheld_every: int = 50_000
+    """Episodes between two looks at test characters."""
+    withheld_episodes: int = 1000
+    """Episodes of a look: the same ones each time."""
+    model: Classifier = field(default_factory=Classifier)
+    task: FewShot = field(default_factory=FewShot)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not SIDES[0] <= self.task.side <= SIDES[1]:
+            raise ValueError(
+                f"task.side must lie in {SIDES[0]} … {SIDES[1]}, which four convolutions bring to one pixel; got "
+                f"{self.task.side}."
+            )
+        at_least("withheld_every", self.withheld_every, 1)
+        at_least("withheld_episodes", self.withheld_episodes, 2)
+        if self.data_dir is not None:
+            object.__setattr__(self, "data_dir", str(Path(self.data_dir).absolute()))
+
+
+@dataclass(frozen=True)
+class Data:
+    """Classes to train on and classes to test, and how they were told apart."""
+
+    train: Classes
+    test: Classes
+    source: str
+    digest: str
+
+
+@lru_cache(maxsize=1)
+def _data(place: str | None, side: int, glyphs: bool, split: str) -> Data:
+    if glyphs:
+        classes = stand_in(side)
+        test, told = torch.arange(len(classes)) < STAND_IN_TEST, "the first"
+    else:
+        characters = load_characters(None if place is None else Path(place))
+        classes = characters.classes(side)
+        test, told = characters.test(split)
+    count = f"{int((~test).sum()):,} to train on, {int(test.sum()):,} to test ({told})"
+    source = f"{classes.source}: {count}"
+    digest = f"{count}, digest {classes.digest}"
+    return Data(classes.part(~test, source), classes.part(test, source), source, digest)
+
+
+def data_of(config: OmniglotConfig) -> Data:
+    """The classes of a config. ValueError of one line where there are none."""
+    return _data(config.data_dir, config.task.side, config.stand_in and config.data_dir is None, config.split)
+
+
+def training_episodes(config: OmniglotConfig) -> FewShotEpisodes:
+    """Episodes of classes to train on."""
+    return FewShotEpisodes(config.task, data_of(config).train)
+
+
+def withheld_episodes(config: OmniglotConfig) -> FewShotEpisodes:
+    """Episodes of test classes: one question each, nothing shared between episodes."""
+    return FewShotEpisodes(replace(config.task, pool=0, queries=1), data_of(config).test)
+
+
+def data(config: OmniglotConfig) -> str:
+    """How many classes, the split, a digest of the pixels; not where they lie."""
+    training_episodes(config), withheld_episodes(config)  # both must be possible
+    return data_of(config).digest
+
+
+def build(config: OmniglotConfig) -> Parts:
+    """Episodes of training classes, network, objective, and how it does on test classes."""
+    test = withheld_episodes(config)
+
+    def look(network: nn.Module) -> dict[str, float]:
+        stream = generator(config.seed, "withheld")
+        _, errors = evaluate(network, test, classification, config.withheld_episodes, _at_once(config), stream)
+        return {"withheld_error": errors.mean().item()}
+
+    return Parts(training_episodes(config), network(config), classification, look)
+
+
+def network(config: OmniglotConfig) -> PlasticClassifier:
+    """The published network of a config, started from its seed."""
+    model, stream = config.model, generator(config.seed, "initialisation")
+    made = PlasticClassifier(
+        features=model.channels, ways=config.task.ways, rule=model.rule, alpha=model.alpha, eta=model.eta,
+        learn_eta=model.learn_eta,
+    )  # fmt: skip
+    made.reset_parameters(stream)
+    with torch.no_grad():
+        made.head.w.mul_(model.w_start / 0.01)
+        if made.head.alpha is not None:
+            made.head.alpha.uniform_(0, model.alpha_start, generator=stream)
+    return made
+
+
+def needed_bytes(config: OmniglotConfig) -> int:
+    """What training takes: pictures, activations and their gradients, traces."""
+    task, channels, batch = config.task, config.model.channels, config.batch
+    frames = task.pool * task.pool_pictures if task.pool else batch * (task.steps + task.queries)
+    sizes = [task.side]
+    while sizes[-1] >= 3:
+        sizes.append((sizes[-1] - 3) // 2 + 1)
+    activations = 4 * channels * sum(size * size for size in sizes[1:])
+    traces = 4 * batch * channels * task.ways * task.steps
+    return 32_460 * task.side**2 + 5 * frames * activations + 6 * traces
+
+
+def _at_once(config: OmniglotConfig) -> int:
+    """Episodes at a time where nothing is learned."""
+    return max(1, FRAMES_AT_ONCE // (config.task.steps + 1))
+
+
+def _batches(test: FewShotEpisodes, episodes: int, batch: int, stream: torch.Generator) -> Iterator[FewShotBatch]:
+    for start in range(0, episodes, batch):
+        yield test.episodes(min(batch, episodes - start), stream)
+
+
+def _right_in_pixels(test: FewShotEpisodes, episodes: int, batch: int, stream: torch.Generator) -> float:
+    """Share of right answers of the nearest neighbour in pixels."""
+    right = sum(int((nearest_in_pixels(b) == b.target).sum()) for b in _batches(test, episodes, batch, stream))
+    return right / (episodes * test.options.queries)
+
+
+def notes(config: OmniglotConfig) -> dict[str, Any]:
+    """What the classes are, and what guessing and the nearest neighbour get wrong on the test classes."""
+    test, stream = withheld_episodes(config), generator(config.seed, "withheld")
+    nearest = _right_in_pixels(test, BASELINE_EPISODES, _at_once(config), stream)
+    baselines = {"guessing": 1 - config.task.chance, "nearest neighbour in pixels": 1 - nearest}
+    return {
+        "data": data_of(config).source,
+        "data_digest": data(config),
+        "baselines": {"withheld_error": baselines},
+    }
+
+
+@torch.no_grad()
+def evaluation(config: OmniglotConfig, model: nn.Module, episodes: int, stream: torch.Generator) -> dict[str, Any]:
+    """Accuracy on test classes with its interval, by position, beside guessing and the nearest neighbour in pixels."""
+    test, batch = withheld_episodes(config), _at_once(config)
+    state = stream.get_state()
+    _, error = evaluate(model, test, classification, episodes, batch, stream)
+    right = 1 - error.double()
+    last_shown = [_last_position(b) for b in _batches(test, episodes, batch, stream.set_state(state))]
+    places = torch.cat(last_shown)
+    by_position = [right[places == t].mean().item() for t in range(config.task.steps)]
+    nearest = _right_in_pixels(test, episodes, batch, stream.set_state(state))
+    return {
+        "split": f"{len(test.classes):,} test classes",
+        "data": data_of(config).source,
+        "accuracy": {**interval(right), "chance": config.task.chance},
+        "by_position": by_position,
+        "baselines": {"nearest neighbour in pixels": nearest},
+    }
+
+
+def _last_position(batch: FewShotBatch) -> Tensor:
+    """At which step, 0 to T - 1, the class that is asked was last shown, `[B]`."""
+    steps = torch.arange(len(batch.labels)).unsqueeze(-1)
+    return torch.where(batch.labels == batch.target[:, 0], steps, -1).amax(0)
+
+
+@torch.no_grad()
+def samples(config: OmniglotConfig, before: nn.Module, after: nn.Module) -> dict[str, np.ndarray]:
+    """Test episodes with the probabilities of the answers, the layer's matrices, a map of test features."""
+    assert isinstance(after, PlasticClassifier)
+    test = withheld_episodes(config)
+    batch = test.episodes(SAMPLED_EPISODES, generator(config.seed, "samples"))
+    found: dict[str, np.ndarray] = {}
+    for when, model, count in (("before training", before, 1), ("test episode", after, SAMPLED_EPISODES)):
+        probabilities = batch.answer(model).softmax(-1)[:, 0]
+        for b in range(count):
+            group = when if count == 1 else f"{when} {b + 1}"
+            target = int(batch.target[b, 0])
+            shown: dict[str, Tensor] = {}
+            for place, label in zip(batch.shown[:, b].tolist(), batch.labels[:, b].tolist(), strict=True):
+                told = f"{_letter(label)}: {100 * probabilities[b, label]:.1f} %"
+                shown.setdefault(told, batch.frames[place])
+            verdict = "right" if int(probabilities[b].argmax()) == target else "wrong"
+            shown[f"asked: {_letter(target)}, {verdict}"] = batch.frames[batch.asked[b, 0]]
+            found |= picture_row(group, {label: 1 - picture.numpy() / 255 for label, picture in shown.items()})
+    classes = test.classes.part(torch.arange(len(test.classes)) < MAPPED, "")
+    members = torch.arange(len(classes)).repeat_interleave(classes.counts)
+    pictures = 1 - classes.pictures[classes.first].numpy() / 255
+    found |= feature_map("features of test classes", after.features(classes.pictures), members, pictures)
+    return found | layer_matrices(after.head)
+
+
+def _letter(label: int) -> str:
+    return chr(ord("A") + label) if label < 26 else str(label)
+
+
+# --- forms
+
+
+def published() -> OmniglotConfig:
+    """The paper's optimiser: one episode per update, Adam 3e-5, times 0.666 every million episodes."""
+    return OmniglotConfig(
+        experiment="omniglot",
+        form="published",
+        episodes=5_000_000,
+        log_every=10_000,
+        optim=Optim(lr=3e-5, schedule="steps", schedule_episodes=1_000_000, final=0.666),
+    )
+
+
+def paper() -> OmniglotConfig:
+    """The paper's task and network, and the recipe we keep."""
+    return OmniglotConfig(
+        experiment="omniglot",
+        form="paper",
+        episodes=20_000_000,
+        batch=128,
+        log_every=12_800,
+        withheld_every=250_000,
+        model=Classifier(eta=0.5, alpha_start=1.0),
+        optim=Optim(lr=2e-3, schedule="cosine", schedule_episodes=20_000_000, warmup=0.05),
+        task=FewShot(queries=5, pool=48),
+    )
+
+
+def quick() -> OmniglotConfig:
+    """The same for 4,000,000 episodes."""
+    config = paper()
+    optim = replace(config.optim, schedule_episodes=4_000_000)
+    return replace(config, form="quick", episodes=4_000_000, withheld_every=50_000, optim=optim)
+
+
+def smoke() -> OmniglotConfig:
+    """Glyphs that the program draws."""
+    config = quick()
+    return replace(
+        config,
+        form="smoke",
+        episodes=64_000,
+        log_every=1280,
+        threads=1,
+        stand_in=True,
+        withheld_every=6400,
+        withheld_episodes=300,
+        model=replace(config.model, channels=32),
+        optim=replace(config.optim, lr=3e-3, schedule_episodes=64_000),
+        task=replace(config.task, pool=24),
+    )
+
+
+EXPERIMENT = Experiment(
+    about="classify characters from one example",
+    config=OmniglotConfig,
+    forms={
+        "smoke": Form(smoke, "glyphs that the program draws", "20 s", "test error falls"),
+        "quick": Form(quick, "Omniglot, 4,000,000 episodes", "30 minutes", "test accuracy"),
+        "paper": Form(paper, "Omniglot, 20,000,000 episodes", "hours; a GPU", "published: 98.3 %"),
+        "published": Form(published, "one episode per update, Adam 3e-5", "days; a GPU", "as published"),
+    },
+    build=build,
+    needed_bytes=needed_bytes,
+    samples=samples,
+    evaluate=evaluation,
+    notes=notes,
+    data=data,
+    evaluation_episodes=10_000,
+)

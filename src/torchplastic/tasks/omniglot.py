@@ -1,0 +1,228 @@
+"""Few-shot classification: some classes are shown with their labels, then other pictures of them without.
+
+Miconi et al. 2018, section 4.3, takes 5 characters of Omniglot, one drawing each, and one question. Any classes of
+pictures will do: `FewShotEpisodes(FewShot(ways=3), read_folder(folder, 31))`.
+
+Axes: T pictures shown, B batch, Q questions, W ways (classes of an episode), F frames (pictures of a batch),
+C classes, S pixels a side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchplastic.data.classes import Classes
+
+
+class FewShotBatch(NamedTuple):
+    """A batch of episodes: pictures once, and which of them each episode shows and asks.
+
+    frames uint8 `[F, S, S]`, ink 255; shown int64 `[T, B]`, frames in the order in which they are shown; labels int64
+    `[T, B]`, 0 … W - 1; asked int64 `[B, Q]`, frames without label; target int64 `[B, Q]`, their labels; classes int64
+    `[B, W]`, which class has label 0, 1, …
+    """
+
+    frames: Tensor
+    shown: Tensor
+    labels: Tensor
+    asked: Tensor
+    target: Tensor
+    classes: Tensor
+
+    def rows(self, rows: slice) -> FewShotBatch:
+        """The same frames, these episodes alone."""
+        labels, target, classes = self.labels[:, rows], self.target[rows], self.classes[rows]
+        return FewShotBatch(self.frames, self.shown[:, rows], labels, self.asked[rows], target, classes)
+
+    def to(self, *args: Any, **kwargs: Any) -> FewShotBatch:
+        """Every tensor through `Tensor.to(device)`."""
+        return FewShotBatch(*(tensor.to(*args, **kwargs) for tensor in self))
+
+    def answer(self, model: Callable[..., Any]) -> Tensor:
+        """Logits `[B, Q, W]` of `model(frames, shown, labels, asked)`."""
+        logits: Tensor = model(self.frames, self.shown, self.labels, self.asked)
+        return logits
+
+
+@dataclass(frozen=True)
+class FewShot:
+    """The task; the defaults are the published one: 5 ways, 1 shot, 1 question."""
+
+    side: int = 31
+    """Pixels a side."""
+    ways: int = 5
+    """Classes of an episode."""
+    shots: int = 1
+    """Pictures shown of each class."""
+    queries: int = 1
+    """Questions of an episode, each answered with the trace as it is after all has been shown."""
+    rotations: bool = True
+    """Whether each class of an episode is turned by 0, 90, 180 or 270 degrees."""
+    order: Literal["shuffled", "rounds"] = "shuffled"
+    """Shuffled: what is shown comes in any order. Rounds: every class once before any comes twice."""
+    within_groups: bool = False
+    """Whether the classes of an episode are of one group (alphabet)."""
+    pool: int = 0
+    """Classes that all episodes of a batch share, so that their pictures are seen once; 0: each has its own."""
+    pool_pictures: int = 4
+    """Pictures of each class of the pool."""
+
+    def __post_init__(self) -> None:
+        for name, smallest in (("side", 2), ("ways", 2), ("shots", 1), ("queries", 1), ("pool", 0)):
+            if getattr(self, name) < smallest:
+                raise ValueError(f"task.{name} must be at least {smallest}; got {getattr(self, name)}.")
+        if self.pool and self.pool < self.ways:
+            raise ValueError(f"task.pool must be 0 or at least task.ways, {self.ways}; got {self.pool}.")
+        if self.pool and self.pool_pictures < self.taken:
+            raise ValueError(
+                f"task.pool-pictures must be at least {self.taken} (of a class {self.shots} shown, "
+                f"{self.taken - self.shots} asked); got {self.pool_pictures}."
+            )
+        if self.pool and self.within_groups:
+            raise ValueError("task.pool and task.within-groups do not go together; set one of them.")
+
+    @property
+    def steps(self) -> int:
+        """T: pictures shown before the questions."""
+        return self.ways * self.shots
+
+    @property
+    def taken(self) -> int:
+        """Pictures that an episode may need of a class: those shown, and those asked."""
+        return self.shots + -(-self.queries // self.ways)
+
+    @property
+    def chance(self) -> float:
+        """The share of right answers by guessing."""
+        return 1 / self.ways
+
+
+@dataclass(frozen=True)
+class FewShotEpisodes:
+    """Episodes of classes: the task with classes to draw from.
+
+    ValueError where there are too few classes, or too few pictures of one.
+    """
+
+    options: FewShot
+    classes: Classes
+
+    def __post_init__(self) -> None:
+        options, classes = self.options, self.classes
+        if classes.side != options.side:
+            raise ValueError(f"pictures are {classes.side} × {classes.side} pixels; task.side is {options.side}.")
+        if len(classes) < max(options.ways, options.pool):
+            name, wanted = ("ways", options.ways) if len(classes) < options.ways else ("pool", options.pool)
+            raise ValueError(f"task.{name} is {wanted}, but there are {len(classes)} classes; lower it.")
+        needed = options.pool_pictures if options.pool else options.taken
+        fewest = int(classes.counts.argmin())
+        if classes.counts[fewest] < needed:
+            raise ValueError(
+                f"class {classes.names[fewest]} has {int(classes.counts[fewest])} pictures; {needed} are needed, other "
+                "ones to ask than to show."
+            )
+        if options.within_groups and (classes.groups is None or not len(self._groups[0])):
+            why = "unknown" if classes.groups is None else f"all of fewer than {options.ways} classes"
+            raise ValueError(f"task.within-groups needs groups (alphabets) to draw from; here they are {why}.")
+
+    @cached_property
+    def _groups(self) -> tuple[Tensor, Tensor]:
+        """Classes in groups that are large enough `[n]`, and the group of every class `[C]`."""
+        names = self.classes.groups or ()
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        group = torch.tensor([numbers[name] for name in names])
+        return (group.bincount()[group] >= self.options.ways).nonzero().flatten(), group
+
+    def episodes(self, batch: int, generator: torch.Generator) -> FewShotBatch:
+        """A batch of episodes from the generator, on its device. What is asked is never a picture that is shown."""
+        task, device, B, W = self.options, generator.device, batch, self.options.ways
+        questions = torch.arange(task.queries, device=device)
+        target = _order(B, W, generator)[:, questions % W]
+        order = self._shown_order(B, generator)
+        # [B, W, taken]: of each class of an episode its frames, first those to be shown
+        if task.pool:
+            classes = _few_of(len(self.classes), 1, task.pool, generator)[0]
+            pictures = self._pictures(classes, task.pool_pictures, generator)
+            turns = self._turns(classes, generator).repeat_interleave(task.pool_pictures)
+            frames = _turned(pictures.flatten(), turns, self)
+            chosen = _few_of(task.pool, B, W, generator)
+            each = _few_of(task.pool_pictures, B * W, task.taken, generator).unflatten(0, (B, W))
+            candidates = chosen.unsqueeze(-1) * task.pool_pictures + each
+            classes = classes[chosen]
+        else:
+            classes = self._few_classes(B, generator)
+            candidates = self._pictures(classes, task.taken, generator)
+        shown = candidates[..., : task.shots].flatten(1).gather(1, order)
+        labels = order // task.shots
+        rows = torch.arange(B, device=device).unsqueeze(-1)
+        asked = candidates[rows, target, task.shots + questions // W]
+        if not task.pool:
+            turns = self._turns(classes, generator)
+            which = torch.cat([shown.flatten(), asked.flatten()])
+            turned = torch.cat([turns.gather(1, labels).flatten(), turns.gather(1, target).flatten()])
+            frames = _turned(which, turned, self)
+            places = torch.arange(len(which), device=device)
+            shown, asked = places[: shown.numel()].view_as(shown), places[shown.numel() :].view_as(asked)
+        return FewShotBatch(frames, shown.t(), labels.t(), asked, target, classes)
+
+    def _few_classes(self, batch: int, generator: torch.Generator) -> Tensor:
+        """The classes of each episode, `[B, W]`."""
+        if not self.options.within_groups:
+            return _few_of(len(self.classes), batch, self.options.ways, generator)
+        members, group = (tensor.to(generator.device) for tensor in self._groups)
+        first = members[torch.randint(len(members), (batch,), generator=generator, device=generator.device)]
+        keys = torch.rand(batch, len(group), generator=generator, device=generator.device)
+        return (keys + (group == group[first].unsqueeze(-1))).topk(self.options.ways).indices
+
+    def _pictures(self, classes: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """`count` different pictures of each class `[…]`, as `[…, count]` places in `classes.pictures`."""
+        sizes = self.classes.counts.to(generator.device)[classes].unsqueeze(-1)
+        most = int(self.classes.counts.max())
+        keys = torch.rand(*classes.shape, most, generator=generator, device=generator.device)
+        drawn = keys.masked_fill(torch.arange(most, device=generator.device) >= sizes, -1).topk(count).indices
+        return self.classes.first.to(generator.device)[classes].unsqueeze(-1) + drawn
+
+    def _turns(self, classes: Tensor, generator: torch.Generator) -> Tensor:
+        """Quarter turns of each class."""
+        turns = torch.randint(4, classes.shape, generator=generator, device=generator.device)
+        return turns if self.options.rotations else torch.zeros_like(turns)
+
+    def _shown_order(self, batch: int, generator: torch.Generator) -> Tensor:
+        """`[B, T]`: which of the W x shots pictures comes at each step; its class is that number // shots."""
+        ways, shots = self.options.ways, self.options.shots
+        if self.options.order == "shuffled":
+            return _order(batch, ways * shots, generator)
+        rounds = _order(batch * shots, ways, generator).view(batch, shots, ways)
+        return (rounds * shots + torch.arange(shots, device=rounds.device).unsqueeze(-1)).flatten(1)
+
+
+def nearest_in_pixels(batch: FewShotBatch) -> Tensor:
+    """Labels `[B, Q]` of the shown pictures that are nearest to those asked, by the sum of squared differences."""
+    pixels = batch.frames.flatten(1).float() / 255
+    distances = torch.cdist(pixels[batch.asked], pixels[batch.shown.t()])
+    return batch.labels.t().gather(1, distances.argmin(-1))
+
+
+def _order(batch: int, count: int, generator: torch.Generator) -> Tensor:
+    """A random order of `count` things for each example, `[B, count]`."""
+    return torch.rand(batch, count, generator=generator, device=generator.device).argsort(-1)
+
+
+def _few_of(n: int, batch: int, count: int, generator: torch.Generator) -> Tensor:
+    """`count` different numbers below n in any order for each example, `[B, count]`."""
+    return torch.rand(batch, n, generator=generator, device=generator.device).topk(count).indices
+
+
+def _turned(which: Tensor, turns: Tensor, episodes: FewShotEpisodes) -> Tensor:
+    """Pictures `[F]` of the classes, each turned by so many quarters `[F]`: uint8 `[F, S, S]`."""
+    frames = episodes.classes.pictures[which.cpu()].to(which.device)
+    for quarters in (1, 2, 3):
+        chosen = (turns == quarters).view(-1, 1, 1)
+        frames = torch.where(chosen, frames.rot90(quarters, (1, 2)), frames)
+    return frames

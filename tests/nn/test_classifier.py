@@ -1,0 +1,161 @@
+"""PlasticClassifier against a plain loop over steps, and how it is used on drawings."""
+
+import pytest
+import torch
+
+import torchplastic as tp
+from torchplastic.bench.omniglot import plain_logits
+from torchplastic.data.classes import stand_in
+from torchplastic.tasks.omniglot import FewShot, FewShotEpisodes
+from torchplastic.train.objectives import classification
+
+
+def network(**options):
+    torch.manual_seed(0)
+    made = tp.PlasticClassifier(features=6, ways=4, **options).double()
+    with torch.no_grad():
+        made.head.w.normal_(0, 0.5)
+        if made.head.alpha is not None:
+            made.head.alpha.normal_(0, 1)
+        if made.head.eta is not None:
+            made.head.eta.fill_(0.3)
+    return made
+
+
+def batch_of(queries=1, shots=1, pool=0, count=5):
+    task = FewShot(ways=4, shots=shots, queries=queries, pool=pool)
+    return FewShotEpisodes(task, stand_in(31)).episodes(count, torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("alpha", ["full", "neuron", "shared", "none"])
+@pytest.mark.parametrize("shots", [1, 3])
+def test_one_call_is_the_plain_loop(alpha, shots):
+    """Logits and every gradient in float64: all pictures at once, against one picture after the other."""
+    batch = batch_of(shots=shots)
+    found = []
+    for run in (
+        lambda net: batch.answer(net)[:, 0],
+        lambda net: torch.cat([plain_logits(net, batch, b) for b in range(5)]),
+    ):
+        net = network(alpha=alpha)
+        logits = run(net)
+        torch.nn.functional.cross_entropy(logits, batch.target[:, 0]).backward()
+        found.append((logits.detach(), {name: p.grad for name, p in net.named_parameters()}))
+    (logits, gradients), (expected, expected_gradients) = found
+    torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-12)
+    assert gradients.keys() == expected_gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-8, atol=1e-12, msg=name)
+
+
+def test_a_question_is_a_further_step():
+    """The published order: the question is the last step of the same scan."""
+    net, batch = network(), batch_of()
+    x = net.features(batch.frames)
+    labels = torch.nn.functional.one_hot(batch.labels, 4).double()
+    drive = torch.cat([1000 * labels, torch.zeros(1, 5, 4, dtype=torch.float64)])
+    y, _ = net.head(torch.cat([x[batch.shown], x[batch.asked].transpose(0, 1)]), drive=drive)
+    torch.testing.assert_close(batch.answer(net)[:, 0].softmax(-1), y[-1])
+    assert torch.equal(y[:-1], labels)  # the label decides what is shown
+
+
+def test_questions_do_not_disturb_each_other():
+    net, batch = network(), batch_of(queries=8)
+    together = batch.answer(net)
+    for q in range(8):
+        alone = net(batch.frames, batch.shown, batch.labels, batch.asked[:, q : q + 1])
+        torch.testing.assert_close(alone[:, 0], together[:, q])
+
+
+def test_one_shot_in_closed_form():
+    """Oja from an empty trace: after one picture of each class its column is eta times the picture's features."""
+    net, batch = network(), batch_of(queries=4)
+    x = net.features(batch.frames)
+    place = batch.labels.argsort(0)  # when each label was shown
+    remembered = x[batch.shown.gather(0, place)].permute(1, 2, 0)  # [B, I, W]
+    expected = x[batch.asked] @ (net.head.w + net.head.alpha * net.head.eta * remembered)
+    torch.testing.assert_close(batch.answer(net), expected)
+
+
+@pytest.mark.parametrize("pool", [0, 6])
+def test_classification_scores_each_episode(pool):
+    batch = batch_of(queries=8, pool=pool)
+    logits = torch.randn(5, 8, 4, generator=torch.Generator().manual_seed(0))
+    score = classification(logits, batch.target)
+    for b in range(5):
+        probabilities = logits[b].softmax(-1)[torch.arange(8), batch.target[b]]
+        torch.testing.assert_close(score.loss[b], -probabilities.log().mean())
+        wrong = (logits[b].argmax(-1) != batch.target[b]).float().mean()
+        assert score.error[b] == wrong
+
+
+def test_classify_is_one_episode_of_ones_own():
+    net, batch = network(), batch_of(queries=8)
+    b = 2
+    shown, asked = batch.frames[batch.shown[:, b]], batch.frames[batch.asked[b]]
+    probabilities = net.classify(shown, batch.labels[:, b], asked)
+    torch.testing.assert_close(probabilities, batch.answer(net)[b].softmax(-1))
+    assert not probabilities.requires_grad
+    torch.testing.assert_close(
+        net.classify(shown.double() / 255, batch.labels[:, b], asked.double() / 255), probabilities
+    )
+
+
+def test_labels_of_which_nothing_was_shown_have_no_chance():
+    net, batch = network(), batch_of()
+    probabilities = net.classify(batch.frames[:3], torch.tensor([2, 0, 2]), batch.frames[3:7])
+    assert probabilities.shape == (4, 4)
+    assert (probabilities[:, [1, 3]] == 0).all()
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(4, dtype=torch.float64))
+
+
+def test_effective_weight():
+    layer = tp.PlasticLinear(3, 2, alpha="full")
+    x = torch.randn(4, 5, 3)
+    _, state = layer(x)
+    weight = layer.effective_weight(state)
+    torch.testing.assert_close(weight, layer.w + layer.alpha * state.trace)
+    y, _ = layer(x[:1], state)
+    torch.testing.assert_close((x[0].unsqueeze(1) @ weight).squeeze(1).softmax(-1), y[0])
+    assert layer.effective_weight() is layer.w
+    assert tp.PlasticLinear(3, 2, alpha="none").effective_weight(state) is not None
+    with pytest.raises(ValueError, match="trace"):
+        tp.PlasticLinear(4, 2).effective_weight(state)
+
+
+def test_an_embedding_of_ones_own():
+    embedding = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 7))
+    net = tp.PlasticClassifier(embedding, features=7, ways=3)
+    frames = torch.randint(0, 256, (6, 4, 4), dtype=torch.uint8)
+    probabilities = net.classify(frames[:3], torch.arange(3), frames[3:])
+    assert probabilities.shape == (3, 3)
+
+
+def test_reset_parameters_takes_a_generator():
+    one, other = (tp.PlasticClassifier(features=4) for _ in range(2))
+    for net in (one, other):
+        net.reset_parameters(torch.Generator().manual_seed(5))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert one.embedding[2].weight.var().item() == pytest.approx(25 / 9 / 36, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            (torch.zeros(2, 31, 31), torch.tensor([0, 4]), torch.zeros(1, 31, 31)),
+            r"labels must lie in 0 … 3; got 0 … 4",
+        ),
+        (
+            (torch.zeros(2, 31, 31), torch.tensor([0]), torch.zeros(1, 31, 31)),
+            "each picture shown needs a label; got 2",
+        ),
+        ((torch.zeros(2, 1, 31), torch.tensor([0, 1]), torch.zeros(1, 1, 31)), "frames|Kernel size|kernel size"),
+    ],
+)
+def test_errors(arguments, words):
+    net = tp.PlasticClassifier(features=4, ways=4)
+    with pytest.raises((ValueError, RuntimeError), match=words):
+        net.classify(*arguments)
+    with pytest.raises(ValueError, match=r"frames must be \[F, S, S\]"):
+        net.features(torch.zeros(2, 1, 31, 31))
