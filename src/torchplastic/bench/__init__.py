@@ -16,7 +16,6 @@ from rich.table import Table
 from torchplastic.bench.measure import peak_bytes, seconds_in_turn, spread
 from torchplastic.bench.suites import SUITES, Measured
 from torchplastic.experiments.launch import hardware, versions
-from torchplastic.train.memory import keep_freed_memory
 
 MIB = 2**20
 ROUNDS_OF_SCALING = 5
@@ -32,7 +31,6 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: no GPU is available here.")
     where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    keep_freed_memory()  # as in training
     rows: list[dict[str, Any]] = []
     table = Table("suite", "case", "form", "ms per step (quartiles)", "peak MiB", "faster", "smaller")
     errors = Console(stderr=True)

@@ -71,6 +71,8 @@ class Optim:
     """Learning rate."""
     lr_w: float | None = None
     """Learning rate of the fixed weights w alone; None means lr."""
+    beta2: float = 0.999
+    """How slowly Adam's mean of squared gradients moves."""
     schedule: Literal["constant", "cosine", "steps"] = "constant"
     """How the learning rates change: down to `final` over schedule_episodes, or times `final` after each of them."""
     schedule_episodes: int | None = None
@@ -91,8 +93,9 @@ class Optim:
             raise ValueError(f"optim.schedule {self.schedule} needs optim.schedule_episodes of at least 1.")
         if not 0 <= self.final <= 1:
             raise ValueError(f"optim.final must lie in 0 … 1; got {self.final:g}.")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"optim.warmup must lie in 0 … 1, 1 excluded; got {self.warmup:g}.")
+        for name in ("warmup", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optim.{name} must lie in 0 … 1, 1 excluded; got {getattr(self, name):g}.")
 
     def factor(self, episode: int) -> float:
         """What the learning rates are multiplied by after that many episodes."""

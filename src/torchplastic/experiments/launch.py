@@ -241,7 +241,6 @@ def _trainer(config: Config, fabric: Fabric, run: Run | None) -> Trainer:
     """Launches the processes; a trainer without a run takes part and writes nothing."""
     fabric.launch()
     torch.set_num_threads(max(1, config.threads // fabric.world_size))  # the launcher has a choice of its own
-    memory.keep_freed_memory()
     parts = registry.get(config.experiment).build(config)
     optim = config.optim
     plan = Plan(

@@ -81,4 +81,4 @@ def make_optimizer(config: Optim, model: nn.Module) -> torch.optim.Adam:
         parameters = [p for name, p in model.named_parameters() if (name.split(".")[-1] == "w") == chosen]
         if parameters:
             groups.append({"params": parameters, "lr": lr})
-    return torch.optim.Adam(groups, lr=config.lr, fused=True)
+    return torch.optim.Adam(groups, lr=config.lr, betas=(0.9, config.beta2), fused=True)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
-
 import psutil
 import torch
 
 GIB = 2**30
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
-KEPT = 2**30  # bytes: smaller blocks stay with the process
 
 
 class TooLargeError(ValueError):
@@ -31,14 +26,3 @@ def require(needed: int, device: torch.device, way_out: str) -> None:
         raise TooLargeError(
             f"this run needs about {needed / GIB:.1f} GiB on {device.type} and {free / GIB:.1f} GiB are free. {way_out}"
         )
-
-
-def keep_freed_memory() -> None:
-    """Keep large blocks that are freed, for the next update: the C library would give them back and fault them in anew.
-
-    A setting of the process, so it is the command that makes it. Elsewhere than with glibc nothing is done.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, KEPT)
-        mallopt(M_TRIM_THRESHOLD, KEPT)
