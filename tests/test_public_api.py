@@ -26,6 +26,10 @@ SIGNATURES = {
         {"in_features": REQUIRED, "out_features": REQUIRED, "rule": "oja", "alpha": "full", "eta": 0.01,
          "learn_eta": True, "activation": "softmax"},
     ),
+    tp.PlasticClassifier: (
+        3,
+        {"embedding": None, "features": 64, "ways": 5, "rule": "oja", "alpha": "full", "eta": 0.01, "learn_eta": True},
+    ),
     tp.functional.plastic_scan: (
         5,
         {"drive": REQUIRED, "w": REQUIRED, "alpha": REQUIRED, "eta": REQUIRED, "state": None, "rule": "hebb",
@@ -43,8 +47,8 @@ LAB_ONLY = {"tyro", "rich", "matplotlib", "scipy", "lightning_fabric", "gymnasiu
 
 def test_names():
     names = {
-        "LSTM", "LSTMState", "PlasticLinear", "PlasticRNN", "PlasticRNNCell", "PlasticState", "RULES", "Rule",
-        "functional",
+        "LSTM", "LSTMState", "PlasticClassifier", "PlasticLinear", "PlasticRNN", "PlasticRNNCell", "PlasticState",
+        "RULES", "Rule", "functional", "pretrained",
     }  # fmt: skip
     assert set(tp.__all__) >= names
     assert all(hasattr(tp, name) for name in tp.__all__)

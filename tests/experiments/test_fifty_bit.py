@@ -38,7 +38,7 @@ def test_a_held_lstm_says_what_it_is_shown_and_another_one_does_not(form):
         model = type(config.model)(**{**vars(config.model), "held": held})
         chosen = type(config)(**{**vars(config), "task": type(config.task)(**small["task"]), "model": model})
         parts = EXPERIMENT.build(chosen)
-        episode = parts.task.episodes(3, torch.Generator().manual_seed(0))
+        episode = parts.lesson.task.episodes(3, torch.Generator().manual_seed(0))
         y, _ = parts.model(episode.inputs, clamp=episode.clamp, clamped_steps=episode.clamped_steps)
         return y[-1, :, : config.task.bits], episode
 

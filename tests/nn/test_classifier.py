@@ -1,10 +1,15 @@
 """PlasticClassifier against a plain loop over steps, and how it is used on drawings."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import torchplastic as tp
 from torchplastic.bench.omniglot import plain_logits
+from torchplastic.data import omniglot
 from torchplastic.data.classes import stand_in
 from torchplastic.tasks.omniglot import FewShot, FewShotEpisodes
 from torchplastic.train.objectives import classification
@@ -86,7 +91,7 @@ def test_classification_scores_each_episode(pool):
         probabilities = logits[b].softmax(-1)[torch.arange(8), batch.target[b]]
         torch.testing.assert_close(score.loss[b], -probabilities.log().mean())
         wrong = (logits[b].argmax(-1) != batch.target[b]).float().mean()
-        assert score.error[b] == wrong
+        assert score.measured[b] == wrong
 
 
 def test_classify_is_one_episode_of_ones_own():
@@ -159,3 +164,53 @@ def test_errors(arguments, words):
         net.classify(*arguments)
     with pytest.raises(ValueError, match=r"frames must be \[F, S, S\]"):
         net.features(torch.zeros(2, 1, 31, 31))
+
+
+def test_weights_come_back_from_a_file(tmp_path):
+    for rule, alpha in (("oja", "full"), ("hebb", "neuron"), ("oja", "shared"), ("hebb", "none")):
+        net = tp.PlasticClassifier(features=6, ways=4, rule=rule, alpha=alpha)
+        save_file(
+            {name: value.contiguous() for name, value in net.state_dict().items()}, tmp_path / "w", {"rule": rule}
+        )
+        back = tp.PlasticClassifier.from_file(tmp_path / "w")
+        assert (back.ways, back.head.rule, back.head.alpha_kind) == (4, rule, alpha)
+        batch = batch_of(shots=2)
+        assert torch.equal(back(*batch[:4]), net(*batch[:4]))
+
+
+@pytest.mark.parametrize("content", [b"", b"text that is long enough to have a header", None])
+def test_other_files_are_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "w"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match="holds no weights of a PlasticClassifier: ") as refusal:
+        tp.PlasticClassifier.from_file(path)
+    assert "\n" not in str(refusal.value)
+    save_file({"head.w": torch.zeros(3, 2)}, tmp_path / "other")
+    with pytest.raises(ValueError, match="holds no weights"):
+        tp.PlasticClassifier.from_file(tmp_path / "other")
+
+
+def test_the_weights_of_the_package():
+    net = tp.pretrained("omniglot")
+    assert (net.ways, sum(parameter.numel() for parameter in net.parameters())) == (5, 112_065)
+    assert not net.training
+    with pytest.raises(ValueError, match="no pretrained network 'mnist'; choose one of omniglot"):
+        tp.pretrained("mnist")
+
+
+@pytest.mark.data
+def test_the_weights_of_the_package_on_characters_they_were_never_trained_on():
+    """What the card says, on the real data: 1,000 episodes of the 100 test characters."""
+    place = os.environ.get("TORCHPLASTIC_DATA")
+    paths = omniglot.find(Path(place)) if place else None
+    if paths is None:
+        pytest.skip("TORCHPLASTIC_DATA names no folder with Omniglot")
+    characters = omniglot.load(paths)
+    test = FewShotEpisodes(FewShot(), characters.classes(31).part(characters.test("fixed")[0], "test"))
+    net, right = tp.pretrained("omniglot"), []
+    for seed in range(10):
+        batch = test.episodes(100, torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            right.append((batch.answer(net).argmax(-1) == batch.target).double().mean())
+    assert torch.stack(right).mean() > 0.96

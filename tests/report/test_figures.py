@@ -6,7 +6,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from tests.report.builders import some_samples, write_bench, write_run, write_sweep
-from torchplastic.report.figures import samples, scaling
+from torchplastic.report.figures import maps, profiles, samples, scaling
 from torchplastic.report.figures.learning import draw_learning, linear_below
 from torchplastic.report.figures.style import COLOURS, Drawing, few_ticks, plain, render, style
 from torchplastic.report.grouping import group_runs
@@ -236,6 +236,52 @@ def test_lines_alone_and_together():
     axes = samples.draw_lines("both", groups["both"]).axes[0]
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("both", "index")
     assert list(line(axes, "x")[1]) == [1, 1]
+
+
+def test_a_map_has_a_picture_at_the_middle_of_each_label():
+    points, labels = np.array([[0.0, 0], [2, 0], [5, 5], [5, 7]]), np.array([0, 0, 1, 1])
+    arrays = {"map/features/points": points, "map/features/labels": labels, "map/torn/points": points}
+    assert maps.feature_maps(arrays) == {}
+    found = maps.feature_maps(arrays | {"map/features/pictures": np.zeros((2, 4, 4))})
+    assert list(found) == ["features"]
+    axes = maps.draw_map(*(found["features"][key] for key in ("points", "labels", "pictures"))).axes[0]
+    assert [scatter.get_offsets().tolist() for scatter in axes.collections] == [[[0, 0], [2, 0]], [[5, 5], [5, 7]]]
+    assert [artist.xy for artist in axes.artists] == [(1.0, 0.0), (5.0, 6.0)]
+    assert len({tuple(scatter.get_facecolor()[0]) for scatter in axes.collections}) == 2
+
+
+def test_heat_is_on_one_scale_and_walls_are_gray():
+    before, after = np.full((3, 3), 0.1), np.full((3, 3), 0.4)
+    before[0] = after[0] = np.nan
+    axes = maps.draw_heat({"before": before, "after": after}).axes
+    assert [axis.get_title() for axis in axes[:2]] == ["before", "after"]
+    images = [axis.get_images()[0] for axis in axes[:2]]
+    assert {image.get_clim() for image in images} == {(0, 0.4)}
+    assert images[0].get_array().mask[0].all()
+
+
+def test_profiles_are_means_over_runs_by_group(tmp_path):
+    def run(name, level, **model):
+        arrays = {"profile/reward/after training": np.full(50, level), "profile/reward/before training": np.zeros(50)}
+        return write_run(tmp_path / name, samples=arrays, model=model)
+
+    groups = group_runs(read_sources([run("a", 1.0), run("b", 3.0), run("c", 5.0, alpha="none")]).runs)["patterns"]
+    found = profiles.profiles(groups)
+    assert list(found) == ["reward"]
+    axes = profiles.draw_profile("reward", found["reward"]).axes[0]
+    lines_ = {text.get_label(): text.get_ydata() for text in axes.get_lines() if not text.get_label().startswith("_")}
+    assert set(lines_) == {"plastic (3 runs)", "not plastic (1 run)", "before training"} or len(lines_) == 3
+    assert sorted(float(np.mean(values)) for values in lines_.values()) == [0.0, 2.0, 5.0]
+    assert len(profiles.stretches(np.arange(50.0))[0]) == 25
+    assert profiles.stretches(np.arange(50.0))[1][0] == 0.5
+
+
+def test_frames_in_colours():
+    frames = np.zeros((4, 3, 3, 3), np.uint8)
+    frames[2:, 0, 0] = (213, 94, 0)
+    gif = Image.open(io.BytesIO(samples.animate(frames)))
+    assert gif.n_frames == 2
+    assert gif.info["duration"] == 2 * samples.COLOURED_STEP
 
 
 def test_scaling_with_its_exponents(tmp_path):

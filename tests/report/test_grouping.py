@@ -1,3 +1,5 @@
+import json
+
 from tests.report.builders import write_run, write_sweep
 from torchplastic.report.grouping import differing_keys, group_runs
 from torchplastic.report.reading import read_sources
@@ -50,6 +52,14 @@ def test_settings_of_plasticity_do_not_split_networks_without_it(tmp_path):
 def test_one_plastic_network_among_others_needs_no_alpha(tmp_path):
     runs = [write_run(tmp_path / kind, model={"kind": kind}) for kind in ("plastic", "lstm", "rnn")]
     assert [group.label for group in groups(*runs)["patterns"]] == ["plastic", "LSTM", "RNN"]
+
+
+def test_a_network_of_one_kind_is_plastic(tmp_path):
+    path = write_run(tmp_path / "a")
+    config = json.loads((path / "config.json").read_text())
+    del config["model"]["kind"]
+    (path / "config.json").write_text(json.dumps(config))
+    assert [group.label for group in groups(path)["patterns"]] == ["plastic"]
 
 
 def test_labels_are_never_the_same(tmp_path):

@@ -108,6 +108,19 @@ def test_evaluation_of_one_run_and_of_several(tmp_path):
     assert tables.evaluation_table(grouped(write_run(tmp_path / "c"))[0]) is None
 
 
+def test_accuracy_by_position(tmp_path):
+    told = [{"experiment": "omniglot", "accuracy": {"mean": 0.9}, "by_position": [0.8, high]} for high in (0.9, 1.0)]
+    runs = [
+        write_run(tmp_path / str(seed), seed=seed, evaluations={"episodes-9": one}) for seed, one in enumerate(told)
+    ]
+    table = tables.position_table(grouped(*runs)[0])
+    assert table.columns == ("model", "step 1", "step 2")
+    assert table.rows == (("plastic", "0.800", "0.950"),)
+    assert tables.position_table(grouped(write_run(tmp_path / "c"))[0]) is None
+    row = cells(tables.evaluation_table(grouped(runs[0])[0]), 0)
+    assert (row["measure"], row["mean"]) == ("accuracy", "0.900")
+
+
 def test_machine_versions_and_data(tmp_path):
     table = tables.provenance_table(read_sources([write_sweep(tmp_path / "s", [0, 1, 2])]).runs)
     assert table.rows == (
@@ -135,3 +148,40 @@ def test_bench_tables(tmp_path):
 def test_what_is_measured_comes_from_the_rows(tmp_path, measure):
     groups, _ = grouped(write_run(tmp_path / "r", measure=measure))
     assert tables.measure_of(groups) == measure
+
+
+def test_rank_sum_needs_four_runs_on_either_side(tmp_path):
+    def runs(name, rewards, **model):
+        return [
+            write_run(tmp_path / f"{name}{seed}", experiment="maze", seed=seed, measure="reward", model=model,
+                      error=lambda e, level=level: level)
+            for seed, level in enumerate(rewards)
+        ]  # fmt: skip
+
+    plastic = runs("p", [50.0, 52.0, 54.0, 56.0])
+    other = runs("n", [40.0, 41.0, 42.0, 43.0], alpha="none")
+    (row,) = comparison.rank_sum_table(grouped(*plastic, *other)[0], "reward").rows
+    assert row == (
+        "plastic, α per connection",
+        "not plastic",
+        "4 and 4",
+        "53.0",
+        "41.5",
+        "0.0286",
+    )  # 2 of the 70 ways to divide 8 ranks
+    (row,) = comparison.rank_sum_table(grouped(*plastic[:3], *other)[0], "reward").rows
+    assert row[-1] == "too few runs"
+    assert comparison.rank_sum_table(grouped(*plastic)[0], "reward") is None
+
+
+def test_variants_of_an_evaluation(tmp_path):
+    whole = {"mean": 100.0, "ci95": [90.0, 110.0], "chance": 0.0, "steps_to_first": 30.0, "steps_between": 9.0}
+    told = {"experiment": "maze", "split": "new mazes", "reward": whole, "variants": {"no trace": {"mean": 20.0}}}
+    table = tables.variants_table(grouped(write_run(tmp_path / "a", evaluations={"episodes-9": told}))[0])
+    assert table.rows == (
+        ("plastic", "whole", "100 [90, 110]", "30.0", "9.00"),
+        ("plastic", "no trace", "20.0", "–", "–"),
+    )
+    bare = [told | {"variants": {}}, {key: value for key, value in told.items() if key != "variants"}]
+    runs = [write_run(tmp_path / f"b{i}", seed=i, evaluations={"episodes-9": one}) for i, one in enumerate(bare)]
+    assert all(tables.variants_table(grouped(run)[0]) is None for run in runs)

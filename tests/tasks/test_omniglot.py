@@ -111,6 +111,22 @@ def test_the_same_generator_gives_the_same_episodes():
     assert not torch.equal(one.frames, task.episodes(7, torch.Generator().manual_seed(4)).frames)
 
 
+def test_jitter_moves_ink_and_keeps_it():
+    """Two drawings of a blob: their middles scatter as the maps say, the ink stays about as much."""
+    blob = torch.zeros(40, 31, 31, dtype=torch.uint8)
+    blob[:, 13:18, 13:18] = 255
+    classes = Classes(blob, torch.full((10,), 4), tuple("abcdefghij"))
+    task = FewShot(ways=5, jitter=0.05, rotations=False)
+    frames = FewShotEpisodes(task, classes).episodes(400, torch.Generator().manual_seed(0)).frames.double() / 255
+    assert frames.dtype == torch.float64
+    assert frames.sum((1, 2)).mean() == pytest.approx(25, rel=0.05)
+    row = (frames * torch.arange(31).unsqueeze(-1)).sum((1, 2)) / frames.sum((1, 2))
+    assert row.mean() == pytest.approx(15, abs=0.1)
+    assert row.std() == pytest.approx(0.05 * 31 / 2, rel=0.1)
+    still = FewShotEpisodes(replace(task, jitter=0.0), classes).episodes(3, torch.Generator().manual_seed(0)).frames
+    assert torch.equal(still, blob[: len(still)])
+
+
 def test_rows_are_some_of_the_episodes():
     batch = FewShotEpisodes(FewShot(side=SIDE, ways=3), told([4] * 8)).episodes(6, torch.Generator().manual_seed(0))
     part = batch.rows(slice(2, 4))
@@ -153,6 +169,7 @@ def test_nearest_in_pixels():
         ({"shots": 3}, [3] * 8, "has 3 pictures; 4 are needed"),
         ({"side": 5}, [3] * 8, r"pictures are 4 × 4 pixels; task\.side is 5"),
         ({"within_groups": True}, [3] * 8, r"needs groups \(alphabets\) to draw from; here they are unknown"),
+        ({"jitter": 1.0}, [3] * 8, r"task\.jitter must lie in 0 … 1, 1 excluded; got 1"),
         ({"ways": 1}, [3] * 8, r"task\.ways must be at least 2; got 1"),
         ({"pool": 4}, [3] * 8, r"task\.pool must be 0 or at least task\.ways, 5; got 4"),
         (

@@ -40,7 +40,7 @@ class OmniglotCase:
     """The published network on a batch of episodes of glyphs: forward, backward, Adam.
 
     reference: an update for each episode. batched: one update. shared: one update on as many episodes that share a pool
-    of pictures, with five questions each, as `plastic train omniglot` does.
+    of 16 classes with 4 pictures each, with five questions each, as `plastic train omniglot` does with larger batches.
     """
 
     batch: int = 32
@@ -50,7 +50,7 @@ class OmniglotCase:
     @property
     def label(self) -> str:
         """In words."""
-        return f"5-way 1-shot, {self.batch} episodes: an update each, one for all, pictures shared"
+        return f"5-way 1-shot, {self.batch} episodes"
 
     def sizes(self) -> dict[str, int]:
         """N features, T pictures, B episodes."""
@@ -95,5 +95,5 @@ class OmniglotCase:
         return {
             "reference": reference(),
             "batched": together(FewShotEpisodes(alone, glyphs)),
-            "shared": together(FewShotEpisodes(config.task, glyphs)),
+            "shared": together(FewShotEpisodes(replace(config.task, pool=16, jitter=0.0), glyphs)),
         }, held

@@ -73,6 +73,8 @@ class Optim:
     """Learning rate of the fixed weights w alone; None means lr."""
     beta2: float = 0.999
     """How slowly Adam's mean of squared gradients moves."""
+    weight_decay: float = 0.0
+    """What every update takes off all weights, times the learning rate (AdamW)."""
     schedule: Literal["constant", "cosine", "steps"] = "constant"
     """How the learning rates change: down to `final` over schedule_episodes, or times `final` after each of them."""
     schedule_episodes: int | None = None
@@ -93,6 +95,7 @@ class Optim:
             raise ValueError(f"optim.schedule {self.schedule} needs optim.schedule_episodes of at least 1.")
         if not 0 <= self.final <= 1:
             raise ValueError(f"optim.final must lie in 0 … 1; got {self.final:g}.")
+        at_least("optim.weight_decay", self.weight_decay, 0)
         for name in ("warmup", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optim.{name} must lie in 0 … 1, 1 excluded; got {getattr(self, name):g}.")

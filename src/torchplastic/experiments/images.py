@@ -24,6 +24,7 @@ from torchplastic.experiments.samples import matrices, picture_row
 from torchplastic.tasks.images import ImageEpisodes, Images, training_and_withheld, trivial_answers
 from torchplastic.train.evaluate import evaluate, interval
 from torchplastic.train.objectives import squared_error
+from torchplastic.train.supervised import Supervised
 
 EVALUATION_BATCH = 20
 LOOK_TRACES = 4  # of each example that lie in memory at once: two traces, P, and room
@@ -89,7 +90,7 @@ def build(config: ImagesConfig) -> Parts:
         _, errors = evaluate(network, withheld, OBJECTIVE, config.withheld_episodes, look_batch(config), stream)
         return {"withheld_error": errors.mean().item(), "withheld_error_median": errors.double().quantile(0.5).item()}
 
-    return Parts(training, model, OBJECTIVE, look, medians=True)
+    return Parts(Supervised(training, OBJECTIVE), model, look, medians=True)
 
 
 def needed_bytes(config: ImagesConfig) -> int:

@@ -24,7 +24,7 @@ from torchplastic.experiments.networks import generator, make_optimizer
 from torchplastic.runs import Run, RunError
 from torchplastic.train import memory
 from torchplastic.train.progress import Progress
-from torchplastic.train.supervised import NotFiniteError, Plan, Trainer
+from torchplastic.train.trainer import NotFiniteError, Plan, Trainer
 
 FORMAT = 1  # of checkpoints
 SHAPING = {"kind", "alpha", "rule", "learn_eta", "channels"}  # settings of a network that its tensors depend on
@@ -258,8 +258,7 @@ def _trainer(config: Config, fabric: Fabric, run: Run | None) -> Trainer:
         fabric=fabric,
         model=parts.model,
         optimizer=make_optimizer(optim, parts.model),
-        task=parts.task,
-        objective=parts.objective,
+        lesson=parts.lesson,
         plan=plan,
         generator=generator(config.seed, "episodes"),
         progress=Progress(title, config.episodes, quiet=run is None),

@@ -74,11 +74,12 @@ def rescale(layer: PlasticRNN, config: Model) -> None:
             layer.alpha.mul_(config.alpha_start / 0.01)
 
 
-def make_optimizer(config: Optim, model: nn.Module) -> torch.optim.Adam:
-    """Adam (fused), with a rate of its own for w where the config has one."""
+def make_optimizer(config: Optim, model: nn.Module) -> torch.optim.AdamW:
+    """AdamW (fused; Adam without weight decay), with a rate of its own for w where the config has one."""
     groups: list[dict[str, object]] = []
     for lr, chosen in ((config.lr, False), (config.lr_w or config.lr, True)):
         parameters = [p for name, p in model.named_parameters() if (name.split(".")[-1] == "w") == chosen]
         if parameters:
             groups.append({"params": parameters, "lr": lr})
-    return torch.optim.Adam(groups, lr=config.lr, betas=(0.9, config.beta2), fused=True)
+    betas = (0.9, config.beta2)
+    return torch.optim.AdamW(groups, lr=config.lr, betas=betas, weight_decay=config.weight_decay, fused=True)

@@ -22,6 +22,7 @@ from torchplastic.experiments.samples import matrices, picture_row
 from torchplastic.tasks.patterns import Patterns, wrong_bits
 from torchplastic.train.evaluate import evaluate, interval
 from torchplastic.train.objectives import squared_error
+from torchplastic.train.supervised import Supervised
 
 OBJECTIVE = squared_error(wrong_bits)
 EVALUATION_BATCH = 10
@@ -46,7 +47,7 @@ def build(config: RecallConfig) -> Parts:
     """Task, network and objective of a config."""
     task = task_of(config)
     model = make_network(config.model, config.seed, task.neurons, lstm_cells=_cells(config), held_inputs=task.bits)
-    return Parts(task, model, OBJECTIVE)
+    return Parts(Supervised(task, OBJECTIVE), model)
 
 
 def _cells(config: RecallConfig) -> int:

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from torchplastic.experiments.config import Config
-from torchplastic.tasks.base import Batch, Task
-from torchplastic.train.objectives import Objective
+from torchplastic.train.trainer import Lesson
 
 MODULES = {  # by the name on the command line
     "patterns": "patterns",
     "fifty-bit": "fifty_bit",
     "images": "images",
     "omniglot": "omniglot",
+    "maze": "maze",
 }
 
 
@@ -37,13 +37,12 @@ class Form:
 class Parts:
     """What a config builds."""
 
-    task: Task[Batch]
+    lesson: Lesson
     model: nn.Module
-    objective: Objective
     withheld: Callable[[nn.Module], dict[str, float]] | None = None
     """How the model does on what is never trained on: further keys of a row of metrics."""
     medians: bool = False
-    """Whether rows have the median of the errors beside their mean."""
+    """Whether rows have the median of the measure beside its mean."""
 
 
 def _of_kind(config: Config, kind: Any) -> Config:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import mannwhitneyu
 
 from torchplastic.report.curves import curves_of, interval95
 from torchplastic.report.grouping import Group
@@ -56,6 +57,36 @@ def reach_table(groups: Sequence[Group]) -> Table | None:
 
 def _without_ratios(cells: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(cell for place, cell in enumerate(cells) if place not in {4, 6})
+
+
+#: Below this many runs on either side no p is told: with three against three it could not fall under 0.05.
+FEWEST_FOR_P = 4
+
+
+def rank_sum_table(groups: Sequence[Group], measure: str) -> Table | None:
+    """Wilcoxon's rank-sum test between the final values of any two groups on one task; None without two such groups."""
+    rows = []
+    for place, one in enumerate(groups):
+        for other in groups[place + 1 :]:
+            if one.task != other.task:
+                continue
+            finals = [[curve.final() for curve in curves_of(group.whole, measure)] for group in (one, other)]
+            if not all(finals):
+                continue
+            counts = " and ".join(str(len(values)) for values in finals)
+            enough = min(map(len, finals)) >= FEWEST_FOR_P
+            p = float(mannwhitneyu(*finals, method="exact" if enough else "auto").pvalue) if enough else None
+            told = "too few runs" if p is None else number(p)
+            medians = [number(float(np.median(values))) for values in finals]
+            rows.append((one.label, other.label, counts, *medians, told))
+    if not rows:
+        return None
+    note = (
+        "Two-sided Wilcoxon rank-sum test (exact) between final values: means over the last tenth of each run's "
+        f"episodes (at least 20). No p below {FEWEST_FOR_P} runs on either side. Not corrected for several comparisons."
+    )
+    columns = ("model", "against", "runs", "median", "median of the other", "p")
+    return Table(f"Rank-sum test of the final {measure}", columns, tuple(rows), note, text_columns=2)
 
 
 def published_table(groups: Sequence[Group], literature: Literature) -> Table | None:

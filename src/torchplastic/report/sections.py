@@ -11,7 +11,7 @@ import numpy as np
 
 from torchplastic.report import comparison, tables
 from torchplastic.report.curves import curves_of
-from torchplastic.report.figures import learning, samples, scaling
+from torchplastic.report.figures import learning, maps, profiles, samples, scaling
 from torchplastic.report.figures.style import Animation, Drawing
 from torchplastic.report.grouping import Group, group_runs
 from torchplastic.report.published import Literature, published
@@ -74,21 +74,19 @@ def _experiment(name: str, groups: Sequence[Group]) -> Part:
             f"{run.path} at episode {run.episodes:,} of {number(run.config.get('episodes'))}" for run in unfinished
         )
         note += "."
-    part = Part(name, note, _learning(name, groups, literature))
+    part = Part(name, note, _learning(name, groups, literature) + _profiles(name, groups))
     if any(run.rows for run in runs):
         candidates = [
             tables.results_table(groups, literature),
+            comparison.rank_sum_table(groups, tables.measure_of(groups)),
             comparison.reach_table(groups),
             comparison.published_table(groups, literature),
         ]
         part.tables += [table for table in candidates if table is not None]
     else:
         part.note += " No row of metrics has been written yet."
-    part.tables += [
-        t
-        for t in (tables.evaluation_table(groups), tables.position_table(groups), tables.provenance_table(runs))
-        if t is not None
-    ]
+    measured = [tables.evaluation_table(groups), tables.variants_table(groups), tables.position_table(groups)]
+    part.tables += [table for table in (*measured, tables.provenance_table(runs)) if table is not None]
     for group in groups:
         sampled = _samples(name, group, alone=len(groups) == 1)
         if sampled.drawings:
@@ -137,6 +135,15 @@ def _learning(name: str, groups: Sequence[Group], literature: Literature) -> lis
     return drawings
 
 
+def _profiles(name: str, groups: Sequence[Group]) -> list[Drawing]:
+    drawings = []
+    for what, members in profiles.profiles(groups).items():
+        caption = f"{name}: {what} within an episode, of trained networks, in {profiles.STRETCHES} parts. "
+        caption += "Mean over runs and over the episodes that each kept."
+        drawings.append(Drawing(f"{slug(name)}-{slug(what)}", profiles.draw_profile(what, members), caption))
+    return drawings
+
+
 def _learning_caption(
     name: str, groups: Sequence[Group], measure: str, literature: Literature, spread: learning.Spread
 ) -> str:
@@ -180,7 +187,7 @@ def _chance(groups: Sequence[Group], measure: str) -> float | None:
 def _baselines(groups: Sequence[Group], measure: str) -> dict[str, float]:
     """Levels of answers that learned nothing, where all runs that tell them agree in what they are measured on."""
     told = [run.noted("baselines") or {} for group in groups for run in group.runs]
-    found = [about[f"withheld_{measure}"] for about in told if f"withheld_{measure}" in about]
+    found = [about[key] for about in told for key in (f"withheld_{measure}", measure) if key in about]
     data = {run.noted("data") for group in groups for run in group.runs if run.finished}
     if not found or len(data) > 1:
         return {}
@@ -201,12 +208,21 @@ def _samples(name: str, group: Group, alone: bool) -> Part:
         caption += f" Of the answer, {'; '.join(verdicts)}." if verdicts else ""
         part.drawings.append(Drawing(f"{stem}-pictures", samples.draw_pictures(rows), caption, wide=True))
     for heading, frames in samples.by_kind(arrays, "frames").items():
-        caption = f"{heading.capitalize()} through one episode of {len(frames)} steps, one pixel a neuron, −1 black, "
-        caption += "1 white. A step takes 60 ms; what is held stays for half a second at most, the end longer."
+        if frames.ndim == 4:
+            caption = (
+                f"{_sentence(heading)}: the first {len(frames) - 1} steps of an episode, {samples.COLOURED_STEP} ms "
+            )
+            caption += "each. Orange: the agent; green: the reward's cell, which it does not see; dark: walls."
+        else:
+            caption = f"{_sentence(heading)} through one episode of {len(frames)} steps, one pixel a neuron, −1 black, "
+            caption += (
+                f"1 white. A step takes {samples.STEP} ms; what is held stays for half a second at most, the end "
+            )
+            caption += "longer."
         part.animations.append(Animation(f"{stem}-{slug(heading)}", samples.animate(frames), caption))
     part.drawings += _matrices(arrays, stem)
-    for heading, parts in samples.feature_maps(arrays).items():
-        figure = samples.draw_map(*(parts[key] for key in ("points", "labels", "pictures")))
+    for heading, parts in maps.feature_maps(arrays).items():
+        figure = maps.draw_map(*(parts[key] for key in ("points", "labels", "pictures")))
         caption = (
             f"{heading.capitalize()}: {len(parts['points']):,} pictures of {len(parts['pictures'])} classes, on the "
         )
@@ -214,10 +230,19 @@ def _samples(name: str, group: Group, alone: bool) -> Part:
             "two directions in which the means of the classes differ most; a picture of each class at its middle."
         )
         part.drawings.append(Drawing(f"{stem}-map-{slug(heading)}", figure, caption, wide=True))
+    if heat := samples.by_kind(arrays, "heat"):
+        caption = "How often each cell is visited, over many episodes with rewards in different places; walls gray."
+        order = sorted(heat, key=lambda name: not name.startswith("before"))
+        figure = maps.draw_heat({name: heat[name].astype(float) for name in order})
+        part.drawings.append(Drawing(f"{stem}-heat", figure, caption, wide=True))
     for heading, lines in samples.line_groups(arrays).items():
         figure = samples.draw_lines(heading, lines)
         part.drawings.append(Drawing(f"{stem}-line-{slug(heading)}", figure, f"{heading}, along its index."))
     return part
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _matrices(arrays: Samples, stem: str) -> list[Drawing]:

@@ -92,6 +92,24 @@ def results_table(groups: Sequence[Group], literature: Literature) -> Table:
     return Table("Results", columns, tuple(rows), note)
 
 
+def variants_table(groups: Sequence[Group]) -> Table | None:
+    """What evaluations say of the whole network and of variants of it that lack something."""
+    rows = []
+    for group in groups:
+        told = [evaluation for run in group.runs for evaluation in run.evaluations.values() if "variants" in evaluation]
+        if not any(evaluation["variants"] for evaluation in told):
+            continue
+        measure = _kind_of(told[0])[0]
+        for name in ("whole", *told[0]["variants"]):
+            found = [one[measure] if name == "whole" else one["variants"][name] for one in told]
+            interval = found[0].get("ci95") if len(found) == 1 else interval95([one["mean"] for one in found])
+            steps = (number(_average([one.get(key) for one in found])) for key in ("steps_to_first", "steps_between"))
+            rows.append((group.label, name, with_interval(_average([one["mean"] for one in found]), interval), *steps))
+    columns = ("model", "variant", "mean", "steps to the first reward", "steps between later ones")
+    note = "In brackets the 95 % interval: over episodes for one evaluation, over evaluations for several."
+    return rows_or_none("Evaluation with less plasticity", columns, rows, note, text_columns=2)
+
+
 def position_table(groups: Sequence[Group]) -> Table | None:
     """Accuracy by the step at which what was asked had been shown last, from evaluations that tell it."""
     rows = []

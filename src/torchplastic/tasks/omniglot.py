@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
 
 from torchplastic.data.classes import Classes
 
@@ -64,6 +65,8 @@ class FewShot:
     """Questions of an episode, each answered with the trace as it is after all has been shown."""
     rotations: bool = True
     """Whether each class of an episode is turned by 0, 90, 180 or 270 degrees."""
+    jitter: float = 0.0
+    """How much each picture is stretched, sheared and moved at random: standard deviation, in halves of its side."""
     order: Literal["shuffled", "rounds"] = "shuffled"
     """Shuffled: what is shown comes in any order. Rounds: every class once before any comes twice."""
     within_groups: bool = False
@@ -77,6 +80,8 @@ class FewShot:
         for name, smallest in (("side", 2), ("ways", 2), ("shots", 1), ("queries", 1), ("pool", 0)):
             if getattr(self, name) < smallest:
                 raise ValueError(f"task.{name} must be at least {smallest}; got {getattr(self, name)}.")
+        if not 0 <= self.jitter < 1:
+            raise ValueError(f"task.jitter must lie in 0 … 1, 1 excluded; got {self.jitter:g}.")
         if self.pool and self.pool < self.ways:
             raise ValueError(f"task.pool must be 0 or at least task.ways, {self.ways}; got {self.pool}.")
         if self.pool and self.pool_pictures < self.taken:
@@ -169,6 +174,8 @@ class FewShotEpisodes:
             frames = _turned(which, turned, self)
             places = torch.arange(len(which), device=device)
             shown, asked = places[: shown.numel()].view_as(shown), places[shown.numel() :].view_as(asked)
+        if task.jitter:
+            frames = _jittered(frames, task.jitter, generator)
         return FewShotBatch(frames, shown.t(), labels.t(), asked, target, classes)
 
     def _few_classes(self, batch: int, generator: torch.Generator) -> Tensor:
@@ -226,3 +233,12 @@ def _turned(which: Tensor, turns: Tensor, episodes: FewShotEpisodes) -> Tensor:
         chosen = (turns == quarters).view(-1, 1, 1)
         frames = torch.where(chosen, frames.rot90(quarters, (1, 2)), frames)
     return frames
+
+
+def _jittered(frames: Tensor, spread: float, generator: torch.Generator) -> Tensor:
+    """Each frame under an affine map near the identity; what comes in from outside is paper."""
+    device = frames.device
+    maps = torch.eye(2, 3, device=device) + spread * torch.randn(len(frames), 2, 3, generator=generator, device=device)
+    pictures = frames.unsqueeze(1).float()
+    grid = affine_grid(maps, list(pictures.shape), align_corners=False)
+    return grid_sample(pictures, grid, align_corners=False).squeeze(1).round_().byte()

@@ -30,5 +30,5 @@ def evaluate(
         episode = task.episodes(min(batch, episodes - start), generator).to(device)
         score = objective(episode.answer(model), episode.target)
         losses.append(score.loss.cpu())
-        errors.append(score.error.cpu())
+        errors.append(score.measured.cpu())
     return torch.cat(losses), torch.cat(errors)

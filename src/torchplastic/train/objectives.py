@@ -13,10 +13,10 @@ from torch.nn.functional import cross_entropy
 
 
 class Score(NamedTuple):
-    """Per episode `[B]`: the loss, and the error that is reported beside it."""
+    """Per episode `[B]`: the loss, and the error (or reward) that is reported beside it."""
 
     loss: Tensor
-    error: Tensor
+    measured: Tensor
 
 
 Objective = Callable[[Tensor, Tensor], Score]

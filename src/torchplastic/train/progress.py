@@ -65,11 +65,11 @@ class Progress(_Display):
     def _rate(self, episode: int) -> float:
         return (episode - self.start) / max(time.monotonic() - self.began, 1e-9)
 
-    def advance(self, episode: int, loss: float, error: float) -> None:
+    def advance(self, episode: int, loss: float, measure: str, value: float) -> None:
         """After every update."""
-        self.smooth = error if self.smooth is None else SMOOTHING * self.smooth + (1 - SMOOTHING) * error
+        self.smooth = value if self.smooth is None else SMOOTHING * self.smooth + (1 - SMOOTHING) * value
         if self.bar is not None:
-            text = f"loss {loss:.4g}  error {self.smooth:.4f}"
+            text = f"loss {loss:.4g}  {measure} {self.smooth:.4f}"
             self.bar.update(self.task, completed=episode, rate=self._rate(episode), text=text)
 
     def row(self, row: dict[str, Any]) -> None:

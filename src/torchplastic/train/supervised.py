@@ -1,207 +1,31 @@
-"""The loop over supervised episodes: draw, run, score the answer, learn.
-
-One update takes `batch` episodes; the last update takes what is left. Several processes share every batch.
-"""
+"""Learning from episodes with a target: draw, run, score the answer."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from statistics import median
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
 from torchplastic.tasks.base import Batch, Task
-from torchplastic.train.objectives import Objective
-from torchplastic.train.progress import Progress
-
-
-class NotFiniteError(RuntimeError):
-    """The loss or a weight is not a finite number any more."""
+from torchplastic.train.objectives import Objective, Score
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How long, in what portions, and how often to report and to save."""
+class Supervised:
+    """A lesson of a task: what `Trainer` asks for at every update."""
 
-    episodes: int
-    batch: int
-    log_every: int
-    """Episodes between two rows of metrics: rows end at its multiples, and at the end."""
-    clip: float | None = None
-    """Largest norm of the gradient."""
-    schedule: Callable[[int], float] = lambda episode: 1.0
-    """Factor of the learning rates after that many episodes."""
-    save_seconds: float = 30.0
-    withheld_every: int = 0
-    """Episodes between two looks at withheld data, at the ends of rows and at the end; 0: none."""
-    medians: bool = False
-    """Whether rows have the median of the errors beside their mean."""
-
-
-@dataclass
-class Position:
-    """Where training stands; with the model, the optimiser and the generator it is all that resuming needs."""
-
-    episode: int = 0
-    seconds: float = 0.0
-    row: dict[str, float] = field(default_factory=dict)
-    """Sums of the started row: loss, error, episodes."""
-    errors: list[float] = field(default_factory=list)
-    """Errors of the started row, where their median is wanted."""
-
-
-@dataclass
-class Trainer:
-    """What one run of training holds. `train` moves `position` forward."""
-
-    fabric: Fabric
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
     task: Task[Batch]
     objective: Objective
-    plan: Plan
-    generator: torch.Generator
-    progress: Progress
-    append: Callable[[dict[str, Any]], None]
-    save: Callable[[dict[str, Any]], None]
-    withheld: Callable[[nn.Module], dict[str, float]] | None = None
-    position: Position = field(default_factory=Position)
+    measure: ClassVar[str] = "error"
 
-    def __post_init__(self) -> None:
-        self._rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.module = self.model  # without the wrapper
-        self.model, self.optimizer = self.fabric.setup(self.model, self.optimizer)
-
-    def checkpoint(self) -> dict[str, Any]:
-        """Everything as plain values and tensors."""
-        return {
-            "model": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            **asdict(self.position),
-        }
-
-    def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Stand where `checkpoint()` was taken."""
-        self.module.load_state_dict(checkpoint["model"])
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
-        self.generator.set_state(checkpoint["generator"])
-        errors = list(checkpoint.get("errors", []))
-        self.position = Position(checkpoint["episode"], checkpoint["seconds"], dict(checkpoint["row"]), errors)
-
-    def train(self, stopped: Callable[[], bool] = lambda: False) -> bool:
-        """Train until the plan's episodes are done (True), or `stopped` says so after an update (False).
-
-        NotFiniteError where the loss or a weight is no finite number: that update is not made and not saved.
-        """
-        at, plan = self.position, self.plan
-        saved = started = time.monotonic()
-        before = at.seconds
-        if at.episode >= plan.episodes and at.row:  # stopped after the last update
-            self._end_row()
-        while at.episode < plan.episodes and not stopped():
-            batch = min(plan.batch, plan.episodes - at.episode)
-            loss, error = self._update(batch)
-            at.seconds = before + time.monotonic() - started
-            self._count(batch, loss, error)
-            if time.monotonic() - saved > plan.save_seconds:
-                self._save()
-                saved = time.monotonic()
-        self._save()
-        return at.episode >= plan.episodes
-
-    def _update(self, batch: int) -> tuple[float, float]:
-        """One update on that many episodes -> their mean loss and error."""
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * self.plan.schedule(self.position.episode)
-        episode = self.task.episodes(batch, self.generator)
-        if (processes := self.fabric.world_size) > 1:  # every process draws them all and keeps its own
-            size = batch // processes
-            episode = episode.rows(slice(self.fabric.global_rank * size, (self.fabric.global_rank + 1) * size))
-        episode = episode.to(self.fabric.device)
-        score = self.objective(episode.answer(self.model), episode.target)
-        loss = score.loss.mean()
-        value = self._mean(loss)
-        if not math.isfinite(value):
-            raise NotFiniteError(f"the loss is {value} at episode {self.position.episode + 1} ({self._cause()})")
-        self.optimizer.zero_grad()
-        self.fabric.backward(loss)
-        if self.plan.clip is not None:
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.plan.clip, error_if_nonfinite=False)
-        self.optimizer.step()
-        if self.plan.medians:
-            self.position.errors += cast(Tensor, self.fabric.all_gather(score.error)).flatten().tolist()
-        return value, self._mean(score.error.mean())
-
-    def _mean(self, value: Tensor) -> float:
-        """Over the processes."""
-        if self.fabric.world_size > 1:
-            value = cast(Tensor, self.fabric.all_reduce(value.detach().clone(), reduce_op="mean"))
-        return value.item()
-
-    def anywhere(self, flag: bool) -> bool:
-        """Whether the flag is set in any process: what one is told, all do."""
-        if self.fabric.world_size == 1:
-            return flag
-        return self._mean(torch.tensor(float(flag), device=self.fabric.device)) > 0
-
-    def _count(self, batch: int, loss: float, error: float) -> None:
-        """Add an update to the started row, and end the row where it is due."""
-        at, every = self.position, self.plan.log_every
-        for name, value in (("loss", loss * batch), ("error", error * batch), ("episodes", batch)):
-            at.row[name] = at.row.get(name, 0) + value
-        rows = at.episode // every
-        at.episode += batch
-        due = at.episode // every > rows
-        if due or at.episode >= self.plan.episodes:
-            self._end_row()
-        if due:
-            at.row, at.errors = {}, []
-        self.progress.advance(at.episode, loss, error)
-
-    def _end_row(self) -> None:
-        at = self.position
-        means = {name: at.row[name] / at.row["episodes"] for name in ("loss", "error")}
-        row = {"episode": at.episode, "seconds": at.seconds, **means, "eta": plasticity_rate(self.module)}
-        if at.errors:
-            row["error_median"] = median(at.errors)
-        if self._looks():
-            assert self.withheld is not None
-            row |= self.withheld(self.module)
-        self.append(row)
-        self.progress.row(row)
-
-    def _looks(self) -> bool:
-        """Whether the row that ends now has withheld values."""
-        at, every = self.position, self.plan.withheld_every
-        if self.withheld is None or every == 0:
-            return False
-        return at.episode // every > (at.episode - at.row["episodes"]) // every or at.episode >= self.plan.episodes
-
-    def _save(self) -> None:
-        for name, parameter in self.module.named_parameters():
-            if not parameter.isfinite().all():
-                raise NotFiniteError(f"{name} is not finite after episode {self.position.episode} ({self._cause()})")
-        self.save(self.checkpoint())
-
-    def _cause(self) -> str:
-        rate = max(group["lr"] for group in self.optimizer.param_groups)
-        eta = plasticity_rate(self.module)
-        if eta is not None and not 0 <= eta <= 1:
-            return f"eta has left 0 … 1, it is {eta:.3g}, and the trace grows; lower the learning rate {rate:g}"
-        return f"likely the learning rate {rate:g} is too high"
-
-
-def plasticity_rate(model: nn.Module) -> float | None:
-    """eta of the first plastic layer, its mean if per neuron; None without plasticity."""
-    for module in model.modules():
-        eta = getattr(module, "eta", None)
-        if isinstance(eta, Tensor):
-            return eta.detach().mean().item()
-    return None
+    def __call__(self, model: nn.Module, batch: int, generator: torch.Generator, fabric: Fabric) -> Score:
+        """Loss and error of new episodes, `[B]` each; of several processes each keeps its own share."""
+        episode = self.task.episodes(batch, generator)
+        if fabric.world_size > 1:  # every process draws them all
+            size = batch // fabric.world_size
+            episode = episode.rows(slice(fabric.global_rank * size, (fabric.global_rank + 1) * size))
+        episode = episode.to(fabric.device)
+        return self.objective(episode.answer(model), episode.target)

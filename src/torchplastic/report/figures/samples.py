@@ -1,4 +1,4 @@
-"""What a run left behind to look at: pictures, matrices, the joint distribution of w and α, maps, lines."""
+"""What a run left behind to look at: pictures, animations, matrices, the joint distribution of w and α, lines."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normalize
+from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
-from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
@@ -37,8 +36,8 @@ from torchplastic.report.wording import number, percent
 BITS = LinearSegmentedColormap.from_list("bits", ["#101010", "#f0b429", "#ffffff"])
 SHADES = LinearSegmentedColormap.from_list("shades", ["#000000", "#ffffff"])
 
-#: Of the points of a map, one after the other where the colours are used up.
-MARKERS = ("o", "^", "s", "D")
+#: Milliseconds that a step of an animation takes: of activity, and of a way that the eye has to follow.
+STEP, COLOURED_STEP = 60, 120
 
 #: Matrices up to this many neurons are drawn pixel by pixel.
 LARGEST_WHOLE = 1100
@@ -78,14 +77,18 @@ def shades(rows: Mapping[str, Mapping[str, Floats]]) -> tuple[float, float]:
 
 
 def animate(frames: NDArray) -> bytes:
-    """A GIF of frames `[T, height, width]`, −1 black to 1 white; equal frames in a row become one that stays."""
-    size = max(1, round(256 / max(frames.shape[1:])))
-    grays = np.clip((np.asarray(frames, float) + 1) * 127.5, 0, 255).round().astype(np.uint8)
-    changes = [0, *(np.flatnonzero((grays[1:] != grays[:-1]).any((1, 2))) + 1).tolist()]
-    lengths = np.diff([*changes, len(grays)])
-    pictures = [Image.fromarray(grays[t].repeat(size, 0).repeat(size, 1)) for t in changes]
-    # A step takes 60 ms, a held picture no more than half a second; the end stays, to be seen.
-    durations = [min(500, 60 * int(length)) for length in lengths]
+    """A GIF of frames `[T, height, width]`, −1 black to 1 white, or in colours uint8 `[T, height, width, 3]`.
+
+    Equal frames in a row become one that stays.
+    """
+    size = max(1, round(256 / max(frames.shape[1:3])))
+    coloured = frames.ndim == 4
+    shown = frames if coloured else np.clip((np.asarray(frames, float) + 1) * 127.5, 0, 255).round().astype(np.uint8)
+    changes = [0, *(np.flatnonzero((shown[1:] != shown[:-1]).reshape(len(shown) - 1, -1).any(1)) + 1).tolist()]
+    lengths = np.diff([*changes, len(shown)])
+    pictures = [Image.fromarray(shown[t].repeat(size, 0).repeat(size, 1)) for t in changes]
+    # A held picture takes no more than half a second; the end stays, to be seen.
+    durations = [min(500, (COLOURED_STEP if coloured else STEP) * int(length)) for length in lengths]
     durations[-1] += 1500
     file = io.BytesIO()
     pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0, optimize=False)
@@ -269,32 +272,6 @@ def draw_lines(title: str, lines: Mapping[str, Floats]) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if len(lines) > 1:
         legend_below(figure, axes)
-    return figure
-
-
-def feature_maps(samples: Samples) -> dict[str, dict[str, NDArray]]:
-    """The arrays `map/NAME/points`, `labels` and `pictures` by NAME, where all three are there."""
-    found: dict[str, dict[str, NDArray]] = {}
-    for key, values in by_kind(samples, "map").items():
-        name, _, part = key.rpartition("/")
-        found.setdefault(name, {})[part] = values
-    return {name: parts for name, parts in found.items() if parts.keys() >= {"points", "labels", "pictures"}}
-
-
-def draw_map(points: Floats, labels: NDArray, pictures: Floats) -> Figure:
-    """Points `[n, 2]` by label `[n]`, and at the middle of each label's points its picture `[labels, h, w]`."""
-    figure = new_figure(PAGE * 0.75, PAGE * 0.62)
-    axes = figure.add_subplot()
-    for label, picture in enumerate(pictures):
-        own = points[labels == label]
-        colour, marker = COLOURS[label % len(COLOURS)], MARKERS[label // len(COLOURS) % len(MARKERS)]
-        axes.scatter(own[:, 0], own[:, 1], s=14, alpha=0.65, linewidths=0, color=colour, marker=marker)
-        image = OffsetImage(picture, zoom=0.9, cmap=SHADES, norm=Normalize(0, 1))
-        frame = {"edgecolor": colour, "linewidth": 1.2}
-        middle = (float(own[:, 0].mean()), float(own[:, 1].mean()))
-        axes.add_artist(AnnotationBbox(image, middle, pad=0.1, bboxprops=frame))
-    axes.set(xlabel="first direction", ylabel="second direction")
-    axes.set_aspect("equal", adjustable="datalim")
     return figure
 
 

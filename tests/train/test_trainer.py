@@ -12,7 +12,8 @@ from torchplastic.train.evaluate import evaluate, interval
 from torchplastic.train.memory import TooLargeError, require
 from torchplastic.train.objectives import squared_error
 from torchplastic.train.progress import Progress
-from torchplastic.train.supervised import NotFiniteError, Plan, Trainer
+from torchplastic.train.supervised import Supervised
+from torchplastic.train.trainer import NotFiniteError, Plan, Trainer
 
 TASK = Patterns(bits=12, patterns=2, shown=2, gap=1, cycles=2, test=2)
 
@@ -31,8 +32,7 @@ def trainer(kept, episodes=20, batch=1, log_every=6, lr=1e-3, **plan):
         fabric=Fabric(accelerator="cpu", devices=1),
         model=model,
         optimizer=torch.optim.Adam(model.parameters(), lr=lr),
-        task=TASK,
-        objective=squared_error(wrong_bits),
+        lesson=Supervised(TASK, squared_error(wrong_bits)),
         plan=Plan(episodes, batch, log_every, **plan),
         generator=torch.Generator().manual_seed(1),
         progress=Progress("test", episodes),

@@ -1,0 +1,284 @@
+"""The maze: agents that find a reward, and find it again (Miconi et al. 2018, section 4.5).
+
+Axes: T steps, B mazes, S cells a side, N neurons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from torchplastic import LSTM, PlasticRNN, PlasticState, functional
+from torchplastic.experiments.config import Config, Model, Optim, at_least
+from torchplastic.experiments.networks import generator, lstm_training_bytes, rescale
+from torchplastic.experiments.registry import Experiment, Form, Parts
+from torchplastic.experiments.samples import layer_matrices
+from torchplastic.tasks.maze import ACTIONS, Maze, MazeState
+from torchplastic.tasks.worlds import MazeWorld
+from torchplastic.train.a2c import A2C, ActorCritic, Carry, Reinforced, Rollout, play
+from torchplastic.train.evaluate import interval
+
+AT_ONCE = 100  # mazes, where nothing is learned
+BASELINE_EPISODES = 500
+SAMPLED_EPISODES = 200
+DRAWN_STEPS = 120  # of a way
+
+
+@dataclass(frozen=True)
+class Agent(Model):
+    """A recurrent network with a policy and a value."""
+
+    rule: Literal["hebb", "oja"] = "oja"
+    """How the trace changes."""
+    learn_eta: bool = True
+    """Whether the plasticity rate is trained."""
+    neurons: int = 100
+    """Recurrent neurons (lstm: cells)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("model.neurons", self.neurons, 1)
+
+
+@dataclass(frozen=True)
+class MazeConfig(Config):
+    """Settings of the maze."""
+
+    model: Agent = field(default_factory=Agent)
+    task: Maze = field(default_factory=Maze)
+    a2c: A2C = field(default_factory=A2C)
+
+
+def agent(config: MazeConfig) -> ActorCritic:
+    """The agent of a config, started from its seed."""
+    model, stream, world = config.model, generator(config.seed, "initialisation"), MazeWorld(config.task)
+    core: LSTM | PlasticRNN
+    if model.kind == "lstm":
+        core = LSTM(world.observed, model.neurons)
+        core.reset_parameters(stream)
+    else:
+        core = PlasticRNN(
+            world.observed, model.neurons, rule=model.rule, alpha=model.coefficients, eta=model.eta,
+            learn_eta=model.learn_eta, impl=model.impl,
+        )  # fmt: skip
+        core.reset_parameters(stream)
+        rescale(core, model)
+    made = ActorCritic(core, model.neurons, world.actions)
+    made.reset_heads(stream)
+    return made
+
+
+def build(config: MazeConfig) -> Parts:
+    """The agent, and the mazes it learns in."""
+    return Parts(Reinforced(MazeWorld(config.task), config.a2c), agent(config))
+
+
+def needed_bytes(config: MazeConfig) -> int:
+    """What training takes."""
+    task, model, batch = config.task, config.model, config.batch
+    if model.kind == "lstm":
+        return lstm_training_bytes(task.steps, batch, task.observed, model.neurons)
+    free = (False,) * task.steps
+    scan = functional.training_bytes(free, batch, model.neurons, alpha=model.coefficients, impl=model.impl)
+    return scan + 4 * task.steps * batch * (task.observed + 4 * model.neurons)
+
+
+# --- what an agent does
+
+
+def walks(
+    config: MazeConfig, model: nn.Module, episodes: int, stream: torch.Generator, kind: str = "as it is"
+) -> Iterator[tuple[MazeState, Rollout]]:
+    """Episodes of an agent, some at a time: how they began, and what happened.
+
+    kind: "as it is"; "held": the trace stays as the step that saw the first reward left it; "off": there is none.
+    """
+    world = MazeWorld(config.task)
+    for start in range(0, episodes, AT_ONCE):
+        state, seen = world.begin(min(AT_ONCE, episodes - start), stream)
+        yield state, play(model, world, (state, seen), stream, _carry(kind))
+
+
+def _carry(kind: str) -> Carry | None:
+    if kind == "as it is":
+        return None
+    found: Tensor | None = None
+
+    def carry(before: PlasticState | None, after: PlasticState, reward: Tensor) -> PlasticState:
+        nonlocal found
+        assert after.trace is not None
+        if kind == "off" or before is None or before.trace is None:
+            return after if kind == "held" else after._replace(trace=torch.zeros_like(after.trace))
+        seen = reward > 0
+        held = torch.zeros_like(seen) if found is None else found
+        found = held | seen  # from the next step on
+        return after._replace(trace=torch.where(held.view(-1, 1, 1), before.trace, after.trace))
+
+    return carry
+
+
+def _blind(config: MazeConfig, episodes: int, stream: torch.Generator, *, knows: bool) -> Tensor:
+    """Rewards `[episodes]` of one who knows where the reward is, or of one who walks at random."""
+    maze = config.task
+    state, total = maze.begin(episodes, stream), torch.zeros(episodes)
+    for _ in range(maze.steps):
+        random = torch.randint(len(ACTIONS), (episodes,), generator=stream)
+        state = maze.move(state, maze.known_goal(state) if knows else random)
+        total += state.reward
+    return total
+
+
+def baselines(config: MazeConfig, episodes: int, stream: torch.Generator) -> dict[str, float]:
+    """Mean rewards that need no learning."""
+    return {
+        "perfect knowledge": _blind(config, episodes, stream, knows=True).mean().item(),
+        "random walk": _blind(config, episodes, stream, knows=False).mean().item(),
+    }
+
+
+def notes(config: MazeConfig) -> dict[str, Any]:
+    """Levels to compare rewards with."""
+    return {"baselines": {"reward": baselines(config, BASELINE_EPISODES, generator(config.seed, "withheld"))}}
+
+
+def _intervals(found: Tensor) -> tuple[float, float]:
+    """Steps to the first reward, and between later ones, over all episodes; found bool `[T, B]`, nan without any."""
+    first, later = [], []
+    for one in found.T:
+        steps = (one.nonzero().flatten() + 1).double()
+        first += steps[:1].tolist()
+        later += steps.diff().tolist()
+    return tuple(float(np.mean(steps)) if steps else float("nan") for steps in (first, later))  # type: ignore[return-value]
+
+
+def evaluation(config: MazeConfig, model: nn.Module, episodes: int, stream: torch.Generator) -> dict[str, Any]:
+    """Mean reward with its interval, steps to the first and between later rewards; the same with less plasticity."""
+    plastic = isinstance(getattr(model, "core", None), PlasticRNN) and config.model.coefficients != "none"
+    start, told = stream.get_state(), {}
+    for kind in ("as it is", "held", "off") if plastic else ("as it is",):
+        taken = [taken for _, taken in walks(config, model, episodes, stream.set_state(start), kind)]
+        found = torch.cat([one.rewards > 0 for one in taken], 1)
+        first, later = _intervals(found)
+        told[kind] = {
+            **interval(torch.cat([one.totals() for one in taken])),
+            "steps_to_first": first,
+            "steps_between": later,
+        }
+    levels = baselines(config, episodes, stream.set_state(start))
+    whole = told.pop("as it is")
+    mean = cast(float, whole["mean"])
+    names = {"held": "trace held after the first reward", "off": "no trace"}
+    return {
+        "split": "new mazes",
+        "reward": {**whole, "chance": levels["random walk"], "of_perfect": mean / levels["perfect knowledge"]},
+        "variants": {names[kind]: value for kind, value in told.items()},
+        "baselines": levels,
+    }
+
+
+def samples(config: MazeConfig, before: nn.Module, after: nn.Module) -> dict[str, np.ndarray]:
+    """A way before and after training, where agents were, reward by step, the matrices."""
+    maze = config.task
+    found: dict[str, np.ndarray] = {}
+    for when, model in (("before training", before), ("after training", after)):
+        stream = generator(config.seed, "samples")
+        ways = list(walks(config, model, SAMPLED_EPISODES, stream))
+        places = [_places(maze, state, taken) for state, taken in ways]
+        found[f"frames/the way {when}"] = _pictures(maze, ways[0][0], places[0][: DRAWN_STEPS + 1, 0])
+        visits = torch.cat([each.flatten() for each in places]).bincount(minlength=maze.size**2).double()
+        share = (visits / visits.sum()).view(maze.size, maze.size)
+        found[f"heat/{when}"] = share.masked_fill(maze.walls(), torch.nan).numpy()
+        found[f"profile/reward per step/{when}"] = torch.cat([taken.rewards for _, taken in ways], 1).mean(1).numpy()
+    core = after.core
+    return found | (layer_matrices(core) if isinstance(core, PlasticRNN) else {})
+
+
+def _places(maze: Maze, state: MazeState, taken: Rollout) -> Tensor:
+    """The cells of an episode, `[T + 1, B]`."""
+    places = [state.place]
+    for action in taken.actions:
+        state = maze.move(state, action)
+        places.append(state.place)
+    return torch.stack(places)
+
+
+def _pictures(maze: Maze, state: MazeState, places: Tensor) -> np.ndarray:
+    """The first maze with the agent at each place in turn, uint8 `[frames, S, S, 3]`."""
+    walls, floor, goal, agent_ = (60, 60, 60), (245, 245, 245), (0, 158, 115), (213, 94, 0)
+    base = np.where(maze.walls().numpy()[..., None], walls, floor).astype(np.uint8)
+    base[divmod(int(state.goal[0]), maze.size)] = goal
+    frames = np.repeat(base[None], len(places), 0)
+    for frame, place in zip(frames, places.tolist(), strict=True):
+        frame[divmod(place, maze.size)] = agent_
+    return frames
+
+
+# --- forms
+
+
+def published() -> MazeConfig:
+    """As published: a maze per update, Adam 1e-4, 100 neurons."""
+    return MazeConfig(
+        experiment="maze",
+        form="published",
+        episodes=1_000_000,
+        batch=1,
+        log_every=1000,
+        optim=Optim(lr=1e-4),
+        task=Maze(see_action=False, see_time=False, see_bias=False),
+    )
+
+
+def paper() -> MazeConfig:
+    """The published maze, 30 at a time."""
+    return MazeConfig(
+        experiment="maze",
+        form="paper",
+        episodes=1_000_000,
+        batch=30,
+        log_every=3000,
+        optim=Optim(lr=1e-3, clip=4.0),
+        a2c=A2C(value=0.1, concentration=0.03),
+    )
+
+
+def quick() -> MazeConfig:
+    """The same for 30,000 episodes."""
+    return replace(paper(), form="quick", episodes=30_000, log_every=600)
+
+
+def smoke() -> MazeConfig:
+    """A small maze that is learned within seconds."""
+    return replace(
+        quick(),
+        form="smoke",
+        episodes=4800,
+        batch=16,
+        log_every=160,
+        threads=1,
+        model=Agent(neurons=24),
+        task=Maze(size=5, steps=30),
+        optim=Optim(lr=5e-3, clip=4.0),
+    )
+
+
+EXPERIMENT = Experiment(
+    about="find a reward in a maze, and find it again",
+    config=MazeConfig,
+    forms={
+        "smoke": Form(smoke, "a maze of 5 × 5, 30 steps", "20 s", "reward rises"),
+        "quick": Form(quick, "the published maze, 30,000 episodes", "not measured", "not measured"),
+        "paper": Form(paper, "the published maze, 30 at a time", "not measured", "published: 147 plastic, 56 not"),
+        "published": Form(published, "one maze per update, Adam 1e-4", "not measured", "as published"),
+    },
+    build=build,
+    needed_bytes=needed_bytes,
+    samples=samples,
+    evaluate=evaluation,
+    notes=notes,
+)

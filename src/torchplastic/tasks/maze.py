@@ -1,0 +1,234 @@
+"""A maze whose reward must be found, and then found again (Miconi et al. 2018, section 4.5).
+
+The cells form a square with a wall around it and a pillar wherever row and column are both even. One free cell holds a
+reward that cannot be seen and stays for the episode; whoever reaches it gets it and is put down on another free cell.
+Everything is a pure function of tensors, for any number of mazes at once, on any device.
+
+Importing this module registers the Gymnasium environment `torchplastic/Maze-v0`, where gymnasium is installed.
+
+Axes: B mazes, T steps of an episode, S cells a side, F numbers observed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # up, down, left, right
+ACTIONS = ("up", "down", "left", "right")
+
+
+class MazeState(NamedTuple):
+    """Where B mazes stand. Cells are numbers, row x S + column.
+
+    place, goal, start: int64 `[B]`, the agent's cell, the reward's, and where the agent began.
+    landings: int64 `[B, T]`, the cell on which an agent is put down that finds the reward at that step.
+    action: int64 `[B]`, the move before, -1 at the start; reward: float32 `[B]`, what it gave.
+    step: steps made so far, the same in all mazes.
+    """
+
+    place: Tensor
+    goal: Tensor
+    start: Tensor
+    landings: Tensor
+    action: Tensor
+    reward: Tensor
+    step: int
+
+    def rows(self, rows: slice) -> MazeState:
+        """Some of the mazes."""
+        return _state((part[rows] for part in self.tensors()), self.step)
+
+    @staticmethod
+    def join(states: list[MazeState]) -> MazeState:
+        """Several mazes side by side, all at the same step."""
+        return _state(map(torch.cat, zip(*(state.tensors() for state in states), strict=True)), states[0].step)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All but the step."""
+        return self.place, self.goal, self.start, self.landings, self.action, self.reward
+
+
+def _state(parts: Iterable[Tensor], step: int) -> MazeState:
+    place, goal, start, landings, action, reward = parts
+    return MazeState(place, goal, start, landings, action, reward, step)
+
+
+@dataclass(frozen=True)
+class Maze:
+    """The task; the defaults are the published one with all that later versions of it observe."""
+
+    size: int = 11
+    """Cells a side, the outer wall included; odd."""
+    steps: int = 250
+    """Steps of an episode."""
+    reward: float = 10.0
+    """For reaching the reward's cell."""
+    bump: float = 0.1
+    """Cost of walking into a wall."""
+    view: int = 1
+    """How far the agent sees: 1 is the 3 x 3 cells around it."""
+    see_action: bool = True
+    """Whether the move before is observed."""
+    see_time: bool = True
+    """Whether the share of the episode that is over is observed."""
+    see_bias: bool = True
+    """Whether a constant 1 is observed."""
+
+    def __post_init__(self) -> None:
+        if self.size < 5 or self.size % 2 == 0:
+            raise ValueError(f"task.size must be odd and at least 5; got {self.size}.")
+        for name in ("steps", "view"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"task.{name} must be at least 1; got {getattr(self, name)}.")
+        if self.bump < 0:
+            raise ValueError(f"task.bump is a cost, at least 0; got {self.bump:g}.")
+
+    @property
+    def centre(self) -> int:
+        """The cell in the middle, where agents start."""
+        return self.size // 2 * (self.size + 1)
+
+    @property
+    def observed(self) -> int:
+        """F."""
+        window = (2 * self.view + 1) ** 2
+        return window + 1 + len(MOVES) * self.see_action + self.see_time + self.see_bias
+
+    def slots(self) -> tuple[str, ...]:
+        """What each number of an observation is, F names."""
+        reach = range(-self.view, self.view + 1)
+        names = [f"wall at {row:+d}, {column:+d}" for row in reach for column in reach]
+        names += ["reward of the move before"]
+        names += [f"the move before was {name}" for name in ACTIONS] if self.see_action else []
+        names += ["share of the episode that is over"] if self.see_time else []
+        return (*names, *(["one"] if self.see_bias else []))
+
+    def walls(self, device: torch.device | str = "cpu") -> Tensor:
+        """bool `[S, S]`."""
+        return _walls(self.size).to(device)
+
+    def free(self, device: torch.device | str = "cpu") -> Tensor:
+        """The cells without wall, int64."""
+        return self.walls(device).flatten().logical_not().nonzero().flatten()
+
+    def begin(
+        self, batch: int, generator: torch.Generator, start: int | None = None, goal: int | None = None
+    ) -> MazeState:
+        """B new episodes, on the generator's device. Agents start at the centre, rewards lie on any other free cell.
+
+        start, goal: cells to be taken instead. ValueError for a wall, or for both the same.
+        """
+        device = generator.device
+        for name, cell in (("start", start), ("goal", goal)):
+            if cell is not None and (not 0 <= cell < self.size**2 or bool(self.walls().flatten()[cell])):
+                raise ValueError(f"{name} must be a free cell of the maze; got {divmod(cell, self.size)}.")
+        start = self.centre if start is None else start
+        if start == goal:
+            raise ValueError(f"start and goal must differ; both are {divmod(start, self.size)}.")
+        starts = torch.full((batch,), start, device=device)
+        drawn = _other_cells(self.free(device), starts, (batch,), generator)
+        goals = drawn if goal is None else torch.full_like(starts, goal)
+        landings = _other_cells(self.free(device), goals.unsqueeze(-1), (batch, self.steps), generator)
+        none = torch.full_like(starts, -1)
+        return MazeState(starts, goals, starts, landings, none, torch.zeros(batch, device=device), 0)
+
+    def move(self, state: MazeState, action: Tensor) -> MazeState:
+        """One step of every maze: actions int64 `[B]` in the order of `ACTIONS`."""
+        wanted = state.place + _offsets(self.size).to(action.device)[action]
+        bumped = self.walls(action.device).flatten()[wanted]
+        place = torch.where(bumped, state.place, wanted)
+        found = place == state.goal
+        reward = self.reward * found - self.bump * bumped
+        place = torch.where(found, state.landings[:, state.step], place)
+        return state._replace(place=place, action=action, reward=reward.float(), step=state.step + 1)
+
+    def observe(self, state: MazeState) -> Tensor:
+        """What the agents see, float32 `[B, F]`; `slots` says what each number is."""
+        device = state.place.device
+        parts = [
+            _windows(self.size, self.view).to(device)[state.place],
+            state.reward.unsqueeze(-1),
+        ]
+        if self.see_action:
+            moves = torch.arange(len(MOVES), device=device)
+            parts.append((state.action.unsqueeze(-1) == moves).float())
+        if self.see_time:
+            parts.append(torch.full_like(state.reward, state.step / self.steps).unsqueeze(-1))
+        if self.see_bias:
+            parts.append(torch.ones_like(state.reward).unsqueeze(-1))
+        return torch.cat(parts, -1)
+
+    def distances(self) -> Tensor:
+        """Fewest moves between any two cells, int64 `[S S, S S]`; -1 from and to walls."""
+        return _distances(self.size)
+
+    def known_goal(self, state: MazeState) -> Tensor:
+        """The move of one who knows where the reward is: the first of `ACTIONS` that comes nearer, int64 `[B]`."""
+        distances = self.distances().to(state.place.device)
+        reached = state.place.unsqueeze(-1) + _offsets(self.size).to(state.place.device)
+        far = distances[reached, state.goal.unsqueeze(-1)]
+        return far.masked_fill(far < 0, self.size**2).argmin(-1)
+
+
+@lru_cache
+def _walls(size: int) -> Tensor:
+    index = torch.arange(size)
+    edge = (index == 0) | (index == size - 1)
+    even = index % 2 == 0
+    walls = edge.unsqueeze(-1) | edge | (even.unsqueeze(-1) & even)
+    walls[size // 2, size // 2] = False
+    return walls
+
+
+@lru_cache
+def _offsets(size: int) -> Tensor:
+    return torch.tensor([row * size + column for row, column in MOVES])
+
+
+@lru_cache
+def _windows(size: int, view: int) -> Tensor:
+    """Walls around each cell, float32 `[S S, (2 view + 1)^2]`; beyond the maze there is wall."""
+    padded = torch.nn.functional.pad(_walls(size).float(), [view] * 4, value=1)
+    span = 2 * view + 1
+    return padded.unfold(0, span, 1).unfold(1, span, 1).reshape(size * size, span * span)
+
+
+@lru_cache
+def _distances(size: int) -> Tensor:
+    free = ~_walls(size).flatten()
+    offsets = _offsets(size)
+    found = torch.full((size * size, size * size), -1)
+    frontier = torch.eye(size * size, dtype=torch.bool) & free
+    steps = 0
+    while frontier.any():
+        found[frontier] = steps
+        reached = torch.zeros_like(frontier)
+        for offset in offsets.tolist():
+            reached |= frontier.roll(offset, 1)
+        frontier = reached & free & (found < 0)
+        steps += 1
+    return found
+
+
+def _other_cells(free: Tensor, taken: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Cells drawn from the free ones, none of them the one that is taken."""
+    drawn = torch.randint(len(free) - 1, shape, generator=generator, device=generator.device)
+    place = torch.searchsorted(free, taken)
+    return free[drawn + (drawn >= place)]
+
+
+if find_spec("gymnasium"):
+    import gymnasium
+
+    gymnasium.register(
+        "torchplastic/Maze-v0",
+        entry_point="torchplastic.tasks.maze_env:MazeEnv",
+        vector_entry_point="torchplastic.tasks.maze_env:MazeVectorEnv",
+    )

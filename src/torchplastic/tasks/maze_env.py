@@ -1,0 +1,192 @@
+"""The maze as Gymnasium environments: one maze, and many that step together.
+
+Axes: B mazes, F numbers observed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from torchplastic.tasks.maze import ACTIONS, Maze, MazeState
+
+Observation = NDArray[np.float32]
+CELL = 16  # pixels
+WALL, FLOOR, GOAL, AGENT = (60, 60, 60), (245, 245, 245), (0, 158, 115), (213, 94, 0)
+
+
+def _generator(random: np.random.Generator) -> torch.Generator:
+    return torch.Generator().manual_seed(int(random.integers(2**63)))
+
+
+def _observation_space(maze: Maze) -> spaces.Box:
+    """Walls, the move before, time and bias are 0 to 1; the reward before is one of two, or nothing."""
+    low, high = np.zeros(maze.observed, np.float32), np.ones(maze.observed, np.float32)
+    place = maze.slots().index("reward of the move before")
+    low[place], high[place] = min(0.0, maze.reward, -maze.bump), max(0.0, maze.reward)
+    return spaces.Box(low, high, dtype=np.float32)
+
+
+def _cells(maze: Maze, options: dict[str, Any] | None) -> dict[str, int]:
+    """The options start and goal, (row, column) each, as cells. ValueError for another option."""
+    given = dict(options or {})
+    found: dict[str, int] = {}
+    for name in ("start", "goal"):
+        cell = given.pop(name, None)
+        if cell is not None:
+            row, column = cell
+            if not (0 <= row < maze.size and 0 <= column < maze.size):
+                raise ValueError(f"{name} must lie in the maze of {maze.size} × {maze.size}; got {tuple(cell)}.")
+            found[name] = int(row) * maze.size + int(column)
+    if given:
+        raise ValueError(f"unknown option {next(iter(given))!r}; a maze knows start and goal.")
+    return found
+
+
+def draw(maze: Maze, state: MazeState, row: int = 0, cell: int = CELL) -> NDArray[np.uint8]:
+    """One of the mazes as a picture `[S cell, S cell, 3]`: the reward's cell green, the agent an orange square."""
+    size = maze.size
+    pixels = np.where(maze.walls().numpy()[..., None], WALL, FLOOR).astype(np.uint8)
+    pixels[divmod(int(state.goal[row]), size)] = GOAL
+    picture = pixels.repeat(cell, 0).repeat(cell, 1)
+    top, left = (part * cell for part in divmod(int(state.place[row]), size))
+    edge = max(1, cell // 5)
+    picture[top + edge : top + cell - edge, left + edge : left + cell - edge] = AGENT
+    return picture
+
+
+class MazeEnv(gymnasium.Env[Observation, np.int64]):
+    """`gymnasium.make("torchplastic/Maze-v0", size=11, steps=250, …)`; options are the fields of `tasks.maze.Maze`.
+
+    Observation: float32 `[F]`, slot by slot as `env.unwrapped.maze.slots()` names them: for each cell in view, row by
+    row, 1 for a wall and 0 for none; the reward of the move before; the move before as four numbers (all 0 at the
+    start); the share of the episode that is over; 1. Actions: 0 up, 1 down, 2 left, 3 right. An episode never
+    terminates, it is truncated after `steps` steps. `reset(seed=…, options={"start": (row, column), "goal": (row,
+    column)})`. Where the reward lies is in `info["goal"]`, which the agent does not see. render_mode: `ansi` gives
+    text, `rgb_array` a picture; neither needs a display.
+    """
+
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 10}  # noqa: RUF012
+
+    def __init__(self, render_mode: str | None = None, **options: Any) -> None:
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            modes = ", ".join(self.metadata["render_modes"])
+            raise ValueError(f"render_mode must be one of {modes}, or None; got {render_mode!r}.")
+        self.render_mode = render_mode
+        self.maze = _maze(options)
+        self.observation_space = _observation_space(self.maze)  # type: ignore[assignment]
+        self.action_space = spaces.Discrete(len(ACTIONS))
+        self._state: MazeState | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode -> observation, info."""
+        super().reset(seed=seed)
+        self._state = self.maze.begin(1, _generator(self.np_random), **_cells(self.maze, options))
+        return self._observation(), self._info()
+
+    def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Move -> observation, reward, terminated (never), truncated, info."""
+        if not self.action_space.contains(action):
+            raise ValueError(f"an action is 0, 1, 2 or 3; got {action}.")
+        state = self.state
+        if state.step >= self.maze.steps:
+            raise RuntimeError(f"the episode is over after {self.maze.steps} steps; call reset.")
+        self._state = self.maze.move(state, torch.tensor([int(action)]))
+        over = self._state.step >= self.maze.steps
+        return self._observation(), float(self._state.reward[0]), False, over, self._info()
+
+    @property
+    def state(self) -> MazeState:
+        """Where the maze stands. RuntimeError before the first reset."""
+        if self._state is None:
+            raise RuntimeError("call reset first.")
+        return self._state
+
+    def render(self) -> str | NDArray[np.uint8] | None:
+        """The maze as text (# wall, . floor, G reward, A agent) or as a picture, by render_mode."""
+        if self.render_mode == "rgb_array":
+            return draw(self.maze, self.state)
+        if self.render_mode != "ansi":
+            return None
+        size = self.maze.size
+        characters = np.where(self.maze.walls().numpy(), "#", ".")
+        characters[divmod(int(self.state.goal[0]), size)] = "G"
+        characters[divmod(int(self.state.place[0]), size)] = "A"
+        return "\n".join("".join(row) for row in characters) + "\n"
+
+    def _observation(self) -> Observation:
+        return self.maze.observe(self.state)[0].numpy()
+
+    def _info(self) -> dict[str, Any]:
+        place, goal = (divmod(int(cell[0]), self.maze.size) for cell in (self.state.place, self.state.goal))
+        return {"place": place, "goal": goal}
+
+
+class MazeVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
+    """`gymnasium.make_vec("torchplastic/Maze-v0", num_envs=30)`: mazes that step together as tensors.
+
+    All episodes are of one length and end together. Autoreset mode: next step; the step after the last one of an
+    episode begins new episodes, ignores the actions and gives no reward.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10, "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+    def __init__(self, num_envs: int = 1, render_mode: str | None = None, **options: Any) -> None:
+        self.num_envs = num_envs
+        self.render_mode = render_mode
+        self.maze = _maze(options)
+        self.single_observation_space = _observation_space(self.maze)
+        self.single_action_space = spaces.Discrete(len(ACTIONS))
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._state: MazeState | None = None
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin new episodes. One seed is that of all mazes together; several are refused."""
+        if seed is not None and not isinstance(seed, int):
+            raise ValueError("the mazes step together and take one seed, not one each.")
+        super().reset(seed=seed)
+        self._state = self.maze.begin(self.num_envs, _generator(self.np_random), **_cells(self.maze, options))
+        return self.maze.observe(self._state).numpy(), {}
+
+    def step(
+        self, actions: NDArray[np.int64]
+    ) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+        """Move all -> observations, rewards, terminated, truncated, info."""
+        if self._state is None:
+            raise RuntimeError("call reset first.")
+        if not self.action_space.contains(np.asarray(actions)):
+            raise ValueError(f"actions are {self.num_envs} numbers from 0 to 3; got {actions!r}.")
+        never = np.zeros(self.num_envs, bool)
+        if self._state.step >= self.maze.steps:
+            observations, info = self.reset()
+            return observations, np.zeros(self.num_envs, np.float32), never, never.copy(), info
+        self._state = self.maze.move(self._state, torch.from_numpy(np.asarray(actions, np.int64)))
+        over = np.full(self.num_envs, self._state.step >= self.maze.steps)
+        return self.maze.observe(self._state).numpy(), self._state.reward.numpy(), never, over, {}
+
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
+        """A picture of each maze."""
+        if self.render_mode != "rgb_array" or self._state is None:
+            return None
+        return tuple(draw(self.maze, self._state, row) for row in range(self.num_envs))
+
+
+def _maze(options: dict[str, Any]) -> Maze:
+    known = [field.name for field in fields(Maze)]
+    if unknown := [name for name in options if name not in known]:
+        raise TypeError(f"a maze has no option {unknown[0]!r}; it has {', '.join(known)}, and render_mode.")
+    return Maze(**options)

@@ -1,0 +1,108 @@
+"""Worlds for reinforcement learning: the maze as tensors, and any Gymnasium environment with discrete actions.
+
+What a world is: `torchplastic.train.a2c.World`. Axes: B episodes, F numbers observed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchplastic.tasks.maze import ACTIONS, Maze, MazeState
+
+
+@dataclass(frozen=True)
+class MazeWorld:
+    """Mazes that step together, on the generator's device."""
+
+    maze: Maze
+
+    @property
+    def observed(self) -> int:
+        """F."""
+        return self.maze.observed
+
+    @property
+    def actions(self) -> int:
+        """Four moves."""
+        return len(ACTIONS)
+
+    def begin(self, batch: int, generator: torch.Generator) -> tuple[MazeState, Tensor]:
+        """New mazes -> state, observed `[B, F]`."""
+        state = self.maze.begin(batch, generator)
+        return state, self.maze.observe(state)
+
+    def move(self, state: MazeState, action: Tensor) -> tuple[MazeState, Tensor, Tensor, Tensor]:
+        """Actions `[B]` -> state, observed `[B, F]`, rewards `[B]`, over bool `[B]`."""
+        state = self.maze.move(state, action)
+        over = torch.full_like(action, state.step >= self.maze.steps, dtype=torch.bool)
+        return state, self.maze.observe(state), state.reward, over
+
+
+@dataclass
+class GymWorld:
+    """Gymnasium environments that `make` gives, one for each episode of a batch, on the CPU.
+
+    Observations of any space that flattens are float32; an episode ends when it terminates or is truncated. ValueError
+    for actions that are not discrete.
+    """
+
+    make: Callable[[], Any]
+    environments: list[Any] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        from gymnasium import spaces
+
+        self.environments.append(self.make())
+        action_space = self.environments[0].action_space
+        if not isinstance(action_space, spaces.Discrete):
+            raise ValueError(f"the actions of {self.environments[0]} are {action_space}; they must be discrete.")
+        self._actions, self._first = int(action_space.n), int(action_space.start)
+        self._space = self.environments[0].observation_space
+        self._observed = int(spaces.flatdim(self._space))
+
+    @property
+    def observed(self) -> int:
+        """F."""
+        return self._observed
+
+    @property
+    def actions(self) -> int:
+        """How many there are."""
+        return self._actions
+
+    def begin(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Reset B environments, each with a seed from the generator -> which are over (none), observed `[B, F]`."""
+        self.environments += [self.make() for _ in range(batch - len(self.environments))]
+        seeds = torch.randint(2**31, (batch,), generator=generator, device=generator.device).tolist()
+        seen = [self._flat(env.reset(seed=seed)[0]) for env, seed in zip(self.environments, seeds, strict=False)]
+        return torch.zeros(batch, dtype=torch.bool), torch.from_numpy(np.stack(seen))
+
+    def move(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Actions `[B]` -> which are over, observed `[B, F]`, rewards `[B]`, the same which are over."""
+        over, seen, rewards = (
+            state.clone(),
+            np.zeros((len(action), self._observed), np.float32),
+            torch.zeros(len(action)),
+        )
+        for row, chosen in enumerate(action.tolist()):
+            if over[row]:
+                continue
+            observation, reward, terminated, truncated, _ = self.environments[row].step(self._first + chosen)
+            seen[row], rewards[row], over[row] = self._flat(observation), float(reward), terminated or truncated
+        return over, torch.from_numpy(seen), rewards, over
+
+    def close(self) -> None:
+        """Close all environments."""
+        for env in self.environments:
+            env.close()
+
+    def _flat(self, observation: Any) -> np.ndarray:
+        from gymnasium import spaces
+
+        return np.asarray(spaces.flatten(self._space, observation), np.float32)

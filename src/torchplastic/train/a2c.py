@@ -1,0 +1,216 @@
+"""Advantage actor-critic on batches of whole episodes: a rollout without gradient, then one pass with it.
+
+The observations of a rollout are recorded; one call of the network over all of them gives the policy and the values
+again, this time with gradients. So what a rollout costs in memory is its observations, whatever the network keeps to
+learn.
+
+Axes: T steps (of the longest episode), B episodes, F numbers observed, A actions, N features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from torchplastic.train.objectives import Score
+
+
+class World(Protocol):
+    """Episodes that step together. Their state is a value, or stays inside."""
+
+    @property
+    def observed(self) -> int:
+        """F."""
+
+    @property
+    def actions(self) -> int:
+        """A."""
+
+    def begin(self, batch: int, generator: torch.Generator) -> tuple[Any, Tensor]:
+        """B new episodes -> their state, and what is observed `[B, F]`."""
+
+    def move(self, state: Any, action: Tensor) -> tuple[Any, Tensor, Tensor, Tensor]:
+        """Actions int64 `[B]` -> state, observed `[B, F]`, rewards `[B]`, and whether each episode is over, bool `[B]`.
+
+        An episode that is over gives whatever it likes: its steps do not count.
+        """
+
+
+class ActorCritic(nn.Module):
+    """`logits, values, state = agent(observed, state)`: a recurrent network, a policy and a value on its features.
+
+    core: any module called as `y, state = core(x, state)` with x `[T, B, F]` and y `[T, B, N]`: `PlasticRNN`, `LSTM`.
+    features: N. actions: A.
+    """
+
+    def __init__(self, core: nn.Module, features: int, actions: int) -> None:
+        super().__init__()
+        self.core = core
+        self.policy = nn.Linear(features, actions)
+        self.value = nn.Linear(features, 1)
+
+    def forward(self, observed: Tensor, state: Any = None) -> tuple[Tensor, Tensor, Any]:
+        """Observed `[T, B, F]` -> logits `[T, B, A]`, values `[T, B]`, and the state after it."""
+        y, state = self.core(observed, state)
+        return self.policy(y), self.value(y).squeeze(-1), state
+
+    def reset_heads(self, generator: torch.Generator | None = None) -> None:
+        """Policy and value as torch.nn.Linear starts, from the generator."""
+        with torch.no_grad():
+            for head in (self.policy, self.value):
+                bound = 1 / math.sqrt(head.in_features)
+                for parameter in head.parameters():
+                    parameter.uniform_(-bound, bound, generator=generator)
+
+
+class Rollout(NamedTuple):
+    """Whole episodes from their start, padded to the longest.
+
+    observed `[T, B, F]`, actions int64 `[T, B]`, rewards `[T, B]`; made bool `[T, B]`: false after an episode's end.
+    """
+
+    observed: Tensor
+    actions: Tensor
+    rewards: Tensor
+    made: Tensor
+
+    def totals(self) -> Tensor:
+        """The sum of each episode's rewards, `[B]`."""
+        return (self.rewards * self.made).sum(0)
+
+
+#: (state of the network before a step, after it, reward of the step before `[B]`) -> what is carried on
+Carry = Callable[[Any, Any, Tensor], Any]
+
+
+@torch.no_grad()
+def rollout(
+    agent: Callable[..., Any], world: World, batch: int, generator: torch.Generator, carry: Carry | None = None
+) -> Rollout:
+    """B episodes to their end; actions are drawn from the policy with the generator.
+
+    carry: changes what the network carries from step to step, to see what it is good for.
+    """
+    return play(agent, world, world.begin(batch, generator), generator, carry)
+
+
+@torch.no_grad()
+def play(
+    agent: Callable[..., Any],
+    world: World,
+    begun: tuple[Any, Tensor],
+    generator: torch.Generator,
+    carry: Carry | None = None,
+) -> Rollout:
+    """The same from episodes that `world.begin` began."""
+    state, seen = begun
+    batch = len(seen)
+    over = torch.zeros(batch, dtype=torch.bool, device=seen.device)
+    memory: Any = None
+    observed: list[Tensor] = []
+    actions: list[Tensor] = []
+    rewards: list[Tensor] = []
+    made: list[Tensor] = []
+    while not over.all():
+        before = memory
+        logits, _, memory = agent(seen.unsqueeze(0), before)
+        if carry is not None:
+            memory = carry(before, memory, rewards[-1] if rewards else torch.zeros(batch, device=seen.device))
+        action = choose(logits[0], generator)
+        observed.append(seen)
+        actions.append(action)
+        made.append(~over)
+        state, seen, reward, ended = world.move(state, action)
+        rewards.append(reward)
+        over = over | ended
+    return Rollout(*(torch.stack(parts) for parts in (observed, actions, rewards, made)))
+
+
+def choose(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Actions `[B]`, one from each row's policy: where a uniform number falls among the cumulated probabilities."""
+    uniform = torch.rand(len(logits), 1, generator=generator, device=generator.device).to(logits)
+    below = logits.softmax(-1).cumsum(-1)[:, :-1] <= uniform
+    return below.sum(-1)
+
+
+@dataclass(frozen=True)
+class A2C:
+    """What advantage actor-critic minimises (Miconi et al. 2018; Mnih et al. 2016)."""
+
+    discount: float = 0.9
+    """Of a reward, per step that it lies ahead."""
+    value: float = 0.03
+    """Weight of the value's squared error."""
+    entropy: float = 0.0
+    """Weight of the policy's entropy, which is rewarded."""
+    concentration: float = 0.1
+    """Weight of the sum of squared probabilities, which is penalised."""
+    gae: float | None = None
+    """Lambda of generalised advantage estimation (Schulman et al. 2016); None: the return minus the value."""
+
+    def __post_init__(self) -> None:
+        for name in ("discount", "gae"):
+            given = getattr(self, name)
+            if given is not None and not 0 <= given <= 1:
+                raise ValueError(f"a2c.{name} must lie in 0 … 1; got {given:g}.")
+        for name in ("value", "entropy", "concentration"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"a2c.{name} must be at least 0; got {getattr(self, name):g}.")
+
+    def loss(self, logits: Tensor, values: Tensor, taken: Rollout) -> Tensor:
+        """Of each episode `[B]`: the sum over its steps, over the mean number of steps of an episode.
+
+        logits `[T, B, A]` and values `[T, B]`, with gradient; advantages and returns have none.
+        """
+        returns, advantages = self.estimates(values.detach(), taken)
+        logp = logits.log_softmax(-1)
+        p = logp.exp()
+        chosen = logp.gather(-1, taken.actions.unsqueeze(-1)).squeeze(-1)
+        step = (
+            -chosen * advantages
+            + self.value * (returns - values).square()
+            + self.entropy * (p * logp).sum(-1)
+            + self.concentration * p.square().sum(-1)
+        )
+        return torch.where(taken.made, step, 0).sum(0) / (taken.made.sum() / taken.made.shape[1])
+
+    def estimates(self, values: Tensor, taken: Rollout) -> tuple[Tensor, Tensor]:
+        """Returns and advantages, `[T, B]` each; 0 for steps that were not made."""
+        rewards, values = taken.rewards * taken.made, values * taken.made
+        returns, advantages = torch.zeros_like(rewards), torch.zeros_like(rewards)
+        ahead = next_value = later = torch.zeros_like(rewards[0])
+        for t in reversed(range(len(rewards))):
+            ahead = rewards[t] + self.discount * ahead
+            returns[t] = ahead
+            if self.gae is None:
+                advantages[t] = ahead - values[t]
+                continue
+            later = rewards[t] + self.discount * (next_value + self.gae * later) - values[t]
+            next_value = values[t]
+            advantages[t] = later
+        if self.gae is not None:
+            returns = advantages + values
+        return returns * taken.made, advantages * taken.made
+
+
+@dataclass(frozen=True)
+class Reinforced:
+    """A lesson of a world: what `Trainer` asks for at every update."""
+
+    world: World
+    how: A2C
+    measure: ClassVar[str] = "reward"
+
+    def __call__(self, model: nn.Module, batch: int, generator: torch.Generator, fabric: Fabric) -> Score:
+        """Loss and reward of new episodes, `[B]` each. Several processes play their shares with seeds of their own."""
+        shares = torch.randint(2**62, (fabric.world_size,), generator=generator).tolist()
+        own = torch.Generator(fabric.device).manual_seed(shares[fabric.global_rank])
+        taken = rollout(model, self.world, batch // fabric.world_size, own)
+        logits, values, _ = model(taken.observed)
+        return Score(self.how.loss(logits.float(), values.float(), taken), taken.totals())

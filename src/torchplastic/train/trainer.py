@@ -1,0 +1,214 @@
+"""The loop over episodes: a lesson gives their loss, the loop learns from it, reports and saves.
+
+One update takes `batch` episodes; the last update takes what is left. Several processes share every batch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any, Protocol, cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from torchplastic.train.objectives import Score
+from torchplastic.train.progress import Progress
+
+
+class NotFiniteError(RuntimeError):
+    """The loss or a weight is not a finite number any more."""
+
+
+class Lesson(Protocol):
+    """Where episodes come from and what is learned from them: `Supervised`, `Reinforced`."""
+
+    @property
+    def measure(self) -> str:
+        """What is reported beside the loss: error or reward."""
+
+    def __call__(self, model: nn.Module, batch: int, generator: torch.Generator, fabric: Fabric) -> Score:
+        """Loss (with gradient) and measure of that many new episodes, `[B]` each, drawn from the generator alone.
+
+        Several processes call it with the same generator; each returns its share of the episodes.
+        """
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long, in what portions, and how often to report and to save."""
+
+    episodes: int
+    batch: int
+    log_every: int
+    """Episodes between two rows of metrics: rows end at its multiples, and at the end."""
+    clip: float | None = None
+    """Largest norm of the gradient."""
+    schedule: Callable[[int], float] = lambda episode: 1.0
+    """Factor of the learning rates after that many episodes."""
+    save_seconds: float = 30.0
+    withheld_every: int = 0
+    """Episodes between two looks at withheld data, at the ends of rows and at the end; 0: none."""
+    medians: bool = False
+    """Whether rows have the median of the measure beside its mean."""
+
+
+@dataclass
+class Position:
+    """Where training stands; with the model, the optimiser and the generator it is all that resuming needs."""
+
+    episode: int = 0
+    seconds: float = 0.0
+    row: dict[str, float] = field(default_factory=dict)
+    """Sums of the started row: loss, measure, episodes."""
+    errors: list[float] = field(default_factory=list)
+    """Measures of the started row, where their median is wanted."""
+
+
+@dataclass
+class Trainer:
+    """What one run of training holds. `train` moves `position` forward."""
+
+    fabric: Fabric
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    lesson: Lesson
+    plan: Plan
+    generator: torch.Generator
+    progress: Progress
+    append: Callable[[dict[str, Any]], None]
+    save: Callable[[dict[str, Any]], None]
+    withheld: Callable[[nn.Module], dict[str, float]] | None = None
+    position: Position = field(default_factory=Position)
+
+    def __post_init__(self) -> None:
+        self._rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.module = self.model  # without the wrapper
+        self.model, self.optimizer = self.fabric.setup(self.model, self.optimizer)
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Everything as plain values and tensors."""
+        return {
+            "model": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            **asdict(self.position),
+        }
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Stand where `checkpoint()` was taken."""
+        self.module.load_state_dict(checkpoint["model"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.generator.set_state(checkpoint["generator"])
+        errors = list(checkpoint.get("errors", []))
+        self.position = Position(checkpoint["episode"], checkpoint["seconds"], dict(checkpoint["row"]), errors)
+
+    def train(self, stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Train until the plan's episodes are done (True), or `stopped` says so after an update (False).
+
+        NotFiniteError where the loss or a weight is no finite number: that update is not made and not saved.
+        """
+        at, plan = self.position, self.plan
+        saved = started = time.monotonic()
+        before = at.seconds
+        if at.episode >= plan.episodes and at.row:  # stopped after the last update
+            self._end_row()
+        while at.episode < plan.episodes and not stopped():
+            batch = min(plan.batch, plan.episodes - at.episode)
+            loss, measured = self._update(batch)
+            at.seconds = before + time.monotonic() - started
+            self._count(batch, loss, measured)
+            if time.monotonic() - saved > plan.save_seconds:
+                self._save()
+                saved = time.monotonic()
+        self._save()
+        return at.episode >= plan.episodes
+
+    def _update(self, batch: int) -> tuple[float, float]:
+        """One update on that many episodes -> their mean loss and measure."""
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * self.plan.schedule(self.position.episode)
+        score = self.lesson(self.model, batch, self.generator, self.fabric)
+        loss = score.loss.mean()
+        value = self._mean(loss)
+        if not math.isfinite(value):
+            raise NotFiniteError(f"the loss is {value} at episode {self.position.episode + 1} ({self._cause()})")
+        self.optimizer.zero_grad()
+        self.fabric.backward(loss)
+        if self.plan.clip is not None:
+            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.plan.clip, error_if_nonfinite=False)
+        self.optimizer.step()
+        if self.plan.medians:
+            self.position.errors += cast(Tensor, self.fabric.all_gather(score.measured)).flatten().tolist()
+        return value, self._mean(score.measured.mean())
+
+    def _mean(self, value: Tensor) -> float:
+        """Over the processes."""
+        if self.fabric.world_size > 1:
+            value = cast(Tensor, self.fabric.all_reduce(value.detach().clone(), reduce_op="mean"))
+        return value.item()
+
+    def anywhere(self, flag: bool) -> bool:
+        """Whether the flag is set in any process: what one is told, all do."""
+        if self.fabric.world_size == 1:
+            return flag
+        return self._mean(torch.tensor(float(flag), device=self.fabric.device)) > 0
+
+    def _count(self, batch: int, loss: float, measured: float) -> None:
+        """Add an update to the started row, and end the row where it is due."""
+        at, every = self.position, self.plan.log_every
+        for name, value in (("loss", loss * batch), (self.lesson.measure, measured * batch), ("episodes", batch)):
+            at.row[name] = at.row.get(name, 0) + value
+        rows = at.episode // every
+        at.episode += batch
+        due = at.episode // every > rows
+        if due or at.episode >= self.plan.episodes:
+            self._end_row()
+        if due:
+            at.row, at.errors = {}, []
+        self.progress.advance(at.episode, loss, self.lesson.measure, measured)
+
+    def _end_row(self) -> None:
+        at = self.position
+        means = {name: at.row[name] / at.row["episodes"] for name in ("loss", self.lesson.measure)}
+        row = {"episode": at.episode, "seconds": at.seconds, **means, "eta": plasticity_rate(self.module)}
+        if at.errors:
+            row[f"{self.lesson.measure}_median"] = median(at.errors)
+        if self._looks():
+            assert self.withheld is not None
+            row |= self.withheld(self.module)
+        self.append(row)
+        self.progress.row(row)
+
+    def _looks(self) -> bool:
+        """Whether the row that ends now has withheld values."""
+        at, every = self.position, self.plan.withheld_every
+        if self.withheld is None or every == 0:
+            return False
+        return at.episode // every > (at.episode - at.row["episodes"]) // every or at.episode >= self.plan.episodes
+
+    def _save(self) -> None:
+        for name, parameter in self.module.named_parameters():
+            if not parameter.isfinite().all():
+                raise NotFiniteError(f"{name} is not finite after episode {self.position.episode} ({self._cause()})")
+        self.save(self.checkpoint())
+
+    def _cause(self) -> str:
+        rate = max(group["lr"] for group in self.optimizer.param_groups)
+        eta = plasticity_rate(self.module)
+        if eta is not None and not 0 <= eta <= 1:
+            return f"eta has left 0 … 1, it is {eta:.3g}, and the trace grows; lower the learning rate {rate:g}"
+        return f"likely the learning rate {rate:g} is too high"
+
+
+def plasticity_rate(model: nn.Module) -> float | None:
+    """eta of the first plastic layer, its mean if per neuron; None without plasticity."""
+    for module in model.modules():
+        eta = getattr(module, "eta", None)
+        if isinstance(eta, Tensor):
+            return eta.detach().mean().item()
+    return None

@@ -1,0 +1,209 @@
+"""Advantage actor-critic: the update of a rollout, estimates in closed form, and other worlds than the maze."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import torchplastic as tp
+from torchplastic.tasks.maze import Maze
+from torchplastic.tasks.worlds import GymWorld, MazeWorld
+from torchplastic.train.a2c import A2C, ActorCritic, Rollout, choose, rollout
+
+
+def agent_for(world, core="plastic", features=7, dtype=torch.float64):
+    torch.manual_seed(0)
+    made = {
+        "plastic": lambda: tp.PlasticRNN(world.observed, features, rule="oja", alpha="full", eta=0.1),
+        "shared": lambda: tp.PlasticRNN(world.observed, features, alpha="shared"),
+        "none": lambda: tp.PlasticRNN(world.observed, features, alpha="none"),
+        "lstm": lambda: tp.LSTM(world.observed, features),
+    }[core]()
+    agent = ActorCritic(made, features, world.actions).to(dtype)
+    with torch.no_grad():
+        for name, parameter in agent.named_parameters():
+            if name.endswith(("w", "alpha")):
+                parameter.normal_(0, 0.3)
+    return agent
+
+
+class Doubled:
+    """A world in float64, some of whose episodes end early."""
+
+    def __init__(self, world, lengths=None):
+        self.world, self.lengths = world, lengths
+        self.observed, self.actions = world.observed, world.actions
+
+    def begin(self, batch, generator):
+        state, seen = self.world.begin(batch, generator)
+        return (state, 0), seen.double()
+
+    def move(self, state, action):
+        state, steps = state
+        state, seen, reward, over = self.world.move(state, action)
+        if self.lengths is not None:
+            over = over | (torch.tensor(self.lengths) <= steps + 1)
+        return (state, steps + 1), seen.double(), reward.double(), over
+
+
+@pytest.mark.parametrize("gae", [None, 0.8])
+@pytest.mark.parametrize("core", ["plastic", "shared", "none", "lstm"])
+def test_the_update_is_that_of_the_rollouts_own_graph(core, gae):
+    """Two passes, a rollout without gradient and one scan, against the graph of the rollout itself, in float64."""
+    world = Doubled(MazeWorld(Maze(size=5, steps=12)), [12, 5, 9, 12])
+    how = A2C(discount=0.9, value=0.3, entropy=0.02, concentration=0.05, gae=gae)
+    agent = agent_for(world, core)
+
+    taken = rollout(agent, world, 4, torch.Generator().manual_seed(1))
+    logits, values, _ = agent(taken.observed)
+    loss = how.loss(logits, values, taken)
+    loss.mean().backward()
+    found = {name: parameter.grad.clone() for name, parameter in agent.named_parameters()}
+
+    agent.zero_grad()
+    generator = torch.Generator().manual_seed(1)
+    state, seen = world.begin(4, generator)
+    memory, over = None, torch.zeros(4, dtype=torch.bool)
+    steps = []
+    while not over.all():
+        logits, values, memory = agent(seen.unsqueeze(0), memory)
+        action = choose(logits[0].detach(), generator)
+        made = ~over
+        state, seen_next, reward, ended = world.move(state, action)
+        steps.append((seen, action, reward, made, logits[0], values[0]))
+        seen, over = seen_next, over | ended
+    observed, actions, rewards, made, logits, values = (torch.stack(parts) for parts in zip(*steps, strict=True))
+    kept = how.loss(logits, values, Rollout(observed, actions, rewards, made))
+    kept.mean().backward()
+
+    assert torch.equal(actions, taken.actions)
+    torch.testing.assert_close(loss, kept)
+    for name, parameter in agent.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-8, atol=1e-12, msg=name)
+
+
+@given(
+    st.integers(1, 6), st.integers(1, 3), st.floats(0, 1), st.one_of(st.none(), st.floats(0, 1)), st.integers(0, 100)
+)
+def test_estimates_are_their_sums(T, B, discount, gae, seed):
+    """Returns and advantages against their definitions, written out as double sums."""
+    generator = torch.Generator().manual_seed(seed)
+    rewards, values = (torch.randn(T, B, generator=generator, dtype=torch.float64) for _ in range(2))
+    lengths = torch.randint(1, T + 1, (B,), generator=generator)
+    made = torch.arange(T).unsqueeze(-1) < lengths
+    taken = Rollout(torch.zeros(T, B, 1), torch.zeros(T, B, dtype=torch.int64), rewards, made)
+    returns, advantages = A2C(discount=discount, gae=gae).estimates(values, taken)
+    for b in range(B):
+        end = int(lengths[b])
+        for t in range(end):
+            ahead = sum(discount ** (k - t) * rewards[k, b] for k in range(t, end))
+            if gae is None:
+                assert returns[t, b] == pytest.approx(float(ahead))
+                assert advantages[t, b] == pytest.approx(float(ahead - values[t, b]))
+                continue
+            surprise = [
+                rewards[k, b] + (discount * values[k + 1, b] if k + 1 < end else 0) - values[k, b] for k in range(end)
+            ]
+            expected = sum((discount * gae) ** (k - t) * surprise[k] for k in range(t, end))
+            assert advantages[t, b] == pytest.approx(float(expected))
+            assert returns[t, b] == pytest.approx(float(expected + values[t, b]))
+        assert not returns[end:, b].any()
+        assert not advantages[end:, b].any()
+
+
+def test_steps_after_the_end_count_for_nothing():
+    world = Doubled(MazeWorld(Maze(size=5, steps=8)), [3, 8])
+    agent = agent_for(world)
+    taken = rollout(agent, world, 2, torch.Generator().manual_seed(0))
+    assert taken.made.sum(0).tolist() == [3, 8]
+    disturbed = taken._replace(
+        rewards=torch.where(taken.made, taken.rewards, 1e6),
+        observed=torch.where(taken.made.unsqueeze(-1), taken.observed, 7.0),
+    )
+    losses = [A2C().loss(*agent(one.observed)[:2], one) for one in (taken, disturbed)]
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(taken.totals(), disturbed.totals())
+
+
+def test_the_loss_in_closed_form():
+    """One episode of one step: every term by hand."""
+    logits = torch.tensor([[[0.0, 1.0]]], dtype=torch.float64, requires_grad=True)
+    values = torch.tensor([[0.5]], dtype=torch.float64, requires_grad=True)
+    taken = Rollout(torch.zeros(1, 1, 1), torch.tensor([[1]]), torch.tensor([[2.0]]).double(), torch.ones(1, 1).bool())
+    p = torch.tensor([0.0, 1.0], dtype=torch.float64).softmax(0)
+    expected = -p[1].log() * 1.5 + 0.3 * 1.5**2 + 0.2 * (p * p.log()).sum() + 0.1 * p.square().sum()
+    loss = A2C(value=0.3, entropy=0.2, concentration=0.1).loss(logits, values, taken)
+    torch.testing.assert_close(loss, expected.unsqueeze(0))
+    loss.sum().backward()
+    assert values.grad.item() == pytest.approx(-2 * 0.3 * 1.5)  # through the squared error alone
+
+
+def test_actions_come_with_their_probabilities():
+    logits = torch.tensor([0.0, 1.0, -1.0, 0.5]).expand(40_000, 4)
+    counts = choose(logits, torch.Generator().manual_seed(0)).bincount(minlength=4)
+    expected = 40_000 * logits[0].softmax(0)
+    assert ((counts - expected).abs() < 5 * expected.sqrt()).all()
+    sure = torch.tensor([[-1e9, 0.0, -1e9]]).expand(100, 3)
+    assert (choose(sure, torch.Generator()) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"discount": 1.5}, "discount must lie in 0 … 1"), ({"gae": -1.0}, "gae"), ({"value": -1.0}, "a2c.value must be")],
+)
+def test_what_is_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        A2C(**options)
+
+
+class Recall(gymnasium.Env):
+    """A sign is seen once; two steps later the action that it named is worth 1, any other nothing."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.sign, self.steps = int(self.np_random.integers(2)), 0
+        return np.array([2 * self.sign - 1, 0], np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        over = self.steps == 3
+        return np.array([0, over], np.float32), float(over and action == self.sign), over, False, {}
+
+
+def learn(world, updates, **rates):
+    """Mean totals of each update's episodes."""
+    agent, generator = agent_for(world, "plastic", 16, torch.float32), torch.Generator().manual_seed(0)
+    adam, how, totals = torch.optim.Adam(agent.parameters(), lr=1e-2), A2C(concentration=0.0, **rates), []
+    for _ in range(updates):
+        taken = rollout(agent, world, 16, generator)
+        totals.append(taken.totals().mean().item())
+        loss = how.loss(*agent(taken.observed)[:2], taken).mean()
+        adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(agent.parameters(), 1.0)
+        adam.step()
+    world.close()
+    return totals
+
+
+def test_it_learns_to_balance_a_pole():
+    totals = learn(
+        GymWorld(lambda: gymnasium.make("CartPole-v1", max_episode_steps=100)), 40, discount=0.95, value=0.01
+    )
+    assert sum(totals[-10:]) > 1.4 * sum(totals[:10])
+
+
+def test_it_learns_where_the_state_is_not_seen():
+    totals = learn(GymWorld(Recall), 80, discount=0.9, value=0.3)
+    assert sum(totals[:5]) / 5 < 0.75
+    assert sum(totals[-10:]) / 10 > 0.95
+
+
+def test_a_world_with_other_actions_is_refused():
+    with pytest.raises(ValueError, match="must be discrete"):
+        GymWorld(lambda: gymnasium.make("Pendulum-v1"))
