@@ -106,6 +106,19 @@ def test_classify_is_one_episode_of_ones_own():
     )
 
 
+def test_several_pictures_of_a_label():
+    """One after the other, as an episode shows them; or as one with their mean features, in any order."""
+    net, batch = network(), batch_of(queries=4, shots=3)
+    b = 1
+    shown, labels, asked = batch.frames[batch.shown[:, b]], batch.labels[:, b], batch.frames[batch.asked[b]]
+    torch.testing.assert_close(net.classify(shown, labels, asked, mean=False), batch.answer(net)[b].softmax(-1))
+    averaged = net.classify(shown, labels, asked)
+    torch.testing.assert_close(net.classify(shown.flip(0), labels.flip(0), asked), averaged)
+    middle = torch.stack([net.features(shown[labels == label]).mean(0) for label in range(4)])
+    state = net.learn(middle.unsqueeze(1), torch.arange(4).unsqueeze(-1))
+    torch.testing.assert_close(averaged, net.logits(net.features(asked)[None], state)[0].softmax(-1))
+
+
 def test_labels_of_which_nothing_was_shown_have_no_chance():
     net, batch = network(), batch_of()
     probabilities = net.classify(batch.frames[:3], torch.tensor([2, 0, 2]), batch.frames[3:7])
@@ -213,4 +226,4 @@ def test_the_weights_of_the_package_on_characters_they_were_never_trained_on():
         batch = test.episodes(100, torch.Generator().manual_seed(seed))
         with torch.no_grad():
             right.append((batch.answer(net).argmax(-1) == batch.target).double().mean())
-    assert torch.stack(right).mean() > 0.96
+    assert torch.stack(right).mean() > 0.98

@@ -134,8 +134,12 @@ class PlasticClassifier(nn.Module):
         return made.eval()
 
     @torch.no_grad()
-    def classify(self, shown: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
+    def classify(self, shown: Tensor, labels: Tensor, asked: Tensor, *, mean: bool = True) -> Tensor:
         """Learn pictures `[T, S, S]` with labels int64 `[T]`, and say of others `[Q, S, S]` how probable each label is.
+
+        mean: several pictures of a label are shown as one, with the mean of their features. A network that was trained
+            on one picture of each has never seen a label twice, and its trace need not bear it. False: one after the
+            other, as a network wants it that was trained so.
 
         Returns probabilities `[Q, W]`; a label of which nothing was shown has probability 0. ValueError for labels
         outside 0 … W - 1.
@@ -147,10 +151,14 @@ class PlasticClassifier(nn.Module):
                 f"labels must lie in 0 … {self.ways - 1}; got {int(labels.min())} … {int(labels.max())}. This network "
                 f"tells at most {self.ways} classes apart."
             )
-        known = torch.zeros(self.ways, dtype=torch.bool, device=labels.device).index_fill(0, labels, True)
-        T = len(shown)
-        places = torch.arange(T + len(asked), device=labels.device)
-        logits = self(torch.cat([shown, asked]), places[:T, None], labels.unsqueeze(-1), places[None, T:])[0]
+        told = labels.unique()
+        known = torch.zeros(self.ways, dtype=torch.bool, device=labels.device).index_fill(0, told, True)
+        features = self.features(shown)
+        if mean:
+            features = torch.stack([features[labels == label].mean(0) for label in told])
+            labels = told
+        state = self.learn(features.unsqueeze(1), labels.unsqueeze(-1))
+        logits = self.logits(self.features(asked).unsqueeze(0), state)[0]
         return logits.masked_fill(~known, -torch.inf).softmax(-1)
 
     def extra_repr(self) -> str:

@@ -36,7 +36,7 @@ def draw_map(points: Floats, labels: NDArray, pictures: Floats) -> Figure:
         own = points[labels == label]
         colour, marker = COLOURS[label % len(COLOURS)], MARKERS[label // len(COLOURS) % len(MARKERS)]
         axes.scatter(own[:, 0], own[:, 1], s=14, alpha=0.65, linewidths=0, color=colour, marker=marker)
-        image = OffsetImage(picture, zoom=0.9, cmap=SHADES, norm=Normalize(0, 1))
+        image = OffsetImage(picture, zoom=0.6, cmap=SHADES, norm=Normalize(0, 1))
         frame = {"edgecolor": colour, "linewidth": 1.2}
         middle = (float(own[:, 0].mean()), float(own[:, 1].mean()))
         axes.add_artist(AnnotationBbox(image, middle, pad=0.1, bboxprops=frame))
