@@ -23,16 +23,16 @@ from torchplastic.train.objectives import classification
 def plain_logits(classifier: PlasticClassifier, batch: FewShotBatch, b: int) -> Tensor:
     """What the network answers in episode b, `[1, W]`: one step after the other, each with one picture."""
     head = classifier.head
-    H: Tensor | float = 0.0
+    alpha = torch.zeros_like(head.w) if head.alpha is None else head.alpha
+    H = torch.zeros_like(head.w)
     for t in range(len(batch.shown)):
         x = classifier.embedding(batch.frames[batch.shown[t, b]].to(head.w.dtype).div(255)[None, None])[0]
         told = torch.nn.functional.one_hot(batch.labels[t, b], classifier.ways)
-        alpha_H = 0.0 if head.alpha is None else head.alpha * H
-        y = (x @ (head.w + alpha_H) + 1000 * told).softmax(-1)
-        if head.alpha is not None:
-            H = RULES["oja"].update(torch.zeros_like(head.w) + H, x, y, head.eta)
+        y = (x @ (head.w + alpha * H) + 1000 * told).softmax(-1)
+        if head.eta is not None:
+            H = RULES["oja"].update(H, x, y, head.eta)
     x = classifier.embedding(batch.frames[batch.asked[b, 0]].to(head.w.dtype).div(255)[None, None])
-    return x @ (head.w + (0.0 if head.alpha is None else head.alpha * H))
+    return x @ (head.w + alpha * H)
 
 
 @dataclass(frozen=True)

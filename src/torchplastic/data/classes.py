@@ -13,11 +13,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from torchplastic.data.pictures import is_picture
+from torchplastic.data.pictures import is_picture, readable
 
 AT_ONCE = 2000  # pictures that are made smaller at a time
 GLYPHS, GLYPH_DRAWINGS = 250, 12  # of the stand-in
@@ -115,11 +115,8 @@ def read_drawing(path: Path | str, side: int = 31, ink: Ink = "auto") -> Tensor:
 
     ValueError, in one line, for a file that is no readable picture.
     """
-    try:
-        with Image.open(path) as picture:
-            gray = np.asarray(_on_white(ImageOps.exif_transpose(picture)).convert("L"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is no readable picture: {str(error) or type(error).__name__}") from None
+    with readable(path), Image.open(path) as picture:
+        gray = np.asarray(_on_white(ImageOps.exif_transpose(picture)).convert("L"))
     edges = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
     dark = np.median(edges) > 127 if ink == "auto" else ink == "dark"
     inked = 255 - gray if dark else gray

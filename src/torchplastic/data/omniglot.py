@@ -22,11 +22,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from torchplastic.data.classes import Classes, smaller
 from torchplastic.data.download import cache_folder
+from torchplastic.data.pictures import readable
 
 SIDE = 105
 DRAWINGS = 20
@@ -176,17 +177,14 @@ def _files(path: Path) -> Iterator[tuple[str, bytes]]:
             for name in sorted(archive.namelist()):
                 if name.endswith(".png") and "__MACOSX" not in name:
                     yield name, archive.read(name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # RuntimeError: encrypted
         raise ValueError(f"{path} cannot be read, it is broken or foreign: {error}") from None
 
 
 def _drawing(content: bytes, where: str) -> np.ndarray:
     """bool `[105, 105]`, ink True."""
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            drawing = np.asarray(picture.convert("1"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{where} is no readable picture: {str(error) or type(error).__name__}") from None
+    with readable(where), Image.open(io.BytesIO(content)) as picture:
+        drawing = np.asarray(picture.convert("1"))
     if drawing.shape != (SIDE, SIDE):
         raise ValueError(f"{where} has {drawing.shape[1]} × {drawing.shape[0]} pixels; Omniglot has {SIDE} × {SIDE}.")
     return ~drawing

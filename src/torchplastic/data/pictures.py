@@ -6,6 +6,8 @@ Axes: n pictures, S pixels a side.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +56,15 @@ def is_picture(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
+@contextmanager
+def readable(where: Path | str) -> Iterator[None]:
+    """Within it a picture is read: ValueError, in one line, where that fails."""
+    try:
+        yield
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{where} is no readable picture: {str(error) or type(error).__name__}") from None
+
+
 def read_folder(folder: Path, side: int) -> Pictures:
     """All pictures in a folder and below, cut to squares and resized; the last max(3, n // 10) by name are withheld.
 
@@ -75,11 +86,8 @@ def read_folder(folder: Path, side: int) -> Pictures:
 
 def _square(path: Path, side: int) -> np.ndarray:
     """The middle of a picture, uint8 `[side, side, 3]`."""
-    try:
-        with Image.open(path) as picture:
-            whole = _eight_bits(ImageOps.exif_transpose(picture)).convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is no readable picture: {str(error) or type(error).__name__}") from None
+    with readable(path), Image.open(path) as picture:
+        whole = _eight_bits(ImageOps.exif_transpose(picture)).convert("RGB")
     return _resized(whole, side)
 
 

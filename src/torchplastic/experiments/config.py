@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import dacite
@@ -148,6 +149,27 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """As it stands in config.json."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class DataConfig(Config):
+    """Settings of an experiment on a data set, a part of which is never trained on."""
+
+    data_dir: str | None = None
+    """Where the data lie; default TORCHPLASTIC_DATA, then the cache folder."""
+    stand_in: bool = False
+    """Without --data-dir: data that come with the program, instead of the data set."""
+    withheld_every: int = 500
+    """Episodes between two looks at withheld data."""
+    withheld_episodes: int = 100
+    """Episodes of a look: the same ones each time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("withheld_every", self.withheld_every, 1)
+        at_least("withheld_episodes", self.withheld_episodes, 2)
+        if self.data_dir is not None:
+            object.__setattr__(self, "data_dir", str(Path(self.data_dir).absolute()))
 
 
 def from_dict(kind: type[C], values: dict[str, Any]) -> C:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchplastic import functional
 from torchplastic.data.pictures import Pictures, stand_in
 from torchplastic.data.sources import load_pictures
-from torchplastic.experiments.config import Config, Model, Optim, at_least
+from torchplastic.experiments.config import DataConfig, Model, Optim
 from torchplastic.experiments.networks import generator, lstm_training_bytes, make_network
 from torchplastic.experiments.registry import Experiment, Form, Parts
 from torchplastic.experiments.samples import matrices, picture_row
@@ -42,26 +42,15 @@ OBJECTIVE = squared_error(squared_errors)
 
 
 @dataclass(frozen=True)
-class ImagesConfig(Config):
+class ImagesConfig(DataConfig):
     """Settings of the experiment on natural images."""
 
     data_dir: str | None = None
     """CIFAR-10 (archive or extracted) or a folder of pictures; default TORCHPLASTIC_DATA, then the cache folder."""
     stand_in: bool = False
     """Without --data-dir: patches of a photograph that comes with the program, instead of CIFAR-10."""
-    withheld_every: int = 500
-    """Episodes between two looks at withheld pictures."""
-    withheld_episodes: int = 100
-    """Episodes of a look: the same ones each time."""
     model: Model = field(default_factory=Model)
     task: Images = field(default_factory=Images)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least("withheld_every", self.withheld_every, 1)
-        at_least("withheld_episodes", self.withheld_episodes, 2)
-        if self.data_dir is not None:
-            object.__setattr__(self, "data_dir", str(Path(self.data_dir).absolute()))
 
 
 @lru_cache(maxsize=1)

@@ -18,7 +18,7 @@ from torchplastic.experiments.config import Config, Model, Optim, at_least
 from torchplastic.experiments.networks import generator, lstm_training_bytes, rescale
 from torchplastic.experiments.registry import Experiment, Form, Parts
 from torchplastic.experiments.samples import layer_matrices
-from torchplastic.tasks.maze import ACTIONS, Maze, MazeState
+from torchplastic.tasks.maze import ACTIONS, AGENT, Maze, MazeState
 from torchplastic.tasks.worlds import MazeWorld
 from torchplastic.train.a2c import A2C, ActorCritic, Carry, Reinforced, Rollout, play
 from torchplastic.train.evaluate import interval
@@ -209,12 +209,9 @@ def _places(maze: Maze, state: MazeState, taken: Rollout) -> Tensor:
 
 def _pictures(maze: Maze, state: MazeState, places: Tensor) -> np.ndarray:
     """The first maze with the agent at each place in turn, uint8 `[frames, S, S, 3]`."""
-    walls, floor, goal, agent_ = (60, 60, 60), (245, 245, 245), (0, 158, 115), (213, 94, 0)
-    base = np.where(maze.walls().numpy()[..., None], walls, floor).astype(np.uint8)
-    base[divmod(int(state.goal[0]), maze.size)] = goal
-    frames = np.repeat(base[None], len(places), 0)
+    frames = np.repeat(maze.plan(int(state.goal[0]))[None], len(places), 0)
     for frame, place in zip(frames, places.tolist(), strict=True):
-        frame[divmod(place, maze.size)] = agent_
+        frame[divmod(place, maze.size)] = AGENT
     return frames
 
 

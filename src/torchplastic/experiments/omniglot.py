@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchplastic import PlasticClassifier
 from torchplastic.data.classes import Classes, stand_in
 from torchplastic.data.sources import load_characters
-from torchplastic.experiments.config import Config, Optim, Plastic, at_least
+from torchplastic.experiments.config import DataConfig, Optim, Plastic, at_least
 from torchplastic.experiments.networks import generator
 from torchplastic.experiments.registry import Experiment, Form, Parts
 from torchplastic.experiments.samples import feature_map, layer_matrices, picture_row
@@ -54,7 +54,7 @@ class Classifier(Plastic):
 
 
 @dataclass(frozen=True)
-class OmniglotConfig(Config):
+class OmniglotConfig(DataConfig):
     """Settings of the experiment on Omniglot."""
 
     data_dir: str | None = None
@@ -77,10 +77,6 @@ class OmniglotConfig(Config):
                 f"task.side must lie in {SIDES[0]} … {SIDES[1]}, which four convolutions bring to one pixel; got "
                 f"{self.task.side}."
             )
-        at_least("withheld_every", self.withheld_every, 1)
-        at_least("withheld_episodes", self.withheld_episodes, 2)
-        if self.data_dir is not None:
-            object.__setattr__(self, "data_dir", str(Path(self.data_dir).absolute()))
 
 
 @dataclass(frozen=True)

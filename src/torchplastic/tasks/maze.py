@@ -17,11 +17,13 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # up, down, left, right
 ACTIONS = ("up", "down", "left", "right")
+WALL, FLOOR, GOAL, AGENT = (60, 60, 60), (245, 245, 245), (0, 158, 115), (213, 94, 0)  # colours of pictures
 
 
 class MazeState(NamedTuple):
@@ -117,6 +119,12 @@ class Maze:
     def free(self, device: torch.device | str = "cpu") -> Tensor:
         """The cells without wall, int64."""
         return self.walls(device).flatten().logical_not().nonzero().flatten()
+
+    def plan(self, goal: int) -> np.ndarray:
+        """A pixel for each cell, uint8 `[S, S, 3]`: walls, floor, the reward's cell; no agent."""
+        pixels = np.where(self.walls().numpy()[..., None], WALL, FLOOR).astype(np.uint8)
+        pixels[divmod(goal, self.size)] = GOAL
+        return pixels
 
     def begin(
         self, batch: int, generator: torch.Generator, start: int | None = None, goal: int | None = None

@@ -17,11 +17,10 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from torchplastic.tasks.maze import ACTIONS, Maze, MazeState
+from torchplastic.tasks.maze import ACTIONS, AGENT, Maze, MazeState
 
 Observation = NDArray[np.float32]
 CELL = 16  # pixels
-WALL, FLOOR, GOAL, AGENT = (60, 60, 60), (245, 245, 245), (0, 158, 115), (213, 94, 0)
 
 
 def _generator(random: np.random.Generator) -> torch.Generator:
@@ -54,11 +53,8 @@ def _cells(maze: Maze, options: dict[str, Any] | None) -> dict[str, int]:
 
 def draw(maze: Maze, state: MazeState, row: int = 0, cell: int = CELL) -> NDArray[np.uint8]:
     """One of the mazes as a picture `[S cell, S cell, 3]`: the reward's cell green, the agent an orange square."""
-    size = maze.size
-    pixels = np.where(maze.walls().numpy()[..., None], WALL, FLOOR).astype(np.uint8)
-    pixels[divmod(int(state.goal[row]), size)] = GOAL
-    picture = pixels.repeat(cell, 0).repeat(cell, 1)
-    top, left = (part * cell for part in divmod(int(state.place[row]), size))
+    picture = maze.plan(int(state.goal[row])).repeat(cell, 0).repeat(cell, 1)
+    top, left = (part * cell for part in divmod(int(state.place[row]), maze.size))
     edge = max(1, cell // 5)
     picture[top + edge : top + cell - edge, left + edge : left + cell - edge] = AGENT
     return picture
