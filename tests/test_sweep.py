@@ -221,11 +221,21 @@ def test_lines_in_a_pipe(capsys):
         progress.update([Standing(0, "running"), Standing(1, "waiting")])
         progress.update([Standing(0, "running", 50, 0.1), Standing(1, "waiting")])
         progress.update([Standing(0, "failed", 50, 0.1, "killed by SIGKILL"), Standing(1, "running")])
+        progress.update([Standing(1, "finished", 100, 21.5, measure="reward")])
     assert capsys.readouterr().err.splitlines() == [
         "sweep x seed=0 running episode=0 of=100",
         "sweep x seed=0 failed episode=50 of=100 error=0.1 (killed by SIGKILL)",
         "sweep x seed=1 running episode=0 of=100",
+        "sweep x seed=1 finished episode=100 of=100 reward=21.5",
     ]
+
+
+@pytest.mark.parametrize("measure", ["error", "reward"])
+def test_a_run_says_what_it_measures(measure, tmp_path):
+    assert position(tmp_path) == (0, None, "")
+    rows = [{"episode": 10, measure: 3.0}, {"episode": 20, measure: 2.5}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert position(tmp_path) == (20, 2.5, measure)
 
 
 @pytest.mark.slow

@@ -301,9 +301,9 @@ def sweep(args: Sequence[str]) -> int:
     what = Sweep(config, tuple(range(own.seeds)), tuple(rest), flags.device, flags.devices, path.absolute())
     standings, number = run_sweep(what, make_pool(own.backend, own.jobs), own.jobs)
     for one in standings:
-        error = "" if one.error is None else f"  error {one.error:.4g}"
+        measured = "" if one.measured is None else f"  {one.measure} {one.measured:.4g}"
         why = f"  ({one.why})" if one.why else ""
-        print(f"seed {one.seed}  {one.state}  episodes {one.episode}{error}{why}")
+        print(f"seed {one.seed}  {one.state}  episodes {one.episode}{measured}{why}")
     finished = sum(one.state == "finished" for one in standings)
     print(f"{path}  {finished} of {len(standings)} seeds finished; report: plastic report {path}")
     if finished < len(standings):

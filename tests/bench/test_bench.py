@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from torchplastic.bench import run_bench, suites
+from torchplastic.bench.maze import EpisodesCase, MazeCase
 from torchplastic.bench.measure import peak_bytes, seconds_in_turn, spread
 from torchplastic.tasks.patterns import Patterns
 
@@ -108,3 +109,27 @@ def test_errors():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="no GPU is available"):
             run_bench(["patterns"], 3, "cuda")
+
+
+def test_both_updates_of_the_maze_are_the_same():
+    """The graph of the rollout, and a rollout and a pass: the same episodes, the same weights after some updates."""
+    torch.manual_seed(0)
+    steps, held = MazeCase(batch=3, steps_of_episode=8).steps(CPU)
+    for _ in range(2):
+        for step in steps.values():
+            step()
+    agents = [tensor for tensor in held if isinstance(tensor, torch.nn.Parameter)]
+    half = len(agents) // 2
+    for plain, fast in zip(agents[:half], agents[half:], strict=True):
+        torch.testing.assert_close(plain, fast, rtol=1e-3, atol=2e-6)
+
+
+def test_mazes_alone_play_whole_episodes():
+    case = EpisodesCase(2)
+    steps, _ = case.steps(CPU)
+    assert list(steps) == ["reference", "batched"]
+    for step in steps.values():
+        step()
+        step()
+    assert case.count() == 500
+    assert list(EpisodesCase(300).steps(CPU)[0]) == ["batched"]

@@ -159,7 +159,7 @@ def test_layouts_agree():
         torch.testing.assert_close(single_state.trace, state.trace[1], rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("impl", ["reference", "chunked"])
+@pytest.mark.parametrize("impl", ["reference", "chunked", "auto"])
 def test_a_clamp_shows_values_and_a_shown_zero_holds_too(impl):
     layer = larger(tp.PlasticRNN(None, N, eta=0.3, impl=impl, **DOUBLE))
     x = normal(T, B, N)
@@ -250,7 +250,7 @@ def test_copies_are_equal_and_separate(copied, alpha):
 
 # the compiler looks at .grad of every input, and silences its warning in a way that "error" overrules
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-@pytest.mark.parametrize("impl", ["chunked", "reference"])
+@pytest.mark.parametrize("impl", ["chunked", "reference", "auto"])
 def test_compile(impl):
     layer = larger(tp.PlasticRNN(I, N, eta=0.3, impl=impl, **DOUBLE))
     x = normal(3, B, I)

@@ -14,6 +14,7 @@ CLAMPS = ("free", "steps", "mixed", "all")
 ETAS = ("number", "scalar", "neuron")
 
 chunked = partial(plastic_scan, impl="chunked")
+stepwise = partial(plastic_scan, impl="stepwise")
 
 
 def random_inputs(T, B, N, *, alpha="full", eta="scalar", seed=0, dtype=torch.float64):

@@ -20,15 +20,17 @@ from tests.ops.parity import (
     evaluate,
     random_clamp,
     random_inputs,
+    stepwise,
 )
 from tests.problems import TRACES, away_from_zero
 from torchplastic.functional import plastic_scan
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import compiled
+from torchplastic.ops.plastic_scan import stepwise as stepwise_form
 from torchplastic.ops.plastic_scan.algebra import FewRows
 from torchplastic.ops.plastic_scan.chunks import cut
 
-IMPLS = ("reference", "chunked")
+IMPLS = ("reference", "chunked", "stepwise")
 PLASTIC = tuple(kind for kind in ALPHAS if kind != "none")
 SIZES = ((3, 5), (1, 7), (2, 1), (None, 4))  # B, N
 
@@ -43,7 +45,15 @@ def free_steps(request):
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled, "find_kernels", lambda: None)
+        patch.setattr(stepwise_form, "find_kernels", lambda: None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def kernels_where_needed(request, free_steps):
+    named = getattr(request.node, "callspec", None)
+    if named and named.params.get("impl") == "stepwise" and stepwise_form.find_kernels() is None:
+        pytest.skip("without kernels there is no stepwise form")
 
 
 def test_the_compiled_steps_serve_where_they_can(free_steps, request):
@@ -58,7 +68,7 @@ def test_the_compiled_steps_serve_where_they_can(free_steps, request):
 def test_a_rule_that_takes_a_known_name_is_not_mistaken(rule, monkeypatch):
     own = tp.Rule(lambda H, u, v, eta: 0.5 * H + u.unsqueeze(-1) * v.unsqueeze(-2), lambda v, eta: (0.5 + 0 * eta, v))
     monkeypatch.setitem(tp.RULES, rule, own)
-    assert_parity(random_inputs(5, 2, 3), *with_chunks(2), rule=rule)
+    assert_parity(random_inputs(5, 2, 3), partial(chunked, chunk=2), plastic_scan, rule=rule)
 
 
 @pytest.mark.parametrize("alpha", PLASTIC)
@@ -80,7 +90,8 @@ def test_parity_on_several_cores_and_with_inputs_in_any_layout(B, threads, two_t
 
 
 def with_chunks(*chunks):
-    return [partial(chunked, chunk=chunk) for chunk in chunks]
+    forms = [chunked] if stepwise_form.find_kernels() is None else [chunked, stepwise]
+    return [partial(form, chunk=chunk) for form in forms for chunk in chunks]
 
 
 def subsets(names):
@@ -438,7 +449,7 @@ def test_own_rules_are_differentiated_by_autograd(name):
     for eta in ETAS:
         for kind in ("free", "mixed", "steps"):
             inputs = random_inputs(7, 2, 3, eta=eta)
-            assert_parity(inputs, *with_chunks(3), rule=OWN_RULES[name], clamp=random_clamp(kind, 7, 2, 3))
+            assert_parity(inputs, partial(chunked, chunk=3), rule=OWN_RULES[name], clamp=random_clamp(kind, 7, 2, 3))
 
 
 def test_a_rule_that_is_not_linear_runs_in_the_reference_form():
@@ -451,7 +462,53 @@ def test_a_rule_that_is_not_linear_runs_in_the_reference_form():
         evaluate(chunked, inputs, rule=rule)
 
 
-def test_auto_is_the_chunked_form_where_the_rule_is_linear():
-    inputs = random_inputs(12, 2, 3)
-    fast, auto = evaluate(chunked, inputs), evaluate(plastic_scan, inputs)
-    assert all(torch.equal(auto[name], fast[name]) for name in fast)
+def test_a_rule_of_ones_own_has_no_stepwise_form(free_steps):
+    with pytest.raises(ValueError, match='impl="stepwise" runs hebb and oja'):
+        evaluate(stepwise, random_inputs(4, 2, 3), rule=OWN_RULES["own"])
+
+
+def same(left, right):
+    return all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.mark.parametrize(("N", "held"), [(3, True), (stepwise_form.SMALL + 1, True), (stepwise_form.SMALL + 1, False)])
+def test_auto_is_stepwise_for_small_networks_and_else_chunked(N, held):
+    inputs = random_inputs(12, 2, N)
+    clamp = (torch.arange(12) < 8).unsqueeze(-1).expand(12, N) if held else None
+    auto, parts = evaluate(plastic_scan, inputs, clamp=clamp), evaluate(chunked, inputs, clamp=clamp)
+    small = (N == 3 or not held) and stepwise_form.find_kernels() is not None
+    assert same(auto, evaluate(stepwise, inputs, clamp=clamp) if small else parts)
+    assert same(auto, parts) != small
+
+
+@pytest.mark.parametrize("impl", ["stepwise"])
+@pytest.mark.parametrize("B", [3, 40])
+def test_stepwise_sums_do_not_depend_on_the_number_of_threads(B, impl, two_threads, monkeypatch):
+    monkeypatch.setattr(stepwise_form, "SERIAL", 0)
+    inputs = random_inputs(19, B, 21)
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results.append(evaluate(partial(plastic_scan, impl=impl), inputs, rule="oja"))
+    assert same(results[0], results[1])
+    assert same(results[0], results[2])
+    assert_parity(inputs, stepwise, rule="oja")
+
+
+@pytest.mark.parametrize("impl", ["stepwise"])
+@pytest.mark.parametrize("N", [15, 16, 20])
+def test_a_trace_goes_on_from_its_own_memory_or_from_any_other(N, impl):
+    """Traces come back as rows of whole lines; copies and slices of larger tensors are not such."""
+    inputs = random_inputs(6, 2, N)
+    forward = partial(plastic_scan, inputs["drive"], inputs["w"], inputs["alpha"], inputs["eta"], impl=impl)
+    _, state = forward(tp.PlasticState(inputs["hidden"], inputs["trace"]))
+    line = -(-N // 16) * 16
+    around = torch.full((2, N, line), torch.nan, dtype=torch.float64)
+    around[..., :N] = state.trace
+    y, expected = forward(tp.PlasticState(state.hidden, state.trace.clone().contiguous()))
+    for trace in (state.trace, around[..., :N], state.trace.transpose(-1, -2).contiguous().transpose(-1, -2)):
+        before = trace.clone()
+        again, after = forward(tp.PlasticState(state.hidden, trace))
+        assert torch.equal(again, y)
+        assert torch.equal(after.trace, expected.trace)
+        assert torch.equal(trace, before)  # a state is a value

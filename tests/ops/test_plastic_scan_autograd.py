@@ -1,13 +1,16 @@
 """What the scan owes to autograd: graphs that live, die and are used twice, memory, and mixed precision."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchplastic as tp
-from tests.ops.parity import ALPHAS, chunked, evaluate, random_clamp, random_inputs
+from tests.ops.parity import ALPHAS, evaluate, random_clamp, random_inputs
 from torchplastic.functional import plastic_scan
+from torchplastic.ops.plastic_scan.stepwise import find_kernels
 
 FREED = (
     "this state belongs to a graph that backward() has freed. Call state.detach() between optimiser steps, "
@@ -19,8 +22,21 @@ def leaves_of(inputs):
     return {name: None if value is None else value.clone().requires_grad_() for name, value in inputs.items()}
 
 
+FORM = {"impl": "chunked"}
+
+
+@pytest.fixture(scope="module", params=["chunked", "stepwise"], autouse=True)
+def form(request):
+    """Every test of this file runs with each fast form."""
+    if request.param == "stepwise" and find_kernels() is None:
+        pytest.skip("needs the extra fast, and an OpenMP runtime beside PyTorch")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(FORM, "impl", request.param)
+        yield request.param
+
+
 def run(leaves, state=None, **options):
-    return plastic_scan(leaves["drive"], leaves["w"], leaves["alpha"], leaves["eta"], state, impl="chunked", **options)
+    return plastic_scan(leaves["drive"], leaves["w"], leaves["alpha"], leaves["eta"], state, **FORM, **options)
 
 
 def plastic_leaves(leaves):
@@ -82,7 +98,7 @@ def test_a_second_derivative_by_the_inputs_alone_is_refused(alpha, name):
     inputs = random_inputs(4, 2, 3, alpha=alpha)
     inputs[name].requires_grad_()
     state = tp.PlasticState(inputs["hidden"], inputs["trace"])
-    y, _ = plastic_scan(inputs["drive"], inputs["w"], inputs["alpha"], inputs["eta"], state, impl="chunked")
+    y, _ = plastic_scan(inputs["drive"], inputs["w"], inputs["alpha"], inputs["eta"], state, **FORM)
     (gradient,) = torch.autograd.grad((y**2).sum(), inputs[name], create_graph=True)
     with pytest.raises(RuntimeError, match='impl="reference"'):
         gradient.square().sum().backward()
@@ -97,7 +113,7 @@ def test_a_graph_that_is_done_keeps_no_matrix():
     while "_Scan" not in before.name():
         before = before.next_functions[0][0]
     loss.backward()
-    assert before.prepared is None
+    assert getattr(before, "prepared", None) is None  # stepwise prepares nothing
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
@@ -123,7 +139,7 @@ def test_the_reference_has_a_second_derivative():
 def test_two_graphs_alive_do_not_disturb_each_other():
     """Their buffers are large enough to be used again as soon as they are free."""
     inputs = [random_inputs(5, 1, 190, seed=seed) for seed in range(2)]
-    alone = [evaluate(chunked, each) for each in inputs]
+    alone = [evaluate(partial(plastic_scan, **FORM), each) for each in inputs]
     leaves = [leaves_of(each) for each in inputs]
     outputs = [run(each, tp.PlasticState(each["hidden"], each["trace"])) for each in leaves]
     values = [(y.detach().clone(), state.trace.detach().clone()) for y, state in outputs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import statistics
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from torchplastic.experiments.launch import hardware, versions
 
 MIB = 2**20
 ROUNDS_OF_SCALING = 5
+PIPE_WIDTH = 180  # columns of the table where nobody says how many there are
 
 
 def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path | None = None) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
         raise ValueError("--device cuda: no GPU is available here.")
     where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     rows: list[dict[str, Any]] = []
-    table = Table("suite", "case", "form", "ms per step (quartiles)", "peak MiB", "faster", "smaller")
+    table = Table("suite", "case", "form", "ms per step (quartiles)", "per second", "peak MiB", "faster", "smaller")
     errors = Console(stderr=True)
     for name in names or SUITES:
         for case in SUITES[name]():
@@ -40,11 +42,11 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
             found = measure(case, rounds if not name.startswith("scaling") else min(rounds, ROUNDS_OF_SCALING), where)
             rows += found
             for row in found:
-                time, ratio = row["seconds"], _ratio(found[0], row)
+                time = row["seconds"]
                 quartiles = f"{1e3 * time['median']:.2f} ({1e3 * time['q1']:.2f} – {1e3 * time['q3']:.2f})"
                 table.add_row(
-                    case.suite, case.label, row["impl"], quartiles, f"{row['peak_bytes'] / MIB:.1f}",
-                    f"{ratio['speed']:.1f} ×", f"{ratio['memory']:.1f} ×",
+                    case.suite, case.label, row["impl"], quartiles, _rate(row), f"{row['peak_bytes'] / MIB:.1f}",
+                    *_compared(found[0], row),
                 )  # fmt: skip
     machine = hardware(where)
     result = {
@@ -61,7 +63,10 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
             if row["impl"] != "reference" and (row["suite"], row["case"]) == (base["suite"], base["case"])
         ],
     }
-    Console().print(table)
+    out_console = Console()
+    if not out_console.is_terminal:
+        out_console.width = max(out_console.width, PIPE_WIDTH)
+    out_console.print(table)
     print(f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} threads, torch {torch.__version__}, float32")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -84,11 +89,24 @@ def measure(case: Measured, rounds: int, device: torch.device) -> list[dict[str,
             "label": case.label,
             **case.sizes(),
             "impl": impl,
+            "counted": case.counted,
+            "per_second": case.count() / statistics.median(seconds[impl]),
             "seconds": spread(seconds[impl]),
             "peak_bytes": peaks[impl],
         }
         for impl in peaks
     ]
+
+
+def _compared(first: dict[str, Any], row: dict[str, Any]) -> list[str]:
+    """How a row compares with the plain loop, where there is one."""
+    return [f"{value:.1f} ×" for value in _ratio(first, row).values()] if first["impl"] == "reference" else ["", ""]
+
+
+def _rate(row: dict[str, Any]) -> str:
+    """What a form does in a second, to three digits."""
+    value = float(f"{row['per_second']:.3g}")
+    return f"{value:,.0f} {row['counted']}" if value >= 100 else f"{value:g} {row['counted']}"
 
 
 def _ratio(reference: dict[str, Any], row: dict[str, Any]) -> dict[str, float]:

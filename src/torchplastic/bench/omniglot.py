@@ -46,6 +46,11 @@ class OmniglotCase:
     batch: int = 32
     suite: str = "omniglot"
     name: str = "paper"
+    counted: str = "episodes"
+
+    def count(self) -> int:
+        """Episodes of a step."""
+        return self.batch
 
     @property
     def label(self) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from torchplastic import PlasticRNN
+from torchplastic.bench.maze import CASES
 from torchplastic.bench.omniglot import OmniglotCase
 from torchplastic.data.pictures import stand_in
 from torchplastic.experiments import registry
@@ -37,6 +38,11 @@ class Case:
     learn_eta: bool = False
     part: Callable[[Episode], Episode] = lambda episode: episode
     """Which part of the episode the network runs through."""
+    counted: str = "episodes"
+
+    def count(self) -> int:
+        """Episodes of a step."""
+        return self.batch
 
     def sizes(self) -> dict[str, int]:
         """N, T and B of what is run."""
@@ -127,6 +133,13 @@ class Measured(Protocol):
     def label(self) -> str:
         """What it is, in words."""
 
+    @property
+    def counted(self) -> str:
+        """What `count` counts: episodes, moves."""
+
+    def count(self) -> int:
+        """How many a step makes."""
+
     def sizes(self) -> dict[str, int]:
         """N, T and B."""
 
@@ -138,6 +151,7 @@ SUITES: dict[str, Callable[[], Sequence[Measured]]] = {
     "patterns": _patterns,
     "images": _images,
     "omniglot": lambda: [OmniglotCase()],
+    "maze": lambda: CASES,
     "scaling-n": lambda: _scaling("N"),
     "scaling-t": lambda: _scaling("T"),
     "scaling-b": lambda: _scaling("B"),

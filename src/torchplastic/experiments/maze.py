@@ -92,7 +92,7 @@ def needed_bytes(config: MazeConfig) -> int:
 
 
 def walks(
-    config: MazeConfig, model: nn.Module, episodes: int, stream: torch.Generator, kind: str = "as it is"
+    config: MazeConfig, model: ActorCritic, episodes: int, stream: torch.Generator, kind: str = "as it is"
 ) -> Iterator[tuple[MazeState, Rollout]]:
     """Episodes of an agent, some at a time: how they began, and what happened.
 
@@ -158,7 +158,8 @@ def _intervals(found: Tensor) -> tuple[float, float]:
 
 def evaluation(config: MazeConfig, model: nn.Module, episodes: int, stream: torch.Generator) -> dict[str, Any]:
     """Mean reward with its interval, steps to the first and between later rewards; the same with less plasticity."""
-    plastic = isinstance(getattr(model, "core", None), PlasticRNN) and config.model.coefficients != "none"
+    plastic = isinstance(model.core, PlasticRNN) and config.model.coefficients != "none"
+    assert isinstance(model, ActorCritic)
     start, told = stream.get_state(), {}
     for kind in ("as it is", "held", "off") if plastic else ("as it is",):
         taken = [taken for _, taken in walks(config, model, episodes, stream.set_state(start), kind)]
@@ -185,6 +186,8 @@ def samples(config: MazeConfig, before: nn.Module, after: nn.Module) -> dict[str
     """A way before and after training, where agents were, reward by step, the matrices."""
     maze = config.task
     found: dict[str, np.ndarray] = {}
+    assert isinstance(before, ActorCritic)
+    assert isinstance(after, ActorCritic)
     for when, model in (("before training", before), ("after training", after)):
         stream = generator(config.seed, "samples")
         ways = list(walks(config, model, SAMPLED_EPISODES, stream))
@@ -245,8 +248,8 @@ def paper() -> MazeConfig:
 
 
 def quick() -> MazeConfig:
-    """The same for 30,000 episodes."""
-    return replace(paper(), form="quick", episodes=30_000, log_every=600)
+    """The same for 60,000 episodes."""
+    return replace(paper(), form="quick", episodes=60_000, log_every=600)
 
 
 def smoke() -> MazeConfig:

@@ -88,7 +88,10 @@ def run_sweep(sweep: Sweep, pool: Pool, jobs: int) -> tuple[list[Standing], int 
 
         def standings() -> list[Standing]:
             at = {seed: position(sweep.run_path(seed)) for seed in states}
-            return [Standing(seed, state, *at[seed], why) for seed, (state, why) in states.items()]
+            return [
+                Standing(seed, state, at[seed][0], at[seed][1], why, at[seed][2])
+                for seed, (state, why) in states.items()
+            ]
 
         title = f"sweep {sweep.config.experiment} {sweep.config.form}"
         with SweepProgress(title, sweep.config.episodes) as progress, pool, signals.noted(pool.interrupt) as caught:
@@ -105,21 +108,22 @@ def run_sweep(sweep: Sweep, pool: Pool, jobs: int) -> tuple[list[Standing], int 
         return standings(), caught[0] if caught else None
 
 
-def position(path: Path) -> tuple[int, float | None]:
-    """Episodes that a run has done and its last error, read from the end of its metrics."""
+def position(path: Path) -> tuple[int, float | None, str]:
+    """Episodes that a run has done, its last error or reward, read from the end of its metrics, and which it is."""
     file = path / "metrics.jsonl"
     if not file.is_file():
-        return 0, None
+        return 0, None, ""
     with file.open("rb") as stream:
         stream.seek(max(0, file.stat().st_size - 4096))
         lines = [line for line in stream.read().splitlines(keepends=True) if line.endswith(b"\n")]
     if not lines:
-        return 0, None
+        return 0, None, ""
     try:
         row = json.loads(lines[-1])
     except ValueError:
-        return 0, None
-    return row["episode"], row.get("error", row.get("reward"))
+        return 0, None, ""
+    measure = "error" if "error" in row else "reward"
+    return row["episode"], row.get(measure), measure
 
 
 # --- pieces

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torchplastic.ops.plastic_scan import stepwise
 from torchplastic.ops.plastic_scan.chunks import LONGEST_CHUNK, cut
 
 STEP_MATRICES = 4  # N² tensors that autograd keeps per step of the plain loop: alpha H, w + alpha H, eta u v, H
@@ -33,6 +34,9 @@ def training_bytes(
         traces = 0
     elif impl == "reference":
         traces = STEP_MATRICES * T * B * matrix
+    elif impl == "stepwise" or (impl == "auto" and stepwise.prefers(clamped_steps, N)):
+        kept = -(-T // stepwise.CHUNK) + 4
+        traces = (kept * B + min(B, stepwise.GROUPS) + 2 * stepwise.CHUNK) * matrix
     else:
         chunks = cut(clamped_steps, longest)
         tables = sum(len(c.free) * B * (c.inner * (N if alpha == "full" else 1) + N) for c in chunks)

@@ -149,28 +149,22 @@ class Maze:
 
     def move(self, state: MazeState, action: Tensor) -> MazeState:
         """One step of every maze: actions int64 `[B]` in the order of `ACTIONS`."""
-        wanted = state.place + _offsets(self.size).to(action.device)[action]
-        bumped = self.walls(action.device).flatten()[wanted]
-        place = torch.where(bumped, state.place, wanted)
-        found = place == state.goal
+        reached = _reached(self.size, action.device)[state.place * len(MOVES) + action]
+        bumped, found = reached == state.place, reached == state.goal
         reward = self.reward * found - self.bump * bumped
-        place = torch.where(found, state.landings[:, state.step], place)
-        return state._replace(place=place, action=action, reward=reward.float(), step=state.step + 1)
+        place = torch.where(found, state.landings[:, state.step], reached)
+        return MazeState(place, state.goal, state.start, state.landings, action, reward, state.step + 1)
 
     def observe(self, state: MazeState) -> Tensor:
         """What the agents see, float32 `[B, F]`; `slots` says what each number is."""
         device = state.place.device
-        parts = [
-            _windows(self.size, self.view).to(device)[state.place],
-            state.reward.unsqueeze(-1),
-        ]
+        parts = [_windows(self.size, self.view, device)[state.place], state.reward.unsqueeze(-1)]
         if self.see_action:
-            moves = torch.arange(len(MOVES), device=device)
-            parts.append((state.action.unsqueeze(-1) == moves).float())
+            parts.append(_choices(device)[state.action])
         if self.see_time:
-            parts.append(torch.full_like(state.reward, state.step / self.steps).unsqueeze(-1))
+            parts.append(state.reward.new_full((len(state.reward), 1), state.step / self.steps))
         if self.see_bias:
-            parts.append(torch.ones_like(state.reward).unsqueeze(-1))
+            parts.append(state.reward.new_ones(len(state.reward), 1))
         return torch.cat(parts, -1)
 
     def distances(self) -> Tensor:
@@ -201,11 +195,25 @@ def _offsets(size: int) -> Tensor:
 
 
 @lru_cache
-def _windows(size: int, view: int) -> Tensor:
+def _reached(size: int, device: torch.device) -> Tensor:
+    """The cell that a move leads to, int64 `[S S x 4]`: the same one where there is a wall."""
+    cells = torch.arange(size * size).unsqueeze(-1)
+    wanted = (cells + _offsets(size)).clamp(0, size * size - 1)
+    return torch.where(_walls(size).flatten()[wanted], cells, wanted).flatten().to(device)
+
+
+@lru_cache
+def _choices(device: torch.device) -> Tensor:
+    """One-hot moves, float32 `[5, 4]`; the last row, that of -1, is zero."""
+    return torch.eye(len(MOVES) + 1, len(MOVES), device=device)
+
+
+@lru_cache
+def _windows(size: int, view: int, device: torch.device) -> Tensor:
     """Walls around each cell, float32 `[S S, (2 view + 1)^2]`; beyond the maze there is wall."""
     padded = torch.nn.functional.pad(_walls(size).float(), [view] * 4, value=1)
     span = 2 * view + 1
-    return padded.unfold(0, span, 1).unfold(1, span, 1).reshape(size * size, span * span)
+    return padded.unfold(0, span, 1).unfold(1, span, 1).reshape(size * size, span * span).to(device)
 
 
 @lru_cache

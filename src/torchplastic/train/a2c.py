@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -60,6 +60,24 @@ class ActorCritic(nn.Module):
         y, state = self.core(observed, state)
         return self.policy(y), self.value(y).squeeze(-1), state
 
+    def stepper(self, batch: int) -> Callable[[Tensor], Tensor]:
+        """Observed `[B, F]` -> logits `[B, A]`, from the start on, step after step, without gradients.
+
+        The parameters must not change while it is used.
+        """
+        begin: Callable[[int], Callable[[Tensor], Tensor]] | None = getattr(self.core, "stepper", None)
+        if begin is not None:
+            step = begin(batch)
+            return lambda observed: self.policy(step(observed))
+        memory: Any = None
+
+        def act(observed: Tensor) -> Tensor:
+            nonlocal memory
+            y, memory = self.core(observed.unsqueeze(0), memory)
+            return self.policy(y.squeeze(0))
+
+        return act
+
     def reset_heads(self, generator: torch.Generator | None = None) -> None:
         """Policy and value as torch.nn.Linear starts, from the generator."""
         with torch.no_grad():
@@ -89,9 +107,8 @@ class Rollout(NamedTuple):
 Carry = Callable[[Any, Any, Tensor], Any]
 
 
-@torch.no_grad()
 def rollout(
-    agent: Callable[..., Any], world: World, batch: int, generator: torch.Generator, carry: Carry | None = None
+    agent: ActorCritic, world: World, batch: int, generator: torch.Generator, carry: Carry | None = None
 ) -> Rollout:
     """B episodes to their end; actions are drawn from the policy with the generator.
 
@@ -102,7 +119,7 @@ def rollout(
 
 @torch.no_grad()
 def play(
-    agent: Callable[..., Any],
+    agent: ActorCritic,
     world: World,
     begun: tuple[Any, Tensor],
     generator: torch.Generator,
@@ -110,26 +127,26 @@ def play(
 ) -> Rollout:
     """The same from episodes that `world.begin` began."""
     state, seen = begun
-    batch = len(seen)
-    over = torch.zeros(batch, dtype=torch.bool, device=seen.device)
+    reward = torch.zeros(len(seen), device=seen.device)
+    over = torch.zeros_like(reward, dtype=torch.bool)
     memory: Any = None
-    observed: list[Tensor] = []
-    actions: list[Tensor] = []
-    rewards: list[Tensor] = []
-    made: list[Tensor] = []
-    while not over.all():
+
+    def carried(seen: Tensor) -> Tensor:
+        nonlocal memory
+        assert carry is not None
         before = memory
-        logits, _, memory = agent(seen.unsqueeze(0), before)
-        if carry is not None:
-            memory = carry(before, memory, rewards[-1] if rewards else torch.zeros(batch, device=seen.device))
-        action = choose(logits[0], generator)
-        observed.append(seen)
-        actions.append(action)
-        made.append(~over)
-        state, seen, reward, ended = world.move(state, action)
-        rewards.append(reward)
-        over = over | ended
-    return Rollout(*(torch.stack(parts) for parts in (observed, actions, rewards, made)))
+        (logits,), _, memory = agent(seen.unsqueeze(0), before)
+        memory = carry(before, memory, reward)
+        return logits
+
+    act = agent.stepper(len(seen)) if carry is None else carried
+    taken: list[tuple[Tensor, ...]] = []
+    while not over.all():
+        action = choose(act(seen), generator)
+        state, seen_next, reward, ended = world.move(state, action)
+        taken.append((seen, action, reward, ~over))
+        seen, over = seen_next, over | ended
+    return Rollout(*(torch.stack(parts) for parts in zip(*taken, strict=True)))
 
 
 def choose(logits: Tensor, generator: torch.Generator) -> Tensor:
@@ -182,21 +199,22 @@ class A2C:
 
     def estimates(self, values: Tensor, taken: Rollout) -> tuple[Tensor, Tensor]:
         """Returns and advantages, `[T, B]` each; 0 for steps that were not made."""
-        rewards, values = taken.rewards * taken.made, values * taken.made
-        returns, advantages = torch.zeros_like(rewards), torch.zeros_like(rewards)
-        ahead = next_value = later = torch.zeros_like(rewards[0])
-        for t in reversed(range(len(rewards))):
-            ahead = rewards[t] + self.discount * ahead
-            returns[t] = ahead
-            if self.gae is None:
-                advantages[t] = ahead - values[t]
-                continue
-            later = rewards[t] + self.discount * (next_value + self.gae * later) - values[t]
-            next_value = values[t]
-            advantages[t] = later
-        if self.gae is not None:
-            returns = advantages + values
-        return returns * taken.made, advantages * taken.made
+        values = values * taken.made
+        returns = _discounted(taken.rewards * taken.made, self.discount)
+        if self.gae is None:
+            return returns, (returns - values) * taken.made
+        ahead = torch.cat([values[1:], torch.zeros_like(values[:1])])
+        surprise = (taken.rewards + self.discount * ahead - values) * taken.made
+        advantages = _discounted(surprise, self.discount * self.gae)
+        return advantages + values, advantages
+
+
+def _discounted(rows: Tensor, discount: float) -> Tensor:
+    """`out[t] = rows[t] + discount * out[t + 1]`."""
+    out = list(rows.unbind())
+    for t in reversed(range(len(out) - 1)):
+        out[t] = torch.add(out[t], out[t + 1], alpha=discount)
+    return torch.stack(out)
 
 
 @dataclass(frozen=True)
@@ -211,6 +229,8 @@ class Reinforced:
         """Loss and reward of new episodes, `[B]` each. Several processes play their shares with seeds of their own."""
         shares = torch.randint(2**62, (fabric.world_size,), generator=generator).tolist()
         own = torch.Generator(fabric.device).manual_seed(shares[fabric.global_rank])
-        taken = rollout(model, self.world, batch // fabric.world_size, own)
+        agent = cast(ActorCritic, getattr(model, "module", model))  # what Fabric wraps: no gradients are shared here
+        with fabric.autocast():
+            taken = rollout(agent, self.world, batch // fabric.world_size, own)
         logits, values, _ = model(taken.observed)
         return Score(self.how.loss(logits.float(), values.float(), taken), taken.totals())

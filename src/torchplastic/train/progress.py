@@ -88,9 +88,11 @@ class Standing(NamedTuple):
     seed: int
     state: str
     episode: int = 0
-    error: float | None = None
-    """Error (or reward) of its last row of metrics."""
+    measured: float | None = None
+    """What its last row of metrics measured."""
     why: str = ""
+    measure: str = "error"
+    """What that is: error, or reward."""
 
 
 class SweepProgress(_Display):
@@ -117,10 +119,10 @@ class SweepProgress(_Display):
             changed = [one for one in standings if one.state == "running"]
         for one in changed:
             self.said = time.monotonic()
-            error = "" if one.error is None else f" error={one.error:.4g}"
+            measured = "" if one.measured is None else f" {one.measure}={one.measured:.4g}"
             why = f" ({one.why})" if one.why else ""
             print(
-                f"{self.title} seed={one.seed} {one.state} episode={one.episode} of={self.episodes}{error}{why}",
+                f"{self.title} seed={one.seed} {one.state} episode={one.episode} of={self.episodes}{measured}{why}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -131,7 +133,7 @@ class SweepProgress(_Display):
         rows = [(-1, self.title, sum(one.episode for one in standings), total, f"{ended} of {len(standings)} seeds")]
         for one in standings:
             if one.state == "running":
-                text = "" if one.error is None else f"error {one.error:.4f}"
+                text = "" if one.measured is None else f"{one.measure} {one.measured:.4g}"
                 rows.append((one.seed, f"  seed {one.seed}", one.episode, self.episodes, text))
         shown = {key for key, *_ in rows}
         for key in [key for key in self.tasks if key not in shown]:

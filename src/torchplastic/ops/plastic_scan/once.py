@@ -12,7 +12,7 @@ FREED = (
     "this state belongs to a graph that backward() has freed. Call state.detach() between optimiser steps, "
     "or pass state=None for a new episode."
 )
-TWICE = 'impl="chunked" has no second derivative. Use impl="reference" to differentiate twice.'
+TWICE = 'the fast forms have no second derivative. Use impl="reference" to differentiate twice.'
 
 
 def saved_tensors(ctx: Any) -> tuple[Tensor, ...]:

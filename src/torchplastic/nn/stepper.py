@@ -1,0 +1,61 @@
+"""A plastic recurrent layer that acts: one step after the other, without gradients.
+
+Axes: B batch, I inputs, N neurons; matrices are `[pre, post]`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from torchplastic.ops.nonlinearity import NONLINEARITIES
+from torchplastic.ops.plastic_scan import stepwise
+from torchplastic.rules import get_rule
+from torchplastic.state import PlasticState
+
+if TYPE_CHECKING:
+    from torchplastic.nn.rnn import PlasticRNNCell
+
+
+class Stepper:
+    """`y = step(x)` with x `[B, I]` and y `[B, N]`; `step.state()` is the `PlasticState` reached, a copy.
+
+    Gives what the layer itself gives when it is called step by step, without a new trace at every step. The layer's
+    parameters must not change while it is used. `PlasticRNN.stepper` makes it.
+    """
+
+    def __init__(self, layer: PlasticRNNCell, state: PlasticState) -> None:
+        self._layer, self._state = layer, state.detach()
+        self._steps: stepwise.Steps | None = None
+        rule = get_rule(layer.rule)
+        if layer.alpha is not None and layer.impl != "reference" and stepwise.serves(rule, layer.w):
+            assert layer.eta is not None
+            assert state.trace is not None
+            self._steps = stepwise.Steps(
+                layer.w, layer.alpha, layer.eta, state.hidden, state.trace, rule, layer.nonlinearity
+            )
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        """The next step. ValueError for a shape that does not fit."""
+        layer, (hidden, trace) = self._layer, self._state
+        if x.shape != (len(hidden), layer.w.shape[0] if layer.i2h is None else layer.input_size):
+            raise ValueError(
+                f"x must be [{len(hidden)}, I], the stepper's batch by the inputs; "
+                f"got {tuple(x.shape)} with input_size={layer.input_size}."
+            )
+        if trace is not None and self._steps is None:
+            y, self._state = layer._scan(x.unsqueeze(0), self._state, None, None)
+            return y.squeeze(0)
+        drive = (x if layer.i2h is None else layer.i2h(x)).to(layer.w.dtype)  # autocast stops here
+        if self._steps is not None:
+            return self._steps(drive)
+        y = NONLINEARITIES[layer.nonlinearity].f(torch.addmm(drive, hidden, layer.w))
+        self._state = PlasticState(y, None)
+        return y
+
+    def state(self) -> PlasticState:
+        """Where the steps have led."""
+        return self._state if self._steps is None else PlasticState(*self._steps.state())

@@ -1,0 +1,230 @@
+"""The exact form for small networks: step by step, each example's matrices in the cache of a core.
+
+The plain loop reads and writes whole matrices in memory several times a step. Here a step is one pass over an example's
+trace, alpha and w, which lie in the cache while that example's time passes. One trace per chunk of steps is kept; the
+backward pass makes the others of a chunk again. Products of pairs of steps, on which the chunked form spends its time
+where the batch is large, are not needed.
+
+Axes: T time, B batch, N neurons; matrices are `[pre, post]`. Rows are stored M long, N rounded up to whole lines of the
+cache; where a pass takes two at a time there are R of them, an even number. A trace that is returned is a view of such
+rows, so that the next call takes it as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchplastic.ops import workspace
+from torchplastic.ops.plastic_scan import compiled as fast
+from torchplastic.ops.plastic_scan.once import refuse_second_derivative, saved_tensors
+from torchplastic.rules import HEBB, OJA, Rule
+
+SMALL, MEDIUM = 128, 512  # neurons: up to SMALL this form is the faster one, up to MEDIUM where most steps are free
+CHUNK = 8  # steps whose traces lie in the cache together
+GROUPS = 16  # of examples, whose sums are formed apart
+SERIAL = 1 << 16  # numbers of all traces: below, one thread is enough
+
+
+class Problem(NamedTuple):
+    """What a scan takes that has no gradient."""
+
+    rule: Rule
+    clamp: Tensor | None  # [T, B, N] bool
+    nonlinearity: str
+    chunk: int = CHUNK
+
+
+@cache
+def find_kernels() -> ModuleType | None:
+    """The kernels, or None where those of the chunked form are not there either."""
+    if fast.find_kernels() is None:
+        return None
+    from torchplastic.ops.plastic_scan import stepwise_kernels
+
+    return stepwise_kernels
+
+
+def serves(rule: Rule, like: Tensor) -> bool:
+    """Whether the kernels can take this scan."""
+    known = rule is HEBB or rule is OJA
+    return known and like.device.type == "cpu" and like.dtype in fast.DTYPES and find_kernels() is not None
+
+
+def prefers(clamped_steps: Sequence[bool], N: int) -> bool:
+    """Whether "auto" takes this form, where it can: held patterns cost the chunked one little."""
+    return N <= SMALL or (N <= MEDIUM and 2 * sum(clamped_steps) <= len(clamped_steps))
+
+
+def stepwise(
+    drive: Tensor, w: Tensor, alpha: Tensor, eta: Tensor, hidden: Tensor, trace: Tensor, problem: Problem
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`drive [T, B, N]`, `w [N, N]`, `hidden [B, N]`, `trace [B, N, N]` -> y `[T, B, N]`, hidden, trace.
+
+    Equal to `reference` in values and gradients. Without gradients nothing is kept, whatever T.
+    """
+    N = len(w)
+    inputs = (drive, w, alpha.expand(N, N), eta.expand(N), hidden, trace)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        return _Scan.apply(*inputs, problem)
+    x, H, _ = Run(problem, *inputs[1:4], drive.shape[1]).forward(drive, hidden, trace, keep=False)
+    return x[1:, :, :N], x[-1, :, :N], H
+
+
+class Run:
+    """The kernels with what both passes share."""
+
+    def __init__(self, problem: Problem, w: Tensor, alpha: Tensor, eta: Tensor, batch: int) -> None:
+        self.kernels: Any = find_kernels()
+        constants: Any = fast.find_kernels()
+        self.dtype = str(w.dtype).removeprefix("torch.")
+        self.clamp = constants.EMPTY_CLAMP if problem.clamp is None else problem.clamp.contiguous().numpy()
+        self.N, self.M = len(w), fast.padded(len(w))
+        self.R = self.N + self.N % 2
+        self.w, self.alpha, self.eta = w.detach(), alpha.detach(), self.rows(eta.detach()).numpy()
+        self.rule = constants.HEBB if problem.rule is HEBB else constants.OJA
+        self.nonlinearity = constants.NONLINEARITIES[problem.nonlinearity]
+        self.chunk = problem.chunk
+        self.threads = 1 if batch * w.numel() < SERIAL else min(batch, torch.get_num_threads())
+
+    def at(self, name: str) -> int:
+        return int(self.kernels.where(name, self.dtype))
+
+    def rows(self, given: Tensor) -> Tensor:
+        """`[…, N]` with zeros behind each row, `[…, M]`."""
+        if given.is_contiguous() and given.shape[-1] == self.M:
+            return given
+        made = workspace.empty((*given.shape[:-1], self.M), given)
+        made[..., self.N :] = 0
+        made[..., : self.N] = given
+        return made
+
+    def even(self, given: Tensor) -> Tensor:
+        """`[N, N]` as `[R, M]`."""
+        return self.rows(torch.cat([given, given.new_zeros(self.R - self.N, self.N)]))
+
+    def forward(self, drive: Tensor, hidden: Tensor, trace: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """-> x `[T + 1, B, M]`, trace, and where told the traces at the starts of chunks `[chunks, B, R, M]`."""
+        T, B, N = drive.shape
+        x = drive.new_zeros(T + 1, B, self.M)
+        x[0, :, :N] = hidden.detach()
+        H = self.in_rows(trace.detach())
+        out = workspace.empty((B, N, self.M), H)
+        kept = workspace.empty((-(-T // self.chunk) if keep else 0, B, self.R, self.M), drive)
+        kept[..., N:, :] = 0
+        self.kernels.forward(
+            self.at("forward"), drive.detach().contiguous().numpy(), self.clamp, self.rows(self.w).numpy(),
+            self.rows(self.alpha).numpy(), self.eta, self.rule, self.nonlinearity, self.chunk, x.numpy(), H.numpy(),
+            out.numpy(), kept.numpy(), self.nothing_pending(drive).numpy(),
+            drive.new_zeros(self.threads, self.M).numpy(), True, self.threads,
+        )  # fmt: skip
+        return x, out[..., :N], kept
+
+    def nothing_pending(self, like: Tensor) -> Tensor:
+        """`[B, 3, M]`: the trace's next move leaves it as it is."""
+        pending = like.new_zeros(like.shape[-2], 3, self.M)
+        pending[:, 1] = 1
+        return pending
+
+    def in_rows(self, trace: Tensor) -> Tensor:
+        """A trace as `[B, N, M]`: its own memory where that has this form, what lies behind a row is not looked at."""
+        B, N, M = len(trace), self.N, self.M
+        stored = trace.untyped_storage().nbytes() // trace.element_size()
+        if trace.stride() == (N * M, M, 1) and trace.storage_offset() + B * N * M <= stored:
+            return trace.as_strided((B, N, M), (N * M, M, 1))
+        return self.rows(trace)
+
+    def backward(
+        self, x: Tensor, kept: Tensor, gy: Tensor | None, ghidden: Tensor | None, gtrace: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """Gradients of drive, w, alpha, eta, hidden, trace."""
+        T, B, N, M, R = len(x) - 1, x.shape[1], self.N, self.M, self.R
+        gx = x.new_zeros(T + 1, B, M)
+        if gy is not None:
+            gx[1:, :, :N] = gy
+        if ghidden is not None:
+            gx[-1, :, :N] += ghidden
+        G = workspace.empty((B, R, M), x).zero_()
+        if gtrace is not None:
+            G[:, :N, :N] = gtrace
+        ga = x.new_empty(T, B, M)
+        groups = min(B, GROUPS)
+        dalpha, geta = workspace.empty((groups, R, M), x), x.new_empty(groups, M)
+        traces = workspace.empty((self.threads, self.chunk, R, M), x)
+        traces[:, :, N:] = 0
+        scratch = x.new_zeros(self.threads, 7, M)
+        self.kernels.backward(
+            self.at("backward"), x.numpy(), self.clamp, self.even(self.w).numpy(), self.even(self.alpha).numpy(),
+            self.eta, self.rule, self.nonlinearity, self.chunk, kept.numpy(), G.numpy(), gx.numpy(), ga.numpy(),
+            dalpha.numpy(), geta.numpy(), scratch.numpy(), traces.numpy(), self.threads,
+        )  # fmt: skip
+        gw = x[:-1, :, :N].flatten(0, 1).t() @ ga[..., :N].flatten(0, 1)
+        galpha = dalpha.sum(0)[:N, :N].contiguous()
+        return ga[..., :N], gw, galpha, geta.sum(0)[:N], gx[0, :, :N], G[:, :N, :N], gx[1:, :, :N]
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        drive, w, alpha, eta, hidden, trace, problem = inputs
+        x, H, kept = Run(problem, w, alpha, eta, drive.shape[1]).forward(drive, hidden, trace, keep=True)
+        ctx.problem = problem
+        ctx.save_for_backward(drive, w, alpha, eta, hidden, trace, x, kept)
+        ctx.set_materialize_grads(False)
+        N = len(w)
+        return x[1:, :, :N].contiguous(), x[-1, :, :N].clone(), H
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        drive, w, alpha, eta, hidden, trace, x, kept = saved_tensors(ctx)
+        with torch.no_grad():
+            gdrive, *others, gx = Run(ctx.problem, w, alpha, eta, x.shape[1]).backward(x, kept, *grads)
+            if ctx.problem.clamp is not None:
+                gdrive = torch.where(ctx.problem.clamp, gx, gdrive)
+        wanted = tuple(g if need else None for g, need in zip((gdrive, *others), ctx.needs_input_grad, strict=False))
+        return *refuse_second_derivative((drive, w, alpha, eta, hidden, trace, *grads), wanted), None
+
+
+class Steps:
+    """One step after the other, without gradients: the weights as they are now, the trace in place.
+
+    state: hidden `[B, N]`, trace `[B, N, N]`, which is copied.
+    """
+
+    def __init__(
+        self, w: Tensor, alpha: Tensor, eta: Tensor, hidden: Tensor, trace: Tensor, rule: Rule, nonlinearity: str
+    ) -> None:
+        N, B = len(w), len(hidden)
+        run = Run(Problem(rule, None, nonlinearity), w, alpha.expand(N, N), eta.expand(N), B)
+        self._N, self._run = N, run
+        self._x = hidden.new_zeros(2, B, run.M)
+        self._x[1, :, :N] = hidden
+        self._trace = workspace.empty((B, N, run.M), hidden)
+        self._trace[...] = run.in_rows(trace)
+        self._pending = run.nothing_pending(hidden)
+        self._at = run.at("forward")
+        self._arguments = (
+            run.clamp, run.rows(run.w).numpy(), run.rows(run.alpha).numpy(), run.eta, run.rule, run.nonlinearity,
+            run.chunk, self._x.numpy(), self._trace.numpy(), self._trace.numpy(),
+            hidden.new_empty(0, 0, 0, 0).numpy(), self._pending.numpy(), hidden.new_zeros(run.threads, run.M).numpy(),
+        )  # fmt: skip
+
+    def __call__(self, drive: Tensor) -> Tensor:
+        """`[B, N]` -> y `[B, N]`."""
+        self._x[0] = self._x[1]
+        self._forward(drive.contiguous().unsqueeze(0), settle=False)
+        return self._x[1, :, : self._N].clone()
+
+    def state(self) -> tuple[Tensor, Tensor]:
+        """Hidden and trace, copies."""
+        self._forward(self._x.new_empty(0, *self._x[0, :, : self._N].shape), settle=True)
+        self._pending.copy_(self._run.nothing_pending(self._x))
+        return self._x[1, :, : self._N].clone(), self._trace[..., : self._N].clone()
+
+    def _forward(self, drive: Tensor, settle: bool) -> None:
+        self._run.kernels.forward(self._at, drive.numpy(), *self._arguments, settle, self._run.threads)

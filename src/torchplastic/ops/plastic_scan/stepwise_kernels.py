@@ -1,0 +1,305 @@
+"""The stepwise form's work on one example, compiled by numba for the CPU. Letters as in stepwise.py.
+
+Axes: T time, B batch, N neurons; M is N rounded up to whole lines of the cache, R to an even number. Rows `[…, M]` hold
+zeros from N on. Matrices are `[pre, post]`. All arrays are contiguous and of one dtype.
+
+One example after the other: its trace, alpha and w stay in a core's cache while time passes. Examples are divided into
+groups, which threads take; a group's sums lie apart, so results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+from numba import types
+
+from torchplastic.ops.plastic_scan.kernels import HEBB, RELU, SIGMOID, TANH, compiled, inner
+from torchplastic.ops.plastic_scan.lanes import LINE, load, splat, store, total
+from torchplastic.ops.plastic_scan.team import address, in_team, thread, threads
+
+Array = Any  # np.ndarray, of the dtype of w
+
+
+@inner
+def decay_and_source(rule: int, v: Array, eta: Array, d: Array, s: Array) -> None:
+    """`H' = d * H + u (x) s`."""
+    one = splat(v.dtype.type(1))
+    for j in range(0, len(v), LINE):
+        rate, y = load(eta, j), load(v, j)
+        source = rate * y
+        store(s, j, source)
+        store(d, j, one - (rate if rule == HEBB else source * y))
+
+
+@inner
+def copy(row: Array, out: Array) -> None:
+    """`out = row`."""
+    for j in range(0, len(row), LINE):
+        store(out, j, load(row, j))
+
+
+@inner
+def move_on(H: Array, u: Array, d: Array, s: Array, out: Array) -> None:
+    """`out = d * H + u (x) s`; out may be H."""
+    rows, M = H.shape
+    for i in range(rows):
+        u_i = splat(u[i])
+        for j in range(0, M, LINE):
+            store(out, i * M + j, load(d, j) * load(H, i * M + j) + u_i * load(s, j))
+
+
+@inner
+def move_on_and_recall(
+    H: Array, before: Array, d: Array, s: Array, u: Array, w: Array, alpha: Array, a: Array, out: Array
+) -> None:
+    """`out = d * H + before (x) s`, and `a += u @ (w + alpha * out)`; out may be H."""
+    N, M = w.shape
+    i = 0
+    while i + 4 <= N:
+        b0, b1, b2, b3 = splat(before[i]), splat(before[i + 1]), splat(before[i + 2]), splat(before[i + 3])
+        u0, u1, u2, u3 = splat(u[i]), splat(u[i + 1]), splat(u[i + 2]), splat(u[i + 3])
+        for j in range(0, M, LINE):
+            k0 = i * M + j
+            k1, k2, k3 = k0 + M, k0 + 2 * M, k0 + 3 * M
+            decay, source = load(d, j), load(s, j)
+            h0, h1 = decay * load(H, k0) + b0 * source, decay * load(H, k1) + b1 * source
+            h2, h3 = decay * load(H, k2) + b2 * source, decay * load(H, k3) + b3 * source
+            now = load(a, j) + u0 * (load(w, k0) + load(alpha, k0) * h0) + u1 * (load(w, k1) + load(alpha, k1) * h1)
+            now = now + u2 * (load(w, k2) + load(alpha, k2) * h2) + u3 * (load(w, k3) + load(alpha, k3) * h3)
+            store(out, k0, h0)
+            store(out, k1, h1)
+            store(out, k2, h2)
+            store(out, k3, h3)
+            store(a, j, now)
+        i += 4
+    while i < N:
+        b0, u0 = splat(before[i]), splat(u[i])
+        for j in range(0, M, LINE):
+            k0 = i * M + j
+            h0 = load(d, j) * load(H, k0) + b0 * load(s, j)
+            store(a, j, load(a, j) + u0 * (load(w, k0) + load(alpha, k0) * h0))
+            store(out, k0, h0)
+        i += 1
+
+
+@inner
+def activate(nonlinearity: int, a: Array, out: Array) -> None:
+    """`out = f(a)`."""
+    one = a.dtype.type(1)
+    for j in range(len(a)):
+        now = a[j]
+        if nonlinearity == TANH:
+            now = math.tanh(now)
+        elif nonlinearity == RELU:
+            now = now if now > 0 or now != now else one - one
+        elif nonlinearity == SIGMOID:
+            now = one / (one + math.exp(-now))
+        out[j] = now
+
+
+@inner
+def _forward(
+    drive: Array, clamp: Array, w: Array, alpha: Array, eta: Array, rule: int, nonlinearity: int, chunk: int, x: Array,
+    H: Array, out: Array, kept: Array, pending: Array, sums: Array, settle: bool,
+) -> None:  # fmt: skip
+    T, B, N = drive.shape
+    me, team = thread(), threads()
+    a = sums[me]
+    for b in range(B * me // team, B * (me + 1) // team):
+        trace, before, d, s = H[b], pending[b, 0], pending[b, 1], pending[b, 2]
+        for t in range(T):
+            u, v = x[t, b], x[t + 1, b]
+            for j in range(N):
+                a[j] = drive[t, b, j]
+            move_on_and_recall(trace, before, d, s, u, w, alpha, a, out[b])
+            trace = out[b]
+            if len(kept) and t % chunk == 0:
+                for i in range(N):
+                    copy(trace[i], kept[t // chunk, b, i])
+            activate(nonlinearity, a[:N], v)
+            if clamp.size:
+                for j in range(N):
+                    if clamp[t, b, j]:
+                        v[j] = drive[t, b, j]
+            decay_and_source(rule, v, eta, d, s)
+            copy(u, before)
+        if settle:
+            move_on(trace, before, d, s, out[b])
+
+
+@compiled
+def forward(
+    body: int, drive: Array, clamp: Array, w: Array, alpha: Array, eta: Array, rule: int, nonlinearity: int, chunk: int,
+    x: Array, H: Array, out: Array, kept: Array, pending: Array, sums: Array, settle: bool, count: int,
+) -> None:  # fmt: skip
+    """All steps of all examples.
+
+    drive `[T, B, N]`; clamp bool `[T, B, N]` or empty; w, alpha `[N, M]`; eta `[M]`; x `[T + 1, B, M]`, of which x[0]
+    is given and the rest is made; H `[B, N, M]`, the trace at the start; out, which may be H, that of the end; kept
+    `[chunks, B, R, M]` or empty: the traces before steps 0, chunk, 2 chunk, …; pending `[B, 3, M]`: u, d and s of the
+    trace's next move, which is made with the step that follows it, the last one only if told to settle; sums
+    `[threads, M]`, of zeros.
+    """
+    in_team(
+        body, _forward,
+        (drive, clamp, w, alpha, eta, rule, nonlinearity, chunk, x, H, out, kept, pending, sums, settle), count,
+    )  # fmt: skip
+
+
+@inner
+def back(
+    G: Array, d: Array, u: Array, ga: Array, w: Array, alpha: Array, gu: Array, dalpha: Array, H: Array, d1: Array,
+    u1: Array, s1: Array, gd: Array, gs: Array, gu1: Array,
+) -> None:  # fmt: skip
+    """Through a step, and through the trace's last move before it, which is d1, u1, s1 and began at H.
+
+    With `h = d1 * H + u1 (x) s1`, the step's own trace: `gu += (w + alpha * h) @ ga`, `dalpha += u (x) ga * h`,
+    `G = d * G + alpha * u (x) ga`; then `gd = sum_i G H`, `gs = u1 @ G`, `gu1 += G @ s1`.
+    """
+    R, M = G.shape
+    zero = splat(ga.dtype.type(0))
+    for j in range(0, M, LINE):
+        store(gd, j, zero)
+        store(gs, j, zero)
+    for i in range(0, R, 2):
+        u_0, u_1, p_0, p_1 = splat(u[i]), splat(u[i + 1]), splat(u1[i]), splat(u1[i + 1])
+        sum_0 = sum_1 = more_0 = more_1 = zero
+        for j in range(0, M, LINE):
+            k0 = i * M + j
+            k1 = k0 + M
+            now, source, decay, decay1 = load(ga, j), load(s1, j), load(d, j), load(d1, j)
+            e_0, e_1, c_0, c_1 = load(H, k0), load(H, k1), load(alpha, k0), load(alpha, k1)
+            h_0, h_1, n_0, n_1 = decay1 * e_0 + p_0 * source, decay1 * e_1 + p_1 * source, u_0 * now, u_1 * now
+            sum_0 = sum_0 + now * (load(w, k0) + c_0 * h_0)
+            sum_1 = sum_1 + now * (load(w, k1) + c_1 * h_1)
+            g_0, g_1 = decay * load(G, k0) + c_0 * n_0, decay * load(G, k1) + c_1 * n_1
+            store(dalpha, k0, load(dalpha, k0) + n_0 * h_0)
+            store(dalpha, k1, load(dalpha, k1) + n_1 * h_1)
+            store(G, k0, g_0)
+            store(G, k1, g_1)
+            more_0 = more_0 + g_0 * source
+            more_1 = more_1 + g_1 * source
+            store(gd, j, load(gd, j) + g_0 * e_0 + g_1 * e_1)
+            store(gs, j, load(gs, j) + p_0 * g_0 + p_1 * g_1)
+        gu[i] += total(sum_0)
+        gu[i + 1] += total(sum_1)
+        gu1[i] += total(more_0)
+        gu1[i + 1] += total(more_1)
+
+
+@inner
+def through_the_rule(rule: int, v: Array, eta: Array, gd: Array, gs: Array, gv: Array, geta: Array) -> None:
+    """The derivatives of d and s by v and eta."""
+    for j in range(0, len(v), LINE):
+        y, rate, of_d, of_s = load(v, j), load(eta, j), load(gd, j), load(gs, j)
+        if rule == HEBB:
+            store(gv, j, load(gv, j) + rate * of_s)
+            store(geta, j, load(geta, j) + y * of_s - of_d)
+        else:
+            both = of_s - y * of_d
+            store(gv, j, load(gv, j) + rate * (both - y * of_d))
+            store(geta, j, load(geta, j) + y * both)
+
+
+@inner
+def through_the_activation(nonlinearity: int, v: Array, gv: Array, ga: Array) -> None:
+    """`ga = gv * f'`, from v = f(a)."""
+    one = splat(v.dtype.type(1))
+    for j in range(0, len(v), LINE):
+        y, slope = load(v, j), one
+        if nonlinearity == TANH:
+            slope = one - y * y
+        elif nonlinearity == SIGMOID:
+            slope = y * (one - y)
+        store(ga, j, load(gv, j) * slope)
+    if nonlinearity == RELU:
+        for j in range(len(v)):
+            if v[j] <= 0:
+                ga[j] = 0
+
+
+@inner
+def _backward(
+    x: Array, clamp: Array, w: Array, alpha: Array, eta: Array, rule: int, nonlinearity: int, chunk: int, kept: Array,
+    G: Array, gx: Array, ga: Array, dalpha: Array, geta: Array, scratch: Array, traces: Array,
+) -> None:  # fmt: skip
+    T, B, _ = ga.shape
+    groups, N = len(dalpha), len(G[0])
+    me, team = thread(), threads()
+    d, d1, s1, none, gd, gs = (
+        scratch[me, 0], scratch[me, 1], scratch[me, 2], scratch[me, 3], scratch[me, 4], scratch[me, 5]
+    )  # fmt: skip
+    H = traces[me]
+    for group in range(me, groups, team):
+        dalpha[group] = 0
+        geta[group] = 0
+        for b in range(B * group // groups, B * (group + 1) // groups):
+            d1[:] = 1
+            for t in range(T, -1, -1):
+                copy(d1, d)
+                before = t - 1  # the step whose move of the trace comes next
+                start = max(before, 0) // chunk * chunk
+                if t == T or before == start + chunk - 1:
+                    for i in range(N):
+                        copy(kept[start // chunk, b, i], H[0, i])
+                    for k in range(start, before):
+                        decay_and_source(rule, x[k + 1, b], eta, d1, s1)
+                        move_on(H[k - start], x[k, b], d1, s1, H[k + 1 - start])
+                if t > 0:
+                    decay_and_source(rule, x[t, b], eta, d1, s1)
+                else:
+                    d1[:] = 1
+                    s1[:] = 0
+                now = none if t == T else ga[t, b]
+                u = none if t == T else x[t, b]
+                u1 = none if t == 0 else x[before, b]
+                gu1 = scratch[me, 6] if t == 0 else gx[before, b]
+                back(
+                    G[b], d, u, now, w, alpha, gx[t, b], dalpha[group], H[max(before, 0) - start], d1, u1, s1, gd, gs,
+                    gu1,
+                )  # fmt: skip
+                if t == 0:
+                    continue
+                v, gv, now = x[t, b], gx[t, b], ga[before, b]
+                through_the_rule(rule, v, eta, gd, gs, gv, geta[group])
+                through_the_activation(nonlinearity, v, gv, now)
+                if clamp.size:
+                    for j in range(clamp.shape[2]):
+                        if clamp[before, b, j]:
+                            now[j] = 0
+
+
+@compiled
+def backward(
+    body: int, x: Array, clamp: Array, w: Array, alpha: Array, eta: Array, rule: int, nonlinearity: int, chunk: int,
+    kept: Array, G: Array, gx: Array, ga: Array, dalpha: Array, geta: Array, scratch: Array, traces: Array, count: int,
+) -> None:  # fmt: skip
+    """All steps of all examples, in reverse.
+
+    x, clamp, eta, kept as in `forward`; w, alpha `[R, M]`; G `[B, R, M]`, the adjoint of the trace at the end, becomes
+    that of the start; gx `[T + 1, B, M]`, the adjoint of the outputs, is completed, gx[0] is that of the initial
+    hidden; made are ga `[T, B, M]`, the adjoint of what each step adds up, and sums for each group of examples, dalpha
+    `[groups, R, M]` and geta `[groups, M]`; scratch `[threads, 7, M]` of zeros, traces `[threads, chunk, R, M]`.
+    """
+    in_team(
+        body, _backward,
+        (x, clamp, w, alpha, eta, rule, nonlinearity, chunk, kept, G, gx, ga, dalpha, geta, scratch, traces), count,
+    )  # fmt: skip
+
+
+TAKES = {
+    "forward": (_forward, "3 m 2 2 1 i i i 3 3 3 4 3 2 b"),
+    "backward": (_backward, "3 m 2 2 1 i i i 4 3 3 3 3 2 3 4"),
+}
+"""Arrays of so many axes; m a mask `[T, B, N]`, i an integer, b a flag."""
+
+
+@cache
+def where(name: str, dtype: str) -> int:
+    """The address of a function for arrays of that dtype; compiles it, or reads it from the cache on disk."""
+    kinds: dict[str, Any] = {str(axes): types.Array(getattr(types, dtype), axes, "C") for axes in (1, 2, 3, 4)}
+    kinds |= {"m": types.Array(types.boolean, 3, "C"), "i": types.int64, "b": types.boolean}
+    function, takes = TAKES[name]
+    return address(function, [kinds[kind] for kind in takes.split()])
