@@ -348,6 +348,13 @@ def eval_(args: Sequence[str]) -> int:
             print(f"  {name:28} {mean:.5f}  95 % interval {low:.5f} … {high:.5f}  chance {chance:.4g}")
     for name, value in result["baselines"].items():
         print(f"  {name:28} {value:.5f}")
+    for name, told in {"as it is": result.get("reward", {}), **result.get("variants", {})}.items():
+        if "steps_to_first" in told:
+            low, high = told["ci95"]
+            print(
+                f"  {name + ':':36} reward {told['mean']:.1f} ({low:.1f} … {high:.1f}), {told['steps_to_first']:.1f} "
+                f"steps to the first reward, {told['steps_between']:.1f} between later ones"
+            )
     if by_position := result.get("by_position"):
         print("  by position: " + ", ".join(f"{t + 1} {value:.4f}" for t, value in enumerate(by_position)))
     if medians := result.get("medians"):

@@ -62,24 +62,41 @@ def test_steps_are_the_sequence(options, kernels, monkeypatch):
         assert torch.equal(state.trace, before)  # where it started is a value
 
 
-def test_what_it_gives_is_kept():
-    layer = made()
+@pytest.mark.parametrize("options", [{}, {"alpha": "none"}, {"rule": OWN}], ids=str)
+def test_what_it_gives_is_kept(options):
+    layer = made(**options)
     step = layer.stepper(B)
     first = step(normal(B, I))
     value, state = first.clone(), step.state()
-    kept = state.trace.clone()
-    step(normal(B, I) + 1)
+    kept = [None if part is None else part.clone() for part in state]
+    second = step(normal(B, I) + 1)
     assert torch.equal(first, value)
-    assert torch.equal(state.trace, kept)
+    assert all(old is None or torch.equal(part, old) for part, old in zip(state, kept, strict=True))
     assert not first.requires_grad
+    again = layer.stepper(B)  # whose outputs and states may be written to
+    again(normal(B, I)).zero_()
+    for part in again.state():
+        if part is not None:
+            part.zero_()
+    assert torch.equal(again(normal(B, I) + 1), second)
 
 
-def test_autocast_ends_before_the_trace():
-    layer = made(dtype=torch.float32)
+def test_a_state_with_a_graph_is_cut_off():
+    layer = made()
+    _, state = layer(normal(T, B, I))
+    assert state.trace.requires_grad
+    assert not layer.stepper(B, state)(normal(B, I)).requires_grad
+
+
+@pytest.mark.parametrize("alpha", ["full", "none"])
+def test_autocast_ends_before_the_trace(alpha):
+    layer = made(dtype=torch.float32, alpha=alpha)
     x = normal(B, I).float()
     with torch.autocast("cpu", torch.bfloat16):
         y = layer.stepper(B)(x)
         expected, _ = layer(x.unsqueeze(0))
+        with pytest.raises(ValueError, match="must share dtype"), torch.autocast("cpu", enabled=False):
+            made(inputs=None).stepper(B)(normal(B, 5).float())
     assert y.dtype == torch.float32
     torch.testing.assert_close(y, expected[0].detach())
 

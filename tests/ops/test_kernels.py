@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from torchplastic.ops.plastic_scan import algebra
+from torchplastic.functional import plastic_scan
+from torchplastic.ops.plastic_scan import algebra, stepwise
 from torchplastic.rules import HEBB
 
 pytest.importorskip("numba", reason="needs the extra fast")
@@ -12,6 +13,7 @@ from torchplastic.ops.plastic_scan.compiled import Compiled, find_kernels
 pytestmark = pytest.mark.skipif(find_kernels() is None, reason="needs an OpenMP runtime beside PyTorch")
 SIZES = [1, 5, 16, 33, 131]
 close = torch.testing.assert_close
+at = stepwise.Run.at
 
 
 @pytest.fixture(params=[(torch.float64, 1), (torch.float64, 2), (torch.float64, 3), (torch.float32, 2)], ids=str)
@@ -106,3 +108,17 @@ def test_steps_that_share_u_are_one_group(generator):
     alone = algebra.Groups(list(range(6)), 6)
     assert alone.sum(rows) is rows
     assert alone.spread(rows, 6) is rows
+
+
+@pytest.mark.parametrize("vectors", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_tanh_of_the_stepwise_form_is_that_of_pytorch(dtype, vectors, monkeypatch):
+    """By vectors to the last digits that PyTorch has, by numbers to those of the C library."""
+    if not vectors:
+        monkeypatch.setattr(stepwise.Run, "at", lambda run, name: 0 if name == "tanh" else at(run, name))
+    N = 37
+    values = torch.cat([torch.linspace(-12, 12, N - 3), torch.tensor([0.0, 1e-30, -1e-5])]).to(dtype)
+    nothing = torch.zeros(N, N, dtype=dtype)
+    y, _ = plastic_scan(values.unsqueeze(0), nothing, nothing, 0.1, impl="stepwise")
+    eps = torch.finfo(dtype).eps
+    close(y[0], values.tanh(), rtol=2 * eps, atol=0)

@@ -511,4 +511,36 @@ def test_a_trace_goes_on_from_its_own_memory_or_from_any_other(N, impl):
         again, after = forward(tp.PlasticState(state.hidden, trace))
         assert torch.equal(again, y)
         assert torch.equal(after.trace, expected.trace)
+        learned = inputs["w"].clone().requires_grad_()
+        start = tp.PlasticState(state.hidden, trace)
+        out, _ = plastic_scan(inputs["drive"], learned, inputs["alpha"], inputs["eta"], start, impl=impl)
+        out.sum().backward()
+        assert torch.isfinite(learned.grad).all()
         assert torch.equal(trace, before)  # a state is a value
+
+
+@pytest.mark.parametrize("impl", ["chunked", "stepwise"])  # autograd's own graph of the reference forbids such writes
+@pytest.mark.parametrize("N", [5, 16, 300, 304])
+@pytest.mark.parametrize("learns", [True, False])
+def test_outputs_share_no_memory(learns, N, impl):
+    inputs = random_inputs(3, 2, N)
+    w = inputs["w"].requires_grad_(learns)
+    y, state = plastic_scan(inputs["drive"], w, inputs["alpha"], inputs["eta"], impl=impl)
+    hidden, trace = state.hidden.detach().clone(), state.trace.detach().clone()
+    y.mul_(0)
+    assert torch.equal(state.hidden, hidden)
+    state.hidden.mul_(2)
+    state.trace.mul_(2)
+    assert torch.equal(state.trace, 2 * trace)
+    assert not y.any()
+    if learns:
+        (y.sum() + state.hidden.sum() + state.trace.sum()).backward()
+        assert torch.isfinite(w.grad).all()
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_a_final_trace_that_nobody_reads_may_overflow(impl):
+    w = torch.zeros(3, 3, requires_grad=True)
+    y, _ = plastic_scan(torch.full((2, 1, 3), 1e20), w, torch.zeros(3, 3), 0.5, impl=impl, nonlinearity="identity")
+    (9e-21 * y).sum().backward()
+    torch.testing.assert_close(w.grad, torch.full((3, 3), 0.9))

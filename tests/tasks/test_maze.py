@@ -282,3 +282,19 @@ def test_the_batched_form_imports_without_gymnasium():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[60, 60]"
+
+
+def test_numbers_are_single_whatever_the_default():
+    maze = Maze()
+    torch.set_default_dtype(torch.float64)
+    try:
+        state = maze.move(maze.begin(2, torch.Generator().manual_seed(0)), torch.tensor([0, 1]))
+        assert state.reward.dtype == maze.observe(state).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_a_move_that_does_not_exist_is_refused():
+    maze = Maze()
+    with pytest.raises(IndexError):
+        maze.move(maze.begin(2, torch.Generator().manual_seed(0)), torch.tensor([0, 4]))

@@ -193,7 +193,7 @@ def learn(world, updates, **rates):
 
 def test_it_learns_to_balance_a_pole():
     totals = learn(
-        GymWorld(lambda: gymnasium.make("CartPole-v1", max_episode_steps=100)), 40, discount=0.95, value=0.01
+        GymWorld(lambda: gymnasium.make("CartPole-v1", max_episode_steps=100)), 80, discount=0.95, value=0.01
     )
     assert sum(totals[-10:]) > 1.4 * sum(totals[:10])
 
@@ -207,3 +207,18 @@ def test_it_learns_where_the_state_is_not_seen():
 def test_a_world_with_other_actions_is_refused():
     with pytest.raises(ValueError, match="must be discrete"):
         GymWorld(lambda: gymnasium.make("Pendulum-v1"))
+
+
+def test_rare_actions_keep_their_share_in_half_precision():
+    """An action of 0.001 is drawn as often where autocast makes its logit short."""
+    logits = torch.tensor([[0.0, -100.0, -100.0, -6.9068]]).expand(400_000, 4)
+    share = (choose(logits.bfloat16(), torch.Generator().manual_seed(0)) == 3).float().mean().item()
+    assert share == pytest.approx(0.001, rel=0.15)
+
+
+@pytest.mark.parametrize("core", ["plastic", "lstm"])
+def test_an_agent_that_acts_makes_no_graph(core):
+    world = MazeWorld(Maze(size=5, steps=12))
+    act = agent_for(world, core, dtype=torch.float32).stepper(3)
+    _, seen = world.begin(3, torch.Generator().manual_seed(0))
+    assert not act(seen).requires_grad

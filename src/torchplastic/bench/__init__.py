@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from torchplastic.bench.measure import peak_bytes, seconds_in_turn, spread
+from torchplastic.bench.measure import copy_bandwidth, peak_bytes, seconds_in_turn, spread
 from torchplastic.bench.suites import SUITES, Measured
 from torchplastic.experiments.launch import hardware, versions
 
@@ -34,7 +34,10 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
         raise ValueError("--device cuda: no GPU is available here.")
     where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     rows: list[dict[str, Any]] = []
-    table = Table("suite", "case", "form", "ms per step (quartiles)", "per second", "peak MiB", "faster", "smaller")
+    table = Table(
+        "suite", "case", "form", "ms per step (quartiles)", "per second", "peak MiB", "faster", "smaller", "of floor"
+    )
+    bandwidth = copy_bandwidth(where)
     errors = Console(stderr=True)
     for name in names or SUITES:
         for case in SUITES[name]():
@@ -42,11 +45,12 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
             found = measure(case, rounds if not name.startswith("scaling") else min(rounds, ROUNDS_OF_SCALING), where)
             rows += found
             for row in found:
+                row["floor_share"] = _floor_share(row, bandwidth)
                 time = row["seconds"]
                 quartiles = f"{1e3 * time['median']:.2f} ({1e3 * time['q1']:.2f} – {1e3 * time['q3']:.2f})"
                 table.add_row(
                     case.suite, case.label, row["impl"], quartiles, _rate(row), f"{row['peak_bytes'] / MIB:.1f}",
-                    *_compared(found[0], row),
+                    *_compared(found[0], row), _percent(row["floor_share"]),
                 )  # fmt: skip
     machine = hardware(where)
     result = {
@@ -54,6 +58,7 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "hardware": machine,
         "versions": versions(),
+        "copy_bytes_per_second": bandwidth,
         "rows": rows,
         "ratios": [
             {"suite": row["suite"], "case": row["case"], "impl": row["impl"], **_ratio(base, row)}
@@ -68,6 +73,9 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
         out_console.width = max(out_console.width, PIPE_WIDTH)
     out_console.print(table)
     print(f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} threads, torch {torch.__version__}, float32")
+    if any(row["floor_bytes"] for row in rows):
+        speed = f"{bandwidth / 1e9:.1f} GB/s"
+        print(f"of floor: the bytes counted for a step, at the speed of a copy ({speed}), over its time")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("x") as file:
@@ -93,9 +101,19 @@ def measure(case: Measured, rounds: int, device: torch.device) -> list[dict[str,
             "per_second": case.count() / statistics.median(seconds[impl]),
             "seconds": spread(seconds[impl]),
             "peak_bytes": peaks[impl],
+            "floor_bytes": case.floor_bytes(impl),
         }
         for impl in peaks
     ]
+
+
+def _floor_share(row: dict[str, Any], bandwidth: float) -> float | None:
+    """How near a step came to the time that its counted bytes take as a copy."""
+    return row["floor_bytes"] and row["floor_bytes"] / bandwidth / row["seconds"]["median"]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"
 
 
 def _compared(first: dict[str, Any], row: dict[str, Any]) -> list[str]:

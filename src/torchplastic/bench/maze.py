@@ -78,6 +78,10 @@ class MazeCase:
         """N neurons, T steps, B mazes."""
         return {"N": self.config.model.neurons, "T": self.steps_of_episode, "B": self.batch}
 
+    def floor_bytes(self, form: str) -> int | None:
+        """Not counted."""
+        return None
+
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
         """The steps by form and the tensors that stay."""
         steps: dict[str, Callable[[], None]] = {}
@@ -138,6 +142,10 @@ class EpisodesCase:
     def sizes(self) -> dict[str, int]:
         """N numbers observed, T moves, B mazes."""
         return {"N": Maze().observed, "T": Maze().steps, "B": self.batch}
+
+    def floor_bytes(self, form: str) -> int | None:
+        """Not counted."""
+        return None
 
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
         """The steps by form."""

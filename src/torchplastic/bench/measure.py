@@ -16,6 +16,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+COPIED = 1 << 28  # bytes
+
 
 def seconds_in_turn(
     steps: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device
@@ -33,6 +35,14 @@ def seconds_in_turn(
             _wait(device)
             taken[name].append(time.perf_counter() - start)
     return taken
+
+
+def copy_bandwidth(device: torch.device, nbytes: int = COPIED, rounds: int = 9) -> float:
+    """Bytes read and written per second by a copy of a tensor that no cache holds, the median of some."""
+    source = torch.zeros(nbytes, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    taken = seconds_in_turn({"copy": lambda: target.copy_(source)}, rounds, device)["copy"]
+    return 2 * nbytes / statistics.median(taken)
 
 
 def spread(values: list[float]) -> dict[str, float]:

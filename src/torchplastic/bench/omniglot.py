@@ -61,6 +61,10 @@ class OmniglotCase:
         """N features, T pictures, B episodes."""
         return {"N": 64, "T": 6, "B": self.batch}
 
+    def floor_bytes(self, form: str) -> int | None:
+        """Not counted."""
+        return None
+
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
         """The steps by form and the tensors that stay."""
         config = registry.settings("omniglot", "paper")

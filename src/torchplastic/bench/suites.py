@@ -5,9 +5,10 @@ Axes: T time, B batch, N neurons.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,11 +20,14 @@ from torchplastic.data.pictures import stand_in
 from torchplastic.experiments import registry
 from torchplastic.experiments.images import ImagesConfig
 from torchplastic.experiments.recall import RecallConfig
+from torchplastic.ops.plastic_scan.chunks import LONGEST_CHUNK, cut
+from torchplastic.rules import get_rule
 from torchplastic.tasks.base import Episode, RecallTask
 from torchplastic.tasks.images import ImageEpisodes, unclamped
 from torchplastic.tasks.patterns import Patterns
 
-IMPLS = ("reference", "chunked")
+COMPILED = "compiled step"
+FORMS = ("reference", COMPILED, "chunked", "stepwise")
 
 
 @dataclass(frozen=True)
@@ -49,28 +53,70 @@ class Case:
         episode = self.part(self.task.episodes(1, torch.Generator().manual_seed(0)))
         return {"N": self.task.neurons, "T": len(episode.clamped_steps), "B": self.batch}
 
+    def floor_bytes(self, form: str) -> int | None:
+        """Bytes that a training step of the chunked form must move, by count (ops/README.md)."""
+        if form != "chunked":
+            return None
+        episode = self.part(self.task.episodes(1, torch.Generator().manual_seed(0)))
+        chunks = cut(episode.clamped_steps, LONGEST_CHUNK)
+        free = sum(len(chunk.free) for chunk in chunks)
+        return 4 * self.task.neurons**2 * (2 * (2 + self.batch) * free + 14 * self.batch * len(chunks))
+
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
         """The training step of each form — forward, backward, Adam — and the tensors that stay between steps."""
         generator = torch.Generator().manual_seed(0)
         episode = self.part(self.task.episodes(self.batch, generator)).to(device)
         steps: dict[str, Callable[[], None]] = {}
         held = [episode.inputs, episode.target, *([] if episode.clamp is None else [episode.clamp])]
-        for impl in IMPLS:
+        for form in FORMS:
+            impl = "reference" if form == COMPILED else form
             rnn = PlasticRNN(None, self.task.neurons, learn_eta=self.learn_eta, impl=impl, device=device)
+            run = compiled_loop(rnn) if form == COMPILED else rnn
             optimizer = torch.optim.Adam(rnn.parameters(), lr=1e-4, fused=True)
 
-            def step(rnn: PlasticRNN = rnn, optimizer: torch.optim.Adam = optimizer) -> None:
+            def step(run: Callable[..., Any] = run, optimizer: torch.optim.Adam = optimizer) -> None:
                 optimizer.zero_grad()
-                y, _ = rnn(episode.inputs, clamp=episode.clamp, clamped_steps=episode.clamped_steps)
+                y, _ = run(episode.inputs, clamp=episode.clamp, clamped_steps=episode.clamped_steps)
                 (y[-1, :, : episode.target.shape[1]] - episode.target).square().sum().div(self.batch).backward()
                 optimizer.step()
 
-            step()  # makes the optimiser's state, which stays
+            try:
+                step()  # makes the optimiser's state, which stays
+            except (RuntimeError, ValueError) as error:
+                if form in ("reference", "chunked"):
+                    raise
+                print(f"{self.label}: {form} left out: {str(error).splitlines()[0]}", file=sys.stderr)
+                continue
             optimizer.zero_grad()
-            steps[impl] = step
+            steps[form] = step
             held += [*rnn.parameters(), *rnn.buffers()]
             held += [value for state in optimizer.state.values() for value in state.values()]
         return steps, held
+
+
+def compiled_loop(rnn: PlasticRNN) -> Callable[..., tuple[Tensor, None]]:
+    """The plain loop, its step under torch.compile."""
+    rule, alpha = get_rule(rnn.rule), rnn.alpha
+    assert alpha is not None
+    torch.compiler.reset()  # of other sizes, which count towards a limit
+
+    def step(u: Tensor, H: Tensor, drive: Tensor, clamp: Tensor | None) -> tuple[Tensor, Tensor]:
+        x = torch.tanh((u.unsqueeze(-2) @ (rnn.w + alpha * H)).squeeze(-2) + drive)
+        x = x if clamp is None else torch.where(clamp, drive, x)
+        return x, rule.update(H, u, x, rnn.eta)
+
+    fused = torch.compile(step, dynamic=False)
+
+    def run(inputs: Tensor, *, clamp: Tensor | None, clamped_steps: object) -> tuple[Tensor, None]:
+        T, B, N = inputs.shape
+        x, H = inputs.new_zeros(B, N), inputs.new_zeros(B, N, N)
+        outputs = []
+        for t in range(T):
+            x, H = fused(x, H, inputs[t], None if clamp is None else clamp[t])
+            outputs.append(x)
+        return torch.stack(outputs), None
+
+    return run
 
 
 def _patterns() -> list[Case]:
@@ -142,6 +188,9 @@ class Measured(Protocol):
 
     def sizes(self) -> dict[str, int]:
         """N, T and B."""
+
+    def floor_bytes(self, form: str) -> int | None:
+        """What a step of that form must move by count; None where nobody has counted."""
 
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
         """What is timed, by form, the reference first; and the tensors that stay between steps."""

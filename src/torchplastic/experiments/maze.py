@@ -262,8 +262,8 @@ def smoke() -> MazeConfig:
         log_every=160,
         threads=1,
         model=Agent(neurons=24),
-        task=Maze(size=5, steps=30),
-        optim=Optim(lr=5e-3, clip=4.0),
+        task=Maze(size=7, steps=50),
+        optim=Optim(lr=3e-3, clip=4.0),
     )
 
 
@@ -271,7 +271,7 @@ EXPERIMENT = Experiment(
     about="find a reward in a maze, and find it again",
     config=MazeConfig,
     forms={
-        "smoke": Form(smoke, "a maze of 5 × 5, 30 steps", "20 s", "reward rises"),
+        "smoke": Form(smoke, "a maze of 7 × 7, 50 steps", "20 s", "reward rises from 6 to above 20"),
         "quick": Form(quick, "the published maze, 30,000 episodes", "not measured", "not measured"),
         "paper": Form(paper, "the published maze, 30 at a time", "not measured", "published: 147 plastic, 56 not"),
         "published": Form(published, "one maze per update, Adam 1e-4", "not measured", "as published"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from torchplastic.ops import checks
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import stepwise
 from torchplastic.rules import get_rule
@@ -49,13 +50,25 @@ class Stepper:
         if trace is not None and self._steps is None:
             y, self._state = layer._scan(x.unsqueeze(0), self._state, None, None)
             return y.squeeze(0)
-        drive = (x if layer.i2h is None else layer.i2h(x)).to(layer.w.dtype)  # autocast stops here
+        drive = x if layer.i2h is None else layer.i2h(x)
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self._step(drive.to(layer.w.dtype))
+        if drive.dtype != layer.w.dtype or drive.device != layer.w.device:
+            checks.same_kind(type(layer).__name__, input=drive, w=layer.w)
+        return self._step(drive)
+
+    def _step(self, drive: Tensor) -> Tensor:
         if self._steps is not None:
             return self._steps(drive)
-        y = NONLINEARITIES[layer.nonlinearity].f(torch.addmm(drive, hidden, layer.w))
+        layer = self._layer
+        y = NONLINEARITIES[layer.nonlinearity].f(torch.addmm(drive, self._state.hidden, layer.w))
         self._state = PlasticState(y, None)
-        return y
+        return y.clone()
 
     def state(self) -> PlasticState:
         """Where the steps have led."""
-        return self._state if self._steps is None else PlasticState(*self._steps.state())
+        if self._steps is not None:
+            return PlasticState(*self._steps.state())
+        hidden, trace = self._state
+        return PlasticState(hidden.clone(), None if trace is None else trace.clone())

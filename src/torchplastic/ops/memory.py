@@ -34,11 +34,12 @@ def training_bytes(
         traces = 0
     elif impl == "reference":
         traces = STEP_MATRICES * T * B * matrix
-    elif impl == "stepwise" or (impl == "auto" and stepwise.prefers(clamped_steps, N)):
-        kept = -(-T // stepwise.CHUNK) + 4
-        traces = (kept * B + min(B, stepwise.GROUPS) + 2 * stepwise.CHUNK) * matrix
     else:
         chunks = cut(clamped_steps, longest)
         tables = sum(len(c.free) * B * (c.inner * (N if alpha == "full" else 1) + N) for c in chunks)
         traces = (len(chunks) + 5) * B * matrix + tables + 2 * matrix
+        padded = N * (N + stepwise.LONGEST_PADDING)
+        by_step = ((-(-T // stepwise.CHUNK) + 4) * B + min(B, stepwise.GROUPS) + 2 * stepwise.CHUNK) * padded
+        if impl == "stepwise" or (impl == "auto" and stepwise.prefers(clamped_steps, N)):
+            traces = by_step if impl == "stepwise" else max(traces, by_step)  # auto: where it cannot run, chunked does
     return itemsize * (4 * learned + traces + vectors)

@@ -28,9 +28,10 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
         return like.new_empty(shape)
     waiting = _idle.get(nbytes)
     block = waiting.pop() if waiting else _new(nbytes)
-    lease = block[:]  # the tensor's storage keeps this view alive, and nothing else does
+    # the tensor's storage keeps this array alive, and nothing else does; it is no view of another tensor to autograd
+    lease = block.view(str(like.dtype).removeprefix("torch.")).reshape(shape)
     weakref.finalize(lease, _give_back, block).atexit = False
-    return torch.from_numpy(lease).view(like.dtype).view(*shape)
+    return torch.from_numpy(lease)
 
 
 def empty_like(like: Tensor) -> Tensor:

@@ -117,13 +117,14 @@ def _learning(name: str, groups: Sequence[Group], literature: Literature) -> lis
     drawings = []
     same = all(row.get("loss") == row.get(measure) for group in groups for run in group.runs for row in run.rows)
     for which in dict.fromkeys((*(() if same else ("loss",)), measure, f"{measure}_median", "eta")):
-        chance = _chance(groups, which)
+        levels = _baselines(groups, which)
+        chance = None if "random walk" in levels else _chance(groups, which)  # the same, of other episodes
         for spread in ("range", "quartiles"):
             if spread == "quartiles" and (which == "eta" or not learning.has_quartiles(groups, which)):
                 continue
             if which == "eta" and not _varies(groups, "eta"):
                 continue
-            figure = learning.draw_learning(groups, which, literature, spread, chance, _baselines(groups, which))
+            figure = learning.draw_learning(groups, which, literature, spread, chance, levels)
             if figure is not None:
                 suffix = "" if spread == "range" else "-median"
                 caption = _learning_caption(name, groups, which, literature, spread)

@@ -145,13 +145,15 @@ class Maze:
         goals = drawn if goal is None else torch.full_like(starts, goal)
         landings = _other_cells(self.free(device), goals.unsqueeze(-1), (batch, self.steps), generator)
         none = torch.full_like(starts, -1)
-        return MazeState(starts, goals, starts, landings, none, torch.zeros(batch, device=device), 0)
+        return MazeState(
+            starts, goals, starts, landings, none, torch.zeros(batch, dtype=torch.float32, device=device), 0
+        )
 
     def move(self, state: MazeState, action: Tensor) -> MazeState:
         """One step of every maze: actions int64 `[B]` in the order of `ACTIONS`."""
-        reached = _reached(self.size, action.device)[state.place * len(MOVES) + action]
+        reached = _reached(self.size, action.device)[state.place, action]
         bumped, found = reached == state.place, reached == state.goal
-        reward = self.reward * found - self.bump * bumped
+        reward = (self.reward * found - self.bump * bumped).float()
         place = torch.where(found, state.landings[:, state.step], reached)
         return MazeState(place, state.goal, state.start, state.landings, action, reward, state.step + 1)
 
@@ -196,16 +198,16 @@ def _offsets(size: int) -> Tensor:
 
 @lru_cache
 def _reached(size: int, device: torch.device) -> Tensor:
-    """The cell that a move leads to, int64 `[S S x 4]`: the same one where there is a wall."""
+    """The cell that a move leads to, int64 `[S S, 4]`: the same one where there is a wall."""
     cells = torch.arange(size * size).unsqueeze(-1)
     wanted = (cells + _offsets(size)).clamp(0, size * size - 1)
-    return torch.where(_walls(size).flatten()[wanted], cells, wanted).flatten().to(device)
+    return torch.where(_walls(size).flatten()[wanted], cells, wanted).to(device)
 
 
 @lru_cache
 def _choices(device: torch.device) -> Tensor:
     """One-hot moves, float32 `[5, 4]`; the last row, that of -1, is zero."""
-    return torch.eye(len(MOVES) + 1, len(MOVES), device=device)
+    return torch.eye(len(MOVES) + 1, len(MOVES), dtype=torch.float32, device=device)
 
 
 @lru_cache

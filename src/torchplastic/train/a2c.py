@@ -68,9 +68,10 @@ class ActorCritic(nn.Module):
         begin: Callable[[int], Callable[[Tensor], Tensor]] | None = getattr(self.core, "stepper", None)
         if begin is not None:
             step = begin(batch)
-            return lambda observed: self.policy(step(observed))
+            return torch.no_grad()(lambda observed: self.policy(step(observed)))
         memory: Any = None
 
+        @torch.no_grad()
         def act(observed: Tensor) -> Tensor:
             nonlocal memory
             y, memory = self.core(observed.unsqueeze(0), memory)
@@ -150,10 +151,9 @@ def play(
 
 
 def choose(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Actions `[B]`, one from each row's policy: where a uniform number falls among the cumulated probabilities."""
-    uniform = torch.rand(len(logits), 1, generator=generator, device=generator.device).to(logits)
-    below = logits.softmax(-1).cumsum(-1)[:, :-1] <= uniform
-    return below.sum(-1)
+    """Actions `[B]`, one from each row's policy: the first of races whose rates are the probabilities."""
+    p = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))  # autocast may give less
+    return (p / torch.empty_like(p).exponential_(generator=generator)).argmax(-1)
 
 
 @dataclass(frozen=True)

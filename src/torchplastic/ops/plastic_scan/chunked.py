@@ -41,7 +41,7 @@ class _Scan(torch.autograd.Function):
         ctx.save_for_backward(drive, hidden, trace, w, alpha, eta, x, *kept)
         x = x[..., : drive.shape[-1]]
         ctx.set_materialize_grads(False)
-        return x[1:].contiguous(), x[-1].clone(), H
+        return x[1:].clone(memory_format=torch.contiguous_format), x[-1].clone(), H  # none a view of another
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -5,19 +5,29 @@ entry, that they lie apart; of short rows the check and the rest of the row cost
 itself what is read, computed and written: `store(out, j, a * load(x, j) + load(y, j))`. Products and sums contract.
 
 Arrays are contiguous; a place is counted from the array's first number.
+
+What is made here becomes part of the kernels, which numba keeps on disk by the date of their file: after a change here,
+touch stepwise_kernels.py.
 """
 
 from __future__ import annotations
 
+import ctypes
 import operator
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import llvmlite.binding as llvm
+import torch
 from llvmlite import ir
 from numba import types
 from numba.core.datamodel import models
 from numba.core.extending import intrinsic, overload, register_model
 
 LINE = 16  # numbers: a line of the cache in float32, two in float64
+REGISTER = 32  # bytes that a function of PyTorch's for vectors takes
 FLAGS = ("contract", "reassoc", "nsz")
 
 
@@ -70,7 +80,7 @@ def _splat(typing_context: Any, number: Any) -> Any:
         vector = context.get_value_type(signature.return_type)
         none = ir.Constant(vector, ir.Undefined)
         first = builder.insert_element(none, values[0], ir.Constant(ir.IntType(32), 0))
-        return builder.shuffle_vector(first, none, ir.Constant(ir.VectorType(ir.IntType(32), LINE), [0] * LINE))
+        return builder.shuffle_vector(first, none, _indices([0] * LINE))
 
     return Lanes(number)(number), generate
 
@@ -87,10 +97,47 @@ def _total(typing_context: Any, lanes: Any) -> Any:
     return lanes.dtype(lanes), generate
 
 
+def _tanh(typing_context: Any, lanes: Any, at: Any) -> Any:
+    """`tanh(lanes, at)` by the function at that address, which `find_tanh` gives."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        whole, count = values[0], REGISTER * 8 // lanes.dtype.bitwidth
+        part = ir.VectorType(context.get_value_type(lanes.dtype), count)
+        function = builder.inttoptr(values[1], ir.FunctionType(part, [part]).as_pointer())
+        for first in range(0, LINE, count):
+            piece = builder.shuffle_vector(whole, whole, _indices(range(first, first + count)))
+            made = builder.call(function, [piece])
+            long = builder.shuffle_vector(made, made, _indices(place % count for place in range(LINE)))
+            mixed = (LINE + place if first <= place < first + count else place for place in range(LINE))
+            whole = builder.shuffle_vector(whole, long, _indices(mixed))
+        return whole
+
+    return lanes(lanes, types.intp), generate
+
+
+def _indices(places: Iterable[int]) -> Any:
+    listed = list(places)
+    return ir.Constant(ir.VectorType(ir.IntType(32), len(listed)), listed)
+
+
+@cache
+def find_tanh(dtype: str) -> int:
+    """The address of the function by which PyTorch itself takes tanh of a register full of numbers; 0 without one."""
+    name = {"float32": "Sleef_tanhf8_u10", "float64": "Sleef_tanhd4_u10"}[dtype]
+    if not llvm.get_host_cpu_features().get("avx"):
+        return 0
+    try:
+        library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+        return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+    except (OSError, AttributeError):
+        return 0
+
+
 load: Any = intrinsic(_load)
 store: Any = intrinsic(_store)
 splat: Any = intrinsic(_splat)
 total: Any = intrinsic(_total)
+tanh: Any = intrinsic(_tanh)
 
 
 def _operator(symbol: Any, instruction: str) -> None:

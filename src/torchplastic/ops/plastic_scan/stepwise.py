@@ -26,6 +26,7 @@ from torchplastic.ops.plastic_scan.once import refuse_second_derivative, saved_t
 from torchplastic.rules import HEBB, OJA, Rule
 
 SMALL, MEDIUM = 128, 512  # neurons: up to SMALL this form is the faster one, up to MEDIUM where most steps are free
+LONGEST_PADDING = 15  # numbers behind a row
 CHUNK = 8  # steps whose traces lie in the cache together
 GROUPS = 16  # of examples, whose sums are formed apart
 SERIAL = 1 << 16  # numbers of all traces: below, one thread is enough
@@ -73,7 +74,7 @@ def stepwise(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         return _Scan.apply(*inputs, problem)
     x, H, _ = Run(problem, *inputs[1:4], drive.shape[1]).forward(drive, hidden, trace, keep=False)
-    return x[1:, :, :N], x[-1, :, :N], H
+    return x[1:, :, :N].contiguous(), x[-1, :, :N].clone(), H
 
 
 class Run:
@@ -90,6 +91,7 @@ class Run:
         self.rule = constants.HEBB if problem.rule is HEBB else constants.OJA
         self.nonlinearity = constants.NONLINEARITIES[problem.nonlinearity]
         self.chunk = problem.chunk
+        self.tanh_at = self.at("tanh")
         self.threads = 1 if batch * w.numel() < SERIAL else min(batch, torch.get_num_threads())
 
     def at(self, name: str) -> int:
@@ -121,9 +123,9 @@ class Run:
             self.at("forward"), drive.detach().contiguous().numpy(), self.clamp, self.rows(self.w).numpy(),
             self.rows(self.alpha).numpy(), self.eta, self.rule, self.nonlinearity, self.chunk, x.numpy(), H.numpy(),
             out.numpy(), kept.numpy(), self.nothing_pending(drive).numpy(),
-            drive.new_zeros(self.threads, self.M).numpy(), True, self.threads,
+            drive.new_zeros(self.threads, self.M).numpy(), True, self.tanh_at, self.threads,
         )  # fmt: skip
-        return x, out[..., :N], kept
+        return x, out if self.M == N else out[..., :N], kept
 
     def nothing_pending(self, like: Tensor) -> Tensor:
         """`[B, 3, M]`: the trace's next move leaves it as it is."""
@@ -160,12 +162,12 @@ class Run:
         scratch = x.new_zeros(self.threads, 7, M)
         self.kernels.backward(
             self.at("backward"), x.numpy(), self.clamp, self.even(self.w).numpy(), self.even(self.alpha).numpy(),
-            self.eta, self.rule, self.nonlinearity, self.chunk, kept.numpy(), G.numpy(), gx.numpy(), ga.numpy(),
-            dalpha.numpy(), geta.numpy(), scratch.numpy(), traces.numpy(), self.threads,
+            self.eta, self.rule, self.nonlinearity, self.chunk, kept.numpy(), G.numpy(), gtrace is not None,
+            gx.numpy(), ga.numpy(), dalpha.numpy(), geta.numpy(), scratch.numpy(), traces.numpy(), self.threads,
         )  # fmt: skip
         gw = x[:-1, :, :N].flatten(0, 1).t() @ ga[..., :N].flatten(0, 1)
         galpha = dalpha.sum(0)[:N, :N].contiguous()
-        return ga[..., :N], gw, galpha, geta.sum(0)[:N], gx[0, :, :N], G[:, :N, :N], gx[1:, :, :N]
+        return ga[..., :N], gw, galpha, geta.sum(0)[:N], gx[0, :, :N].clone(), G[:, :N, :N], gx[1:, :, :N]
 
 
 class _Scan(torch.autograd.Function):
@@ -174,18 +176,18 @@ class _Scan(torch.autograd.Function):
         drive, w, alpha, eta, hidden, trace, problem = inputs
         x, H, kept = Run(problem, w, alpha, eta, drive.shape[1]).forward(drive, hidden, trace, keep=True)
         ctx.problem = problem
-        ctx.save_for_backward(drive, w, alpha, eta, hidden, trace, x, kept)
+        ctx.save_for_backward(drive, w, alpha, eta, hidden, trace, x, kept, problem.clamp)
         ctx.set_materialize_grads(False)
-        N = len(w)
-        return x[1:, :, :N].contiguous(), x[-1, :, :N].clone(), H
+        y, last = x[1:, :, : len(w)], x[-1, :, : len(w)]
+        return y.clone(memory_format=torch.contiguous_format), last.clone(), H.contiguous()  # none a view of another
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        drive, w, alpha, eta, hidden, trace, x, kept = saved_tensors(ctx)
-        with torch.no_grad():
+        drive, w, alpha, eta, hidden, trace, x, kept, clamp = saved_tensors(ctx)
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
             gdrive, *others, gx = Run(ctx.problem, w, alpha, eta, x.shape[1]).backward(x, kept, *grads)
-            if ctx.problem.clamp is not None:
-                gdrive = torch.where(ctx.problem.clamp, gx, gdrive)
+            if clamp is not None:
+                gdrive = torch.where(clamp, gx, gdrive)
         wanted = tuple(g if need else None for g, need in zip((gdrive, *others), ctx.needs_input_grad, strict=False))
         return *refuse_second_derivative((drive, w, alpha, eta, hidden, trace, *grads), wanted), None
 
@@ -203,9 +205,9 @@ class Steps:
         run = Run(Problem(rule, None, nonlinearity), w, alpha.expand(N, N), eta.expand(N), B)
         self._N, self._run = N, run
         self._x = hidden.new_zeros(2, B, run.M)
-        self._x[1, :, :N] = hidden
+        self._x[1, :, :N] = hidden.detach()
         self._trace = workspace.empty((B, N, run.M), hidden)
-        self._trace[...] = run.in_rows(trace)
+        self._trace[...] = run.in_rows(trace.detach())
         self._pending = run.nothing_pending(hidden)
         self._at = run.at("forward")
         self._arguments = (
@@ -227,4 +229,5 @@ class Steps:
         return self._x[1, :, : self._N].clone(), self._trace[..., : self._N].clone()
 
     def _forward(self, drive: Tensor, settle: bool) -> None:
-        self._run.kernels.forward(self._at, drive.numpy(), *self._arguments, settle, self._run.threads)
+        run = self._run
+        run.kernels.forward(self._at, drive.numpy(), *self._arguments, settle, run.tanh_at, run.threads)

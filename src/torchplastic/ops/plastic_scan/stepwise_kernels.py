@@ -4,7 +4,7 @@ Axes: T time, B batch, N neurons; M is N rounded up to whole lines of the cache,
 zeros from N on. Matrices are `[pre, post]`. All arrays are contiguous and of one dtype.
 
 One example after the other: its trace, alpha and w stay in a core's cache while time passes. Examples are divided into
-groups, which threads take; a group's sums lie apart, so results do not depend on the number of threads.
+groups, which threads take; a group's sums lie apart, so they do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from numba import types
 
 from torchplastic.ops.plastic_scan.kernels import HEBB, RELU, SIGMOID, TANH, compiled, inner
-from torchplastic.ops.plastic_scan.lanes import LINE, load, splat, store, total
+from torchplastic.ops.plastic_scan.lanes import LINE, find_tanh, load, splat, store, tanh, total
 from torchplastic.ops.plastic_scan.team import address, in_team, thread, threads
 
 Array = Any  # np.ndarray, of the dtype of w
@@ -85,10 +85,15 @@ def move_on_and_recall(
 
 
 @inner
-def activate(nonlinearity: int, a: Array, out: Array) -> None:
-    """`out = f(a)`."""
+def activate(nonlinearity: int, tanh_at: int, a: Array, N: int, out: Array) -> None:
+    """`out = f(a)`, and zeros from N on. tanh_at: the address of a tanh for vectors, or 0."""
     one = a.dtype.type(1)
-    for j in range(len(a)):
+    if nonlinearity == TANH and tanh_at != 0:
+        for j in range(0, len(a), LINE):
+            store(out, j, tanh(load(a, j), tanh_at))
+        out[N:] = 0
+        return
+    for j in range(N):
         now = a[j]
         if nonlinearity == TANH:
             now = math.tanh(now)
@@ -102,7 +107,7 @@ def activate(nonlinearity: int, a: Array, out: Array) -> None:
 @inner
 def _forward(
     drive: Array, clamp: Array, w: Array, alpha: Array, eta: Array, rule: int, nonlinearity: int, chunk: int, x: Array,
-    H: Array, out: Array, kept: Array, pending: Array, sums: Array, settle: bool,
+    H: Array, out: Array, kept: Array, pending: Array, sums: Array, settle: bool, tanh_at: int,
 ) -> None:  # fmt: skip
     T, B, N = drive.shape
     me, team = thread(), threads()
@@ -117,8 +122,10 @@ def _forward(
             trace = out[b]
             if len(kept) and t % chunk == 0:
                 for i in range(N):
-                    copy(trace[i], kept[t // chunk, b, i])
-            activate(nonlinearity, a[:N], v)
+                    row = kept[t // chunk, b, i]
+                    copy(trace[i], row)
+                    row[N:] = 0  # what lies behind a row of a trace that was given may be anything
+            activate(nonlinearity, tanh_at, a, N, v)
             if clamp.size:
                 for j in range(N):
                     if clamp[t, b, j]:
@@ -132,7 +139,8 @@ def _forward(
 @compiled
 def forward(
     body: int, drive: Array, clamp: Array, w: Array, alpha: Array, eta: Array, rule: int, nonlinearity: int, chunk: int,
-    x: Array, H: Array, out: Array, kept: Array, pending: Array, sums: Array, settle: bool, count: int,
+    x: Array, H: Array, out: Array, kept: Array, pending: Array, sums: Array, settle: bool, tanh_at: int,
+    count: int,
 ) -> None:  # fmt: skip
     """All steps of all examples.
 
@@ -140,11 +148,12 @@ def forward(
     is given and the rest is made; H `[B, N, M]`, the trace at the start; out, which may be H, that of the end; kept
     `[chunks, B, R, M]` or empty: the traces before steps 0, chunk, 2 chunk, …; pending `[B, 3, M]`: u, d and s of the
     trace's next move, which is made with the step that follows it, the last one only if told to settle; sums
-    `[threads, M]`, of zeros.
+    `[threads, M]`, of zeros; tanh_at as in `activate`.
     """
     in_team(
         body, _forward,
-        (drive, clamp, w, alpha, eta, rule, nonlinearity, chunk, x, H, out, kept, pending, sums, settle), count,
+        (drive, clamp, w, alpha, eta, rule, nonlinearity, chunk, x, H, out, kept, pending, sums, settle, tanh_at),
+        count,
     )  # fmt: skip
 
 
@@ -190,6 +199,24 @@ def back(
 
 
 @inner
+def sums_of_trace(G: Array, H: Array, u: Array, s: Array, gd: Array, gs: Array, gu: Array) -> None:
+    """Through the trace's last move alone: `gd = sum_i G H`, `gs = u @ G`, `gu += G @ s`."""
+    R, M = G.shape
+    zero = splat(s.dtype.type(0))
+    for j in range(0, M, LINE):
+        store(gd, j, zero)
+        store(gs, j, zero)
+    for i in range(R):
+        u_i, more = splat(u[i]), zero
+        for j in range(0, M, LINE):
+            g = load(G, i * M + j)
+            store(gd, j, load(gd, j) + g * load(H, i * M + j))
+            store(gs, j, load(gs, j) + u_i * g)
+            more = more + g * load(s, j)
+        gu[i] += total(more)
+
+
+@inner
 def through_the_rule(rule: int, v: Array, eta: Array, gd: Array, gs: Array, gv: Array, geta: Array) -> None:
     """The derivatives of d and s by v and eta."""
     for j in range(0, len(v), LINE):
@@ -223,7 +250,7 @@ def through_the_activation(nonlinearity: int, v: Array, gv: Array, ga: Array) ->
 @inner
 def _backward(
     x: Array, clamp: Array, w: Array, alpha: Array, eta: Array, rule: int, nonlinearity: int, chunk: int, kept: Array,
-    G: Array, gx: Array, ga: Array, dalpha: Array, geta: Array, scratch: Array, traces: Array,
+    G: Array, given: bool, gx: Array, ga: Array, dalpha: Array, geta: Array, scratch: Array, traces: Array,
 ) -> None:  # fmt: skip
     T, B, _ = ga.shape
     groups, N = len(dalpha), len(G[0])
@@ -252,14 +279,18 @@ def _backward(
                 else:
                     d1[:] = 1
                     s1[:] = 0
-                now = none if t == T else ga[t, b]
-                u = none if t == T else x[t, b]
                 u1 = none if t == 0 else x[before, b]
                 gu1 = scratch[me, 6] if t == 0 else gx[before, b]
-                back(
-                    G[b], d, u, now, w, alpha, gx[t, b], dalpha[group], H[max(before, 0) - start], d1, u1, s1, gd, gs,
-                    gu1,
-                )  # fmt: skip
+                if t < T:
+                    back(
+                        G[b], d, x[t, b], ga[t, b], w, alpha, gx[t, b], dalpha[group], H[max(before, 0) - start], d1,
+                        u1, s1, gd, gs, gu1,
+                    )  # fmt: skip
+                elif given:
+                    sums_of_trace(G[b], H[before - start], u1, s1, gd, gs, gu1)
+                else:
+                    gd[:] = 0
+                    gs[:] = 0
                 if t == 0:
                     continue
                 v, gv, now = x[t, b], gx[t, b], ga[before, b]
@@ -274,31 +305,39 @@ def _backward(
 @compiled
 def backward(
     body: int, x: Array, clamp: Array, w: Array, alpha: Array, eta: Array, rule: int, nonlinearity: int, chunk: int,
-    kept: Array, G: Array, gx: Array, ga: Array, dalpha: Array, geta: Array, scratch: Array, traces: Array, count: int,
+    kept: Array, G: Array, given: bool, gx: Array, ga: Array, dalpha: Array, geta: Array, scratch: Array,
+    traces: Array, count: int,
 ) -> None:  # fmt: skip
     """All steps of all examples, in reverse.
 
-    x, clamp, eta, kept as in `forward`; w, alpha `[R, M]`; G `[B, R, M]`, the adjoint of the trace at the end, becomes
-    that of the start; gx `[T + 1, B, M]`, the adjoint of the outputs, is completed, gx[0] is that of the initial
-    hidden; made are ga `[T, B, M]`, the adjoint of what each step adds up, and sums for each group of examples, dalpha
-    `[groups, R, M]` and geta `[groups, M]`; scratch `[threads, 7, M]` of zeros, traces `[threads, chunk, R, M]`.
+    x, clamp, eta, kept as in `forward`; w, alpha `[R, M]`; G `[B, R, M]`, the adjoint of the trace at the end, zero
+    where none is given, becomes that of the start; gx `[T + 1, B, M]`, the adjoint of the outputs, is completed, gx[0]
+    is that of the initial hidden; made are ga `[T, B, M]`, the adjoint of what each step adds up, and sums for each
+    group of examples, dalpha `[groups, R, M]` and geta `[groups, M]`; scratch `[threads, 7, M]` of zeros, traces
+    `[threads, chunk, R, M]`.
     """
     in_team(
         body, _backward,
-        (x, clamp, w, alpha, eta, rule, nonlinearity, chunk, kept, G, gx, ga, dalpha, geta, scratch, traces), count,
+        (x, clamp, w, alpha, eta, rule, nonlinearity, chunk, kept, G, given, gx, ga, dalpha, geta, scratch, traces),
+        count,
     )  # fmt: skip
 
 
 TAKES = {
-    "forward": (_forward, "3 m 2 2 1 i i i 3 3 3 4 3 2 b"),
-    "backward": (_backward, "3 m 2 2 1 i i i 4 3 3 3 3 2 3 4"),
+    "forward": (_forward, "3 m 2 2 1 i i i 3 3 3 4 3 2 b i"),
+    "backward": (_backward, "3 m 2 2 1 i i i 4 3 b 3 3 3 2 3 4"),
 }
 """Arrays of so many axes; m a mask `[T, B, N]`, i an integer, b a flag."""
 
 
 @cache
 def where(name: str, dtype: str) -> int:
-    """The address of a function for arrays of that dtype; compiles it, or reads it from the cache on disk."""
+    """The address of a function for arrays of that dtype; compiles it, or reads it from the cache on disk.
+
+    "tanh" is not ours, and 0 where there is none.
+    """
+    if name == "tanh":
+        return find_tanh(dtype)
     kinds: dict[str, Any] = {str(axes): types.Array(getattr(types, dtype), axes, "C") for axes in (1, 2, 3, 4)}
     kinds |= {"m": types.Array(types.boolean, 3, "C"), "i": types.int64, "b": types.boolean}
     function, takes = TAKES[name]

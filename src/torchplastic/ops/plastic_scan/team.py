@@ -4,8 +4,8 @@ A second pool of threads would fight PyTorch's for the cores: after a parallel o
 the next. So a team is started through the OpenMP runtime that PyTorch itself links (GNU's, or one that speaks its
 interface, as LLVM's and Intel's do on Linux): a region costs about a microsecond, a barrier half of one.
 
-What is made here becomes part of the kernels, which numba keeps on disk by the date of kernels.py: after a change here,
-touch that file.
+What is made here becomes part of the kernels, which numba keeps on disk by the date of their file: after a change here,
+touch kernels.py and stepwise_kernels.py.
 """
 
 from __future__ import annotations

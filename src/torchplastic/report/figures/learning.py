@@ -32,6 +32,8 @@ Spread = Literal["range", "quartiles"]
 #: With fewer seeds than this every line is drawn; from here on the band says more.
 FEWEST_FOR_BAND = {"range": 5, "quartiles": 4}
 POINTS = 240
+#: What should grow: small values early on are of no interest.
+LINEAR = {"reward"}
 
 
 def draw_learning(
@@ -67,7 +69,7 @@ def draw_learning(
         dashes = (0, (3 + 3 * place, 2))
         axes.axhline(level, color=GREY, linewidth=0.8, linestyle=dashes, label=f"{name} ({number(level)})")
     _scale_x(axes, by_group, entries, log)
-    _scale_y(axes)
+    _scale_y(axes, linear=measure in LINEAR)
     axes.set_xlabel("training episodes")
     axes.set_ylabel(literature.label(measure))
     legend_below(figure, axes)
@@ -175,13 +177,16 @@ def _scale_x(axes: Axes, by_group: Sequence[Sequence[Curve]], entries: Sequence[
     label_plainly(axes, "x")
 
 
-def _scale_y(axes: Axes) -> None:
-    """Logarithmic where lines and bands span more than a decade; with zeros, linear below two decades under the top."""
+def _scale_y(axes: Axes, linear: bool) -> None:
+    """Logarithmic where lines and bands span more than a decade; with zeros, linear below two decades under the top.
+
+    linear: from zero on, or from the least value where that is negative.
+    """
     lines = [np.asarray(line.get_ydata(), float) for line in axes.get_lines()]
     lines += [np.asarray(path.vertices, float)[:, 1] for band in axes.collections for path in band.get_paths()]
     seen: Floats = np.concatenate([line[np.isfinite(line)] for line in lines])
     least, most = float(np.min(seen)), float(np.max(seen))
-    if least < 0 or most <= 0 or least > most / 10:
+    if linear or least < 0 or most <= 0 or least > most / 10:
         axes.set_ylim(bottom=min(0.0, least * 1.1))
         label_plainly(axes, "y")
         return
