@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from torchplastic import PlasticRNN
+from torchplastic import RULES, PlasticRNN, Rule
 from torchplastic.bench.maze import CASES
 from torchplastic.bench.omniglot import OmniglotCase
 from torchplastic.data.pictures import stand_in
@@ -21,7 +21,6 @@ from torchplastic.experiments import registry
 from torchplastic.experiments.images import ImagesConfig
 from torchplastic.experiments.recall import RecallConfig
 from torchplastic.ops.plastic_scan.chunks import LONGEST_CHUNK, cut
-from torchplastic.rules import get_rule
 from torchplastic.tasks.base import Episode, RecallTask
 from torchplastic.tasks.images import ImageEpisodes, unclamped
 from torchplastic.tasks.patterns import Patterns
@@ -96,7 +95,7 @@ class Case:
 
 def compiled_loop(rnn: PlasticRNN) -> Callable[..., tuple[Tensor, None]]:
     """The plain loop, its step under torch.compile."""
-    rule, alpha = get_rule(rnn.rule), rnn.alpha
+    rule, alpha = rnn.rule if isinstance(rnn.rule, Rule) else RULES[rnn.rule], rnn.alpha
     assert alpha is not None
     torch.compiler.reset()  # of other sizes, which count towards a limit
 
