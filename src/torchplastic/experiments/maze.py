@@ -273,7 +273,7 @@ EXPERIMENT = Experiment(
     forms={
         "smoke": Form(smoke, "a maze of 7 × 7, 50 steps", "20 s", "reward rises from 6 to above 20"),
         "quick": Form(quick, "the published maze, 60,000 episodes", "4 min", "177 plastic, 70 not"),
-        "paper": Form(paper, "the same, 1,000,000 episodes", "70 min by the rate of quick", "256 plastic after 300,000"),
+        "paper": Form(paper, "the same, 1,000,000 episodes", "70 min at quick's rate", "256 plastic after 300,000"),
         "published": Form(published, "one maze per update, Adam 1e-4", "not measured", "as published"),
     },
     build=build,

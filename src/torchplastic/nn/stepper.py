@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from torchplastic.ops import checks
 from torchplastic.ops.nonlinearity import NONLINEARITIES
@@ -50,7 +51,7 @@ class Stepper:
         if trace is not None and self._steps is None:
             y, self._state = layer._scan(x.unsqueeze(0), self._state, None, None)
             return y.squeeze(0)
-        drive = x if layer.i2h is None else layer.i2h(x)
+        drive = x if layer.i2h is None else linear(x, layer.i2h.weight, layer.i2h.bias)
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
                 return self._step(drive.to(layer.w.dtype))

@@ -205,7 +205,8 @@ class Steps:
         run = Run(Problem(rule, None, nonlinearity), w, alpha.expand(N, N), eta.expand(N), B)
         self._N, self._run = N, run
         self._x = hidden.new_zeros(2, B, run.M)
-        self._x[1, :, :N] = hidden.detach()
+        self._before, self._after, self._y = self._x[0], self._x[1], self._x[1, :, :N]
+        self._y.copy_(hidden.detach())
         self._trace = workspace.empty((B, N, run.M), hidden)
         self._trace[...] = run.in_rows(trace.detach())
         self._pending = run.nothing_pending(hidden)
@@ -218,15 +219,15 @@ class Steps:
 
     def __call__(self, drive: Tensor) -> Tensor:
         """`[B, N]` -> y `[B, N]`."""
-        self._x[0] = self._x[1]
+        self._before.copy_(self._after)
         self._forward(drive.contiguous().unsqueeze(0), settle=False)
-        return self._x[1, :, : self._N].clone()
+        return self._y.clone()
 
     def state(self) -> tuple[Tensor, Tensor]:
         """Hidden and trace, copies."""
         self._forward(self._x.new_empty(0, *self._x[0, :, : self._N].shape), settle=True)
         self._pending.copy_(self._run.nothing_pending(self._x))
-        return self._x[1, :, : self._N].clone(), self._trace[..., : self._N].clone()
+        return self._y.clone(), self._trace[..., : self._N].clone()
 
     def _forward(self, drive: Tensor, settle: bool) -> None:
         run = self._run
