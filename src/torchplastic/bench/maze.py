@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchplastic.bench.measure import tensors_of
 from torchplastic.experiments import registry
 from torchplastic.experiments.maze import MazeConfig, agent
 from torchplastic.tasks.maze import ACTIONS, Maze
@@ -108,8 +109,7 @@ class MazeCase:
             step()
             optimizer.zero_grad()
             steps[form] = step
-            held += [*actor.parameters(), *actor.buffers()]
-            held += [value for state in optimizer.state.values() for value in state.values()]
+            held += tensors_of(actor, optimizer)
         return steps, held
 
 

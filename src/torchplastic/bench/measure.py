@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -43,6 +43,12 @@ def copy_bandwidth(device: torch.device, nbytes: int = COPIED, rounds: int = 9) 
     target = torch.empty_like(source)
     taken = seconds_in_turn({"copy": lambda: target.copy_(source)}, rounds, device)["copy"]
     return 2 * nbytes / statistics.median(taken)
+
+
+def tensors_of(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """What stays between training steps: parameters, buffers, the optimiser's state."""
+    state = [value for values in optimizer.state.values() for value in values.values()]
+    return [*module.parameters(), *module.buffers(), *state]
 
 
 def spread(values: list[float]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from torchplastic import RULES, PlasticRNN, Rule
 from torchplastic.bench.maze import CASES
+from torchplastic.bench.measure import tensors_of
 from torchplastic.bench.omniglot import OmniglotCase
 from torchplastic.data.pictures import stand_in
 from torchplastic.experiments import registry
@@ -88,8 +89,7 @@ class Case:
                 continue
             optimizer.zero_grad()
             steps[form] = step
-            held += [*rnn.parameters(), *rnn.buffers()]
-            held += [value for state in optimizer.state.values() for value in state.values()]
+            held += tensors_of(rnn, optimizer)
         return steps, held
 
 

@@ -87,11 +87,11 @@ def run_sweep(sweep: Sweep, pool: Pool, jobs: int) -> tuple[list[Standing], int 
         said = {child.seed: child.log.stat().st_size if child.log.is_file() else 0 for child in children}
 
         def standings() -> list[Standing]:
-            at = {seed: position(sweep.run_path(seed)) for seed in states}
-            return [
-                Standing(seed, state, at[seed][0], at[seed][1], why, at[seed][2])
-                for seed, (state, why) in states.items()
-            ]
+            found = []
+            for seed, (state, why) in states.items():
+                episode, measured, measure = position(sweep.run_path(seed))
+                found.append(Standing(seed, state, episode, measured, why, measure))
+            return found
 
         title = f"sweep {sweep.config.experiment} {sweep.config.form}"
         with SweepProgress(title, sweep.config.episodes) as progress, pool, signals.noted(pool.interrupt) as caught:

@@ -26,7 +26,8 @@ from numba import types
 from numba.core.datamodel import models
 from numba.core.extending import intrinsic, overload, register_model
 
-LINE = 16  # numbers: a line of the cache in float32, two in float64
+from torchplastic.ops.plastic_scan.kernels import LINE
+
 REGISTER = 32  # bytes that a function of PyTorch's for vectors takes
 FLAGS = ("contract", "reassoc", "nsz")
 

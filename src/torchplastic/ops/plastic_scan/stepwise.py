@@ -225,7 +225,7 @@ class Steps:
 
     def state(self) -> tuple[Tensor, Tensor]:
         """Hidden and trace, copies."""
-        self._forward(self._x.new_empty(0, *self._x[0, :, : self._N].shape), settle=True)
+        self._forward(self._x.new_empty(0, *self._y.shape), settle=True)
         self._pending.copy_(self._run.nothing_pending(self._x))
         return self._y.clone(), self._trace[..., : self._N].clone()
 
