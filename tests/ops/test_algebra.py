@@ -80,3 +80,12 @@ def test_autograd_serves_where_a_rule_has_no_vjp(name, with_gd, generator):
     found = algebra.vjp(rule._replace(vjp=None), v, eta, gd if with_gd else None, gs)
     for got, want in zip(found, expected, strict=True):
         torch.testing.assert_close(got, want.expand(2, 4), rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("steps", [[], [2], [1, 2, 3], [0, 2, 3, 5]], ids=str)
+def test_rows_by_slices_are_rows_by_index(steps, generator):
+    rows, more = (torch.randn(n, 2, 3, generator=generator) for n in (6, len(steps)))
+    assert torch.equal(algebra.take(rows, steps), rows[steps])
+    expected = rows.index_add(0, torch.tensor(steps, dtype=torch.int64), more)
+    algebra.add_to(rows, steps, more)
+    assert torch.equal(rows, expected)

@@ -1,10 +1,12 @@
 """Where time is cut."""
 
+from itertools import pairwise
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchplastic.ops.plastic_scan.chunks import LONGEST_RUN, RUN, Chunk, cut
+from torchplastic.ops.plastic_scan.chunks import LONGEST_RUN, RUN, Chunk, cut, runs
 from torchplastic.tasks.patterns import Patterns
 
 steps = st.lists(st.booleans(), max_size=40)
@@ -45,6 +47,13 @@ def test_free_runs_are_cut_evenly_into_as_few_pieces_as_possible(length, longest
     sizes = [len(chunk.free) for chunk in cut([False] * length, longest)]
     assert len(sizes) == -(-length // longest)
     assert max(sizes) - min(sizes) <= 1
+
+
+@given(st.lists(st.integers(0, 20), unique=True).map(sorted))
+def test_runs_of_neighbours(numbers):
+    found = runs(numbers)
+    assert [k for low, high in found for k in range(low, high)] == numbers
+    assert all(high < low for (_, high), (low, _) in pairwise(found))
 
 
 def test_by_hand():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchplastic as tp
 from tests.ops.parity import (
@@ -69,6 +70,32 @@ def test_a_rule_that_takes_a_known_name_is_not_mistaken(rule, monkeypatch):
     own = tp.Rule(lambda H, u, v, eta: 0.5 * H + u.unsqueeze(-1) * v.unsqueeze(-2), lambda v, eta: (0.5 + 0 * eta, v))
     monkeypatch.setitem(tp.RULES, rule, own)
     assert_parity(random_inputs(5, 2, 3), partial(chunked, chunk=2), plastic_scan, rule=rule)
+
+
+class NothingFromTheHost(TorchDispatchMode):
+    """Refuses what on a GPU copies numbers of the host there, or waits for the device: no graph could capture it."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert name not in {"index", "index_put_", "lift_fresh", "_local_scalar_dense", "nonzero", "_to_copy"}, name
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("grads", [NAMES, ("w", "alpha"), ("eta", "hidden")])
+@pytest.mark.parametrize("alpha", PLASTIC)
+@pytest.mark.parametrize("rule", tp.RULES)
+def test_the_pytorch_steps_use_no_number_of_the_host(rule, alpha, grads, free_steps):
+    if compiled.find_kernels() is not None:
+        pytest.skip("the compiled steps run on a CPU alone")
+    told = [True, False, False, True, True, False, True, False, False, False, True]
+    leaves = {k: v.requires_grad_(k in grads) for k, v in random_inputs(len(told), 2, 5, alpha=alpha).items()}
+    drive, w, alpha, eta, *state = leaves.values()
+    clamp = torch.tensor(told).view(-1, 1, 1).expand(drive.shape)
+    with NothingFromTheHost():
+        y, state = chunked(
+            drive, w, alpha, eta, tp.PlasticState(*state), rule=rule, clamp=clamp, clamped_steps=told, chunk=5
+        )
+        (y.sum() + state.trace.sum()).backward()
 
 
 @pytest.mark.parametrize("alpha", PLASTIC)

@@ -6,7 +6,7 @@ Axes: n steps of a chunk, B batch, N neurons; matrices are `[pre, post]`, vector
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from torchplastic.ops import workspace
+from torchplastic.ops.plastic_scan.chunks import runs
 from torchplastic.rules import Rule
 
 PAIR_ROWS = 640  # rows of pair products that are gathered before they are multiplied into dL/dalpha
@@ -85,8 +86,8 @@ class Plastic:
             if (size := padded(N, alpha)) > N:
                 matrix = workspace.empty((size, size), alpha)
                 matrix[:N, :N] = alpha
-                matrix[N:] = 0
-                matrix[:, N:] = 0
+                matrix[N:].zero_()
+                matrix[:, N:].zero_()
             self._matrix = FewRows(matrix)
             alpha = matrix[:N, :N]  # one copy in the cache
         self.alpha = alpha
@@ -123,7 +124,7 @@ class StepMatrices:
             N, K = w.shape
             both = workspace.empty((padded(N, w), 2 * K), w)
             both[:N, :K] = w
-            both[N:] = 0
+            both[N:].zero_()
             self._P = both[:N, K:].unsqueeze(0)
             self._both = FewRows(both)
             self._w_alone = FewRows(both[:, :K])
@@ -174,7 +175,7 @@ class AlphaGradient:
             pairs, N = PAIR_ROWS // max(1, batch) + most, len(alpha)
             self.left = workspace.empty((pairs, batch, N), alpha)
             self.right = workspace.empty((pairs, batch, width), alpha)
-            self.right[..., N:] = 0
+            self.right[..., N:].zero_()
 
     def add_matrices(self, H: Tensor, M: Tensor) -> None:
         """Full alpha: `sum_b H * M`, both `[B, N, N]`. Destroys M."""
@@ -270,6 +271,23 @@ def next_trace(H: Tensor, total: Tensor, U: Tensor, E: Tensor, out: Tensor) -> T
     return out
 
 
+def take(rows: Tensor, steps: Sequence[int]) -> Tensor:
+    """`rows[steps]` of ascending steps, by slices: a list of numbers would be copied to the device.
+
+    A view where the steps are neighbours.
+    """
+    parts = [rows[low:high] for low, high in runs(steps)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts or [rows[:0]])
+
+
+def add_to(rows: Tensor, steps: Sequence[int], more: Tensor) -> None:
+    """`rows[steps] += more` of ascending steps, by slices."""
+    done = 0
+    for low, high in runs(steps):
+        rows[low:high] += more[done : done + high - low]
+        done += high - low
+
+
 class Groups:
     """Steps of a chunk that share u: a free step is a group of its own, a pattern that is held is one."""
 
@@ -287,7 +305,7 @@ class Groups:
 
     def one_of_each(self, rows: Tensor) -> Tensor:
         """One row per step, from the first on, -> the first of each group; no copy where each is its own."""
-        return rows if self._of_step is None else rows[self.first[: self.before(len(rows))]]
+        return rows if self._of_step is None else take(rows, self.first[: self.before(len(rows))])
 
     def sum(self, rows: Tensor, dim: int = 0) -> Tensor:
         """One row per step, from the first on, -> one per group: their sum."""

@@ -75,9 +75,8 @@ class Backward:
         g_drive = self.delta if clamp is None else torch.where(clamp, gx[1:], self.delta)
         g_w = None
         if self.needs[1]:
-            free = [c.start + k for c in chunks for k in c.free]
-            steps = slice(None) if len(free) == len(self.delta) else free
-            left, right = x[:-1][steps].flatten(0, 1), self.delta[steps].flatten(0, 1)
+            steps = [c.start + k for c in chunks for k in c.free]
+            left, right = (algebra.take(rows, steps).flatten(0, 1) for rows in (x, self.delta))
             g_w = workspace.empty(self.w.shape, self.w)
             if self.compiled:
                 self.compiled.compiled.add_product(left, right, g_w, fresh=True)
@@ -112,18 +111,18 @@ class Backward:
         uG, sG, Q = self.products_with_g(
             None if self.zero or not need_gd else H,
             groups.one_of_each(U[:rows]),
-            (after * s)[wanted] if wanted else None,
+            algebra.take(after * s, wanted) if wanted else None,
             one_decay(d),
         )
         uG = None if uG is None else groups.spread(uG, rows)
         gs, gd = self.from_the_end(uG, Q, s[:rows], d, after[:rows], need_gd)
         if sG is not None:
-            gu.index_add_(0, self.index(wanted), sG)
+            algebra.add_to(gu, wanted, sG)
         if free:
             self.free_steps(i, wanted, d[: chunk.inner], s[: chunk.inner], before, gs, gd)
-            steps = list(free)
-            eps = self.plastic.vector(self.delta[start:stop][steps])
-            self.through_the_trace(H, U[steps], before[steps] * eps, before[-1] if carry else None)
+            eps = self.plastic.vector(algebra.take(self.delta[start:stop], free))
+            L = algebra.take(before, free)
+            self.through_the_trace(H, algebra.take(U, free), L * eps, before[-1] if carry else None)
         elif self.G is not None and carry:
             self.G.mul_(before[-1].unsqueeze(-2))
         if self.need_drive:  # a clamped step's dL/dv is its drive's
@@ -149,8 +148,7 @@ class Backward:
         if not self.compiled:
             self.matrices.load(H, self.zero)
         between = self.decays.between(d, s)
-        if len(free) < inner:
-            between = between[list(free)]
+        between = algebra.take(between, free)
         of_v = d.shape[1:] == s.shape[1:]  # d may depend on v
         in_sum = full and one_decay(d) and not of_v
         p = LR = None
@@ -171,7 +169,7 @@ class Backward:
         delta = self.delta[steps]
         if of_constant:
             assert gd is not None
-            eps = self.plastic.vector(delta[list(free)])
+            eps = self.plastic.vector(algebra.take(delta, free))
             if in_sum:
                 sums = sums or ((eps * uP).sum(-1), (groups.spread(z, inner, 1) * s).mul_(eps.unsqueeze(1)).sum(-1))
                 gd[:inner, :, 0] += decay_gradient(*sums, d, between)
@@ -180,7 +178,7 @@ class Backward:
                 gd[:inner] += (eps.unsqueeze(1) * LR).sum(0)
         if self.need_alpha and not full:
             assert p is not None
-            self.g_alpha.add_vectors(delta[list(free)], p)
+            self.g_alpha.add_vectors(algebra.take(delta, free), p)
 
     def steps_in_turn(self, tables: fast.Tables, wanted: list[int], gs: Tensor, gd: Tensor | None) -> None:
         """The free steps in reverse, in PyTorch: completes delta, gx, gs and gd (where d depends on v)."""
@@ -190,7 +188,7 @@ class Backward:
         steps, after = slice(start, start + inner), slice(start + 1, start + inner + 1)
         gu, delta, clamp = self.gx[steps], self.delta[steps], self.problem.clamp
         df = NONLINEARITIES[self.problem.nonlinearity].backward
-        merged, first = len(U) < inner, self.index(groups.first)
+        merged = len(U) < inner
         eps = delta if self.plastic.full else torch.zeros_like(delta)  # dL/dp
         u_rows, v_rows = self.x[steps].unbind(), self.x[after].unbind()
         gu_rows, gv_rows, gs_rows = gu.unbind(), self.gx[after].unbind(), gs.unbind()
@@ -215,14 +213,11 @@ class Backward:
                 q = self.plastic.pairs_back(right)[:g]
                 gu_rows[k].add_((U[:g] * q).sum(0))
                 if merged:
-                    gu.index_add_(0, first[:g], u_rows[k] * q)
+                    algebra.add_to(gu, groups.first[:g], u_rows[k] * q)
                 else:
                     gu[:k].addcmul_(u_rows[k], q)
                 if self.plastic.full and self.need_alpha:
                     self.g_alpha.add_pairs(u_rows[k] * U[:g], right[:g])
-
-    def index(self, steps: Sequence[int]) -> Tensor:
-        return torch.tensor(steps, device=self.x.device)
 
     def vjp(self, v: Tensor, gd: Tensor | None, gs: Tensor) -> tuple[Tensor, Tensor]:
         return algebra.vjp(self.problem.rule, v, self.eta, gd, gs)

@@ -11,6 +11,13 @@ RUN = 2  # what a clamped run inside a chunk counts for: a pattern that is held 
 LONGEST_RUN = 32  # steps of a clamped run inside a chunk
 
 
+def runs(steps: Sequence[int]) -> list[tuple[int, int]]:
+    """(low, high) of each run of neighbours among ascending numbers: 2, 3, 5 are (2, 4), (5, 6)."""
+    lows = [k for i, k in enumerate(steps) if not i or steps[i - 1] + 1 < k]
+    highs = [k + 1 for i, k in enumerate(steps) if i + 1 == len(steps) or k + 1 < steps[i + 1]]
+    return list(zip(lows, highs, strict=True))
+
+
 class Chunk(NamedTuple):
     """Steps start … stop - 1; `free` are the offsets of those that need the matrices, the others are fully clamped.
 
@@ -33,9 +40,7 @@ class Chunk(NamedTuple):
 
     def free_runs(self) -> list[tuple[int, int]]:
         """Offsets (low, high) of each run of free steps."""
-        ends = [k for k in self.free if k + 1 not in self.free]
-        starts = [k for k in self.free if k - 1 not in self.free]
-        return [(low, high + 1) for low, high in zip(starts, ends, strict=True)]
+        return runs(self.free)
 
     @property
     def ends_clamped(self) -> bool:
