@@ -1,5 +1,7 @@
 """What every test starts from: warnings are errors, one thread, seeded property tests."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,9 @@ from hypothesis import settings
 from tests.data.files import drawing, omniglot_folder
 from torchplastic.data import omniglot
 from torchplastic.ops import workspace
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read where Triton's kernels are first imported: they then run on the CPU
 
 
 def pytest_configure(config):

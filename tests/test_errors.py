@@ -72,7 +72,10 @@ ERRORS = [
         "LSTM: held_inputs must lie between 0 and 5, the smaller of input_size and hidden_size; got 6.",
     ),
     (lambda: tp.PlasticRNN(I, N, alpha="each"), "alpha must be one of full, neuron, shared, none; got 'each'."),
-    (lambda: tp.PlasticRNN(I, N, impl="fast"), "impl must be one of auto, reference, chunked, stepwise; got 'fast'."),
+    (
+        lambda: tp.PlasticRNN(I, N, impl="fast"),
+        "impl must be one of auto, reference, chunked, stepwise, triton; got 'fast'.",
+    ),
     (
         lambda: tp.PlasticRNN(I, N, nonlinearity="softmax"),
         "nonlinearity must be one of tanh, relu, sigmoid, identity; got 'softmax'.",

@@ -15,6 +15,7 @@ ETAS = ("number", "scalar", "neuron")
 
 chunked = partial(plastic_scan, impl="chunked")
 stepwise = partial(plastic_scan, impl="stepwise")
+triton = partial(plastic_scan, impl="triton")
 
 
 def random_inputs(T, B, N, *, alpha="full", eta="scalar", seed=0, dtype=torch.float64):

@@ -55,7 +55,7 @@ class Model(Plastic):
     """plastic; rnn, the same without plasticity; lstm, the baseline."""
     held: bool = True
     """lstm: whether a bit that is shown overrides its cell (input gate open, forget gate shut, output gate open)."""
-    impl: Literal["auto", "reference", "chunked", "stepwise"] = "auto"
+    impl: Literal["auto", "reference", "chunked", "stepwise", "triton"] = "auto"
     """Which form runs the network."""
 
     @property

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from torchplastic.ops import checks
 from torchplastic.ops.nonlinearity import NONLINEARITIES
-from torchplastic.ops.plastic_scan import stepwise
+from torchplastic.ops.plastic_scan import resident, stepwise, triton_support
 from torchplastic.ops.plastic_scan.chunked import chunked
 from torchplastic.ops.plastic_scan.chunks import LONGEST_CHUNK, cut
 from torchplastic.ops.plastic_scan.forward import Problem
 from torchplastic.ops.plastic_scan.plain import plain
 from torchplastic.ops.plastic_scan.reference import reference
-from torchplastic.rules import Rule, get_rule
+from torchplastic.rules import HEBB, OJA, Rule, get_rule
 from torchplastic.state import PlasticState
 
-IMPLS = ("auto", "reference", "chunked", "stepwise")
+IMPLS = ("auto", "reference", "chunked", "stepwise", "triton")
 
 
 def plastic_scan(
@@ -58,7 +58,8 @@ def plastic_scan(
         impl: "reference" is the plain loop under autograd. "chunked" is exact, keeps one trace per
             chunk of steps and has no second derivative; it is fastest for large networks and for patterns that are
             held. "stepwise" is exact too, keeps as much, and is fastest for networks of up to some hundred neurons; it
-            needs a CPU under Linux, numba (extra fast), and hebb or oja. "auto" chooses.
+            needs a CPU under Linux, numba (extra fast), and hebb or oja. "triton" is exact and keeps as much too; it
+            needs a CUDA device, Triton (extra gpu), and hebb or oja. "auto" chooses, never "triton" yet.
         chunk: steps between two traces that are kept; of chunked the most free (not fully clamped) steps of a chunk,
             where a clamped run between them counts as two; None chooses.
 
@@ -70,13 +71,13 @@ def plastic_scan(
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit, an unknown rule, nonlinearity or impl,
-            impl="chunked" with a rule that is not linear in the trace, or impl="stepwise" where it cannot run.
+            impl="chunked" with a rule that is not linear in the trace, or an impl where it cannot run.
         RuntimeError: from backward(), through a state whose graph was freed.
     """
     rule = get_rule(rule)
     if drive.dim() not in (2, 3) or drive.shape[0] < 1:
         raise ValueError(f"plastic_scan: drive must be [T, B, N] or [T, N] with T >= 1; got {tuple(drive.shape)}.")
-    if torch.is_autocast_enabled(drive.device.type):
+    if torch.amp.is_autocast_available(drive.device.type) and torch.is_autocast_enabled(drive.device.type):
         with torch.autocast(drive.device.type, enabled=False):
             return plastic_scan(
                 drive.to(w.dtype), w, alpha, eta, state, rule=rule, clamp=clamp, clamped_steps=clamped_steps,
@@ -98,6 +99,12 @@ def plastic_scan(
         raise ValueError(
             'plastic_scan: impl="stepwise" runs hebb and oja on a CPU under Linux with numba (extra fast), in float32 '
             'or float64. Use impl="auto".'
+        )
+    if impl == "triton" and alpha is not None and not triton_support.serves(rule, w):
+        found = f"{w.dtype} on {w.device.type}" if rule in (HEBB, OJA) else "another rule"
+        raise ValueError(
+            'plastic_scan: impl="triton" runs hebb and oja on a CUDA device with Triton (extra gpu), in float32 or '
+            f'float64; got {found}. Use impl="auto".'
         )
     eta = checks.plasticity_rate("plastic_scan", N, eta, alpha, like=w)
     if not batched:
@@ -149,6 +156,13 @@ def _fast(
     if impl == "stepwise":
         few = stepwise.Problem(rule, clamp, nonlinearity, min(chunk or stepwise.CHUNK, len(drive)))
         return stepwise.stepwise(drive, w, alpha, eta, hidden, trace, few)
+    if impl == "triton":
+        if resident.fits(drive.shape[1], w):
+            whole = resident.Problem(rule, clamp, tuple(clamped_steps), nonlinearity, chunk or resident.CHUNK)
+            return resident.resident(drive, w, alpha, eta, hidden, trace, whole)
+        pieces = cut(clamped_steps, chunk or LONGEST_CHUNK, longest_run=0)
+        problem = Problem(rule, clamp, nonlinearity, pieces, fresh, fused=True)
+        return chunked(drive, w, alpha.expand_as(w), eta, hidden, trace, problem)
     problem = Problem(rule, clamp, nonlinearity, cut(clamped_steps, chunk or LONGEST_CHUNK), fresh)
     return chunked(drive, w, alpha, eta, hidden, trace, problem)
 

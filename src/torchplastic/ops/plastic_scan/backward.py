@@ -19,6 +19,7 @@ from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import algebra
 from torchplastic.ops.plastic_scan import compiled as fast
 from torchplastic.ops.plastic_scan.forward import Prepared, Problem, prepare
+from torchplastic.ops.plastic_scan.fused import Fused
 
 
 class Backward:
@@ -38,14 +39,14 @@ class Backward:
         self.w, self.alpha, self.eta, x, *self.kept = saved
         prepared = prepared or prepare(self.w, self.alpha, self.eta, x.shape[1], problem)
         self.plastic, self.matrices = prepared
-        self.x = x[..., : self.w.shape[0]]
+        self.in_lines, self.x = x, x[..., : self.w.shape[0]]
         self.needs = needs
         self.need_drive, _, self.need_alpha, self.need_eta, self.need_hidden, self.need_trace = needs[:6]
         self.decays = algebra.Decays(problem.rule, self.eta)
         most = max(sum(map(g.before, c.free)) for c, g in zip(problem.chunks, groups, strict=True))
         self.g_alpha = algebra.AlphaGradient(self.alpha, x.shape[1], x.shape[2], most)
         self.g_eta = torch.zeros_like(self.x[0])  # dL/deta before its sum
-        delta = torch.zeros_like(x[1:])
+        self.delta_in_lines = delta = torch.zeros_like(x[1:])
         self.delta = delta[..., : self.w.shape[0]]  # dL/d(input of the nonlinearity)
         self.gx = self.x.new_zeros(self.x.shape)  # dL/dx; row 0 belongs to the initial hidden
         self.compiled = self.M = None
@@ -53,7 +54,7 @@ class Backward:
             longest = max(g.before(c.inner) for c, g in zip(problem.chunks, groups, strict=True))
             self.g_alpha.add_product = prepared.compiled.add_product
             self.compiled = fast.Backward(prepared.compiled, self.g_alpha, x, self.gx, delta, longest)
-        else:
+        elif not problem.fused:
             self.M = workspace.empty_like(self.kept[0])  # scratch
         g_y, g_hidden, g_trace = grads
         if g_y is not None:
@@ -163,6 +164,10 @@ class Backward:
         if self.compiled:
             trace = None if self.zero else H
             sums = self.compiled.run(tables, wanted, trace, gs, gd_of_v, summed=of_constant and in_sum)
+        elif isinstance(self.matrices, Fused):
+            self.matrices.backward(
+                self.in_lines, self.gx, self.delta_in_lines, tables, 0 in wanted, gs, gd_of_v, self.g_alpha
+            )
         else:
             self.steps_in_turn(tables, wanted, gs[:inner], gd_of_v)
         self.g_alpha.keep_pairs(self.need_alpha)
@@ -276,6 +281,10 @@ class Backward:
             dalpha = self.g_alpha.total if self.need_alpha else None
             trace = None if self.zero else H
             self.G = self.compiled.compiled.through_the_trace(trace, U, right, total, self.G, dalpha)
+            return
+        if isinstance(self.matrices, Fused):
+            dalpha = self.g_alpha.total if self.need_alpha else None
+            self.G = self.matrices.through_the_trace(None if self.zero else H, U, right, total, self.G, dalpha)
             return
         if self.G is not None and total is not None:
             self.G.mul_(total.unsqueeze(-2))

@@ -47,11 +47,12 @@ class Chunk(NamedTuple):
         return self.inner < self.stop - self.start
 
 
-def cut(clamped_steps: Sequence[bool], longest: int) -> list[Chunk]:
+def cut(clamped_steps: Sequence[bool], longest: int, longest_run: int = LONGEST_RUN) -> list[Chunk]:
     """Chunks of at most `longest` free steps; a fully clamped run between them counts as `RUN` steps.
 
-    A clamped run enters nothing but the trace, so it ends a chunk for free; short ones may lie inside, because
-    every chunk passes over the matrices a few times. A run of free steps is cut evenly: 13 with longest=8 are 7 + 6.
+    A clamped run enters nothing but the trace, so it ends a chunk for free; one of at most `longest_run` steps may lie
+    inside, because every chunk passes over the matrices a few times. A run of free steps is cut evenly: 13 with
+    longest=8 are 7 + 6.
     """
     chunks: list[Chunk] = []
     t, T = 0, len(clamped_steps)
@@ -62,7 +63,7 @@ def cut(clamped_steps: Sequence[bool], longest: int) -> list[Chunk]:
         pieces = max(1, -(-free // longest))
         for i in range(pieces):
             size = (free + pieces - 1 - i) // pieces
-            _append(chunks, t, size, longest)
+            _append(chunks, t, size, longest, longest_run)
             t += size
         while t < T and clamped_steps[t]:
             t += 1
@@ -70,13 +71,13 @@ def cut(clamped_steps: Sequence[bool], longest: int) -> list[Chunk]:
     return chunks
 
 
-def _append(chunks: list[Chunk], t: int, size: int, longest: int) -> None:
+def _append(chunks: list[Chunk], t: int, size: int, longest: int, longest_run: int) -> None:
     """Add free steps t … t + size - 1, to the last chunk where there is room."""
     last = chunks[-1] if chunks else None
     if last is not None and last.free and last.ends_clamped:
         runs = last.clamped_runs()
         low, high = runs[-1]
-        if high - low <= LONGEST_RUN and len(last.free) + RUN * len(runs) + size <= longest:
+        if high - low <= longest_run and len(last.free) + RUN * len(runs) + size <= longest:
             offsets = range(t - last.start, t - last.start + size)
             chunks[-1] = Chunk(last.start, t + size, (*last.free, *offsets))
             return

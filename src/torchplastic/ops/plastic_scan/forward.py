@@ -21,6 +21,7 @@ from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import algebra
 from torchplastic.ops.plastic_scan import compiled as fast
 from torchplastic.ops.plastic_scan.chunks import Chunk
+from torchplastic.ops.plastic_scan.fused import Fused
 from torchplastic.rules import Rule
 
 
@@ -32,13 +33,14 @@ class Problem(NamedTuple):
     nonlinearity: str
     chunks: Sequence[Chunk]
     fresh: bool = False  # whether the initial trace is known to be zero: then its chunk reads no trace
+    fused: bool = False  # whether Triton's kernels run the steps; chunks then have no clamped run inside
 
 
 class Prepared(NamedTuple):
     """alpha, W and P in the layout of products: what the backward pass takes over."""
 
     plastic: algebra.Plastic
-    matrices: algebra.StepMatrices | fast.Compiled
+    matrices: algebra.StepMatrices | fast.Compiled | Fused
 
     @property
     def compiled(self) -> fast.Compiled | None:
@@ -52,6 +54,8 @@ class Prepared(NamedTuple):
 def prepare(w: Tensor, alpha: Tensor, eta: Tensor, batch: int, problem: Problem) -> Prepared:
     """What both passes need."""
     rule, clamp, nonlinearity = problem[:3]
+    if problem.fused:
+        return Prepared(algebra.Plastic(alpha, products=False), Fused(rule, nonlinearity, clamp, w, alpha, eta))
     if fast.serves(rule, nonlinearity, alpha):
         return Prepared(
             algebra.Plastic(alpha, products=False),
@@ -93,7 +97,7 @@ def run_forward(
         v = x[start + 1 : stop + 1]
         for low, high in chunk.clamped_runs():
             v[low:high] = drive[start + low : start + high]
-        groups = _groups(x_padded[start:stop], chunk, merge)
+        groups = _groups(x_padded[start:stop], chunk, merge and not problem.fused)
         groups_of_chunks.append(groups)
         inner = groups.before(chunk.inner)
         U = x_padded[start:stop] if inner == chunk.inner else drive.new_zeros(inner, *x_padded.shape[1:])
@@ -110,6 +114,8 @@ def run_forward(
             more = after < chunk.inner
             if compiled:
                 compiled.run(tables, start + k, i, g, after - k, more)
+            elif isinstance(matrices, Fused):
+                matrices.forward(drive, x_padded, tables, start, after)
             else:
                 _steps_in_turn(prepared, problem, drive, eta, x_padded, tables, start + k, i, g, after - k, more)
             i, g = i + after - k, g + after - k
@@ -130,6 +136,8 @@ def run_forward(
         rows = groups.one_of_each((x_padded if compiled else x)[start:stop]), groups.sum(after_it * s)
         if prepared.compiled:
             H = prepared.compiled.next_trace(H, before[-1], *rows, out, zero)
+        elif isinstance(matrices, Fused):
+            H = matrices.next_trace(H, before[-1], *rows, out, zero)
         elif zero:
             H = algebra.add_outer(out, *rows, beta=0)
         else:

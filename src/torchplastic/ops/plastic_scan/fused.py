@@ -1,0 +1,150 @@
+"""The work of the chunked form on a GPU through Triton: one launch per free step, one per pass over a chunk's trace.
+
+Same results as the PyTorch calls in forward.py and backward.py, whose letters these are. A step reads w, alpha and the
+trace at the chunk's start once; its pairs, nonlinearity, clamp and rule are in the same kernel. Programs wait for each
+other by the end of a launch alone, so any size runs.
+
+Axes: T time, B batch, N neurons; matrices are `[pre, post]`. Chunks have no clamped run inside.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from torchplastic.ops import workspace
+from torchplastic.ops.plastic_scan import triton_support
+from torchplastic.rules import Rule
+
+FEWEST_PAIRS = 16  # rows of a matrix product in Triton
+
+
+class Tile(NamedTuple):
+    """How a step is shared: BB examples, R neurons of a program, BN of the others at a time."""
+
+    BB: int
+    R: int
+    BN: int
+    warps: int
+
+
+def tile_of(batch: int, N: int) -> Tile:
+    """Few neurons a program where there are few of them, more examples where w and alpha would be read for each."""
+    examples = 4 if batch >= 4 else 2 if batch >= 2 else 1
+    return Tile(examples, 16 if N < 2048 else 32, 64 if examples == 1 else 32, 4 if examples == 1 else 8)
+
+
+PASS = {"R": 32, "BN": 64}  # of a pass over a trace
+
+
+class Fused:
+    """The kernels with what all chunks of a scan share."""
+
+    def __init__(self, rule: Rule, nonlinearity: str, clamp: Tensor | None, w: Tensor, alpha: Tensor, eta: Tensor):
+        kernels = triton_support.find_kernels()
+        assert kernels is not None
+        self.kernels: Any = kernels
+        self.w, self.alpha = w.detach().contiguous(), alpha.detach().contiguous()
+        self.eta = eta.detach().expand(len(w)).contiguous()
+        self.clamp = self.eta if clamp is None else clamp.contiguous().view(torch.uint8)
+        self.options = {
+            "RULE": kernels.RULES[triton_support.name_of(rule)],
+            "F": kernels.NONLINEARITIES[nonlinearity],
+            "CLAMP": clamp is not None,
+        }
+        self.trace, self.zero = alpha, False
+
+    def load(self, H: Tensor, zero: bool) -> None:
+        """The trace `[B, N, N]` at the chunk's start; where that is known to be zero, nothing is read."""
+        self.trace, self.zero = H.detach().contiguous(), zero
+
+    def forward(self, drive: Tensor, x: Tensor, tables: tuple[Tensor, ...], t: int, steps: int) -> None:
+        """The free steps of a chunk, from t on: fills in x `[T + 1, B, M]` and the chunk's tables."""
+        _, z, S, L, uP = tables
+        _, B, N = drive.shape
+        drive = drive.detach().contiguous()
+        tile = tile_of(B, N)
+        for k in range(steps):
+            triton_support.launch(
+                self.kernels.step_forward, (-(-B // tile.BB), -(-N // tile.R)),
+                (x, drive, self.clamp, self.w, self.alpha, self.eta, self.trace, z[k], S, L, uP[k]),
+                (t + k, k, B, N, x.shape[2]), **self.options, ZERO=self.zero, MORE=k + 1 < steps,
+                BB=tile.BB, R=tile.R, BN=tile.BN, PAIRS=_pairs(k), num_warps=tile.warps,
+            )  # fmt: skip
+
+    def backward(
+        self, x: Tensor, gx: Tensor, delta: Tensor, tables: Any, first: bool, gs: Tensor, gd: Tensor | None, pairs: Any
+    ) -> None:
+        """The free steps of a chunk in reverse: completes delta, gx, gs and gd (where d depends on v).
+
+        x `[T + 1, B, M]`, gx `[T + 1, B, N]`, delta `[T, B, M]`; first: whether dL/du of its first step is wanted.
+        """
+        steps, (_, B, N), M = len(tables.free), gx.shape, x.shape[2]
+        between = tables.between
+        strides = [0 if size == 1 else stride for size, stride in zip(between.shape, between.stride(), strict=True)]
+        tile = tile_of(B, N)
+        grid = (-(-B // tile.BB), -(-N // tile.R))
+        z = tables.z.contiguous()
+        vectors = (
+            gs, gs if gd is None else gd, z, z if tables.LR is None else tables.LR.contiguous(), between,
+            tables.s.contiguous(), pairs.left, pairs.right,
+        )  # fmt: skip
+        options = {**self.options, "DECAY": gd is not None}
+        for k in reversed(range(steps)):
+            sizes = (tables.start + k, k, steps, pairs.count + k * (k - 1) // 2, B, N, M, *strides)
+            if k == steps - 1:
+                triton_support.launch(
+                    self.kernels.last_step_backward, grid, (x, gx, delta, self.clamp, self.eta, *vectors), sizes,
+                    **options, BB=tile.BB, R=tile.R, num_warps=tile.warps,
+                )  # fmt: skip
+            if k or first:
+                L = tables.L[k].expand(B, N).contiguous()
+                triton_support.launch(
+                    self.kernels.step_backward, grid,
+                    (x, gx, delta, self.clamp, self.w, self.alpha, self.eta, self.trace, L, *vectors), sizes,
+                    **options, ZERO=self.zero, BB=tile.BB, R=tile.R, BN=tile.BN, PAIRS=_pairs(k),
+                    num_warps=tile.warps,
+                )  # fmt: skip
+        pairs.count += steps * (steps - 1) // 2
+
+    def next_trace(self, H: Tensor, total: Tensor, U: Tensor, E: Tensor, out: Tensor, zero: bool) -> Tensor:
+        """`total * H + sum over rows of the outer products of U [n, B, ≥ N] and E [n, B, N]`, into `out [B, N, N]`."""
+        B, N, _ = out.shape
+        total = total.expand(B, N)
+        triton_support.launch(
+            self.kernels.next_trace, (-(-N // PASS["R"]), -(-N // PASS["BN"]), B),
+            (H.detach().contiguous(), total, U.contiguous(), E.contiguous(), out),
+            (len(U), N, U.shape[2], *total.stride()), ZERO=zero, **PASS,
+        )  # fmt: skip
+        return out
+
+    def through_the_trace(
+        self, H: Tensor | None, U: Tensor, E: Tensor, total: Tensor | None, G: Tensor | None, dalpha: Tensor | None
+    ) -> Tensor | None:
+        """With `C = sum U (x) E`: `G = total * G + alpha * C`, and `dalpha += sum_b H * C`, in place. -> G
+
+        total None: nobody wants G. G None, H None: they are zero. dalpha None: nobody wants it.
+        """
+        _, B, N = E.shape
+        fresh = G is None
+        if total is None and (H is None or dalpha is None):
+            return G
+        if total is not None and G is None:
+            G = workspace.empty((B, N, N), E)
+        scale = (E[0] if total is None else total).expand(B, N)
+        triton_support.launch(
+            self.kernels.through_the_trace, (-(-N // PASS["R"]), -(-N // PASS["BN"])),
+            (
+                self.alpha if H is None else H.contiguous(), self.alpha, U.contiguous(), E.contiguous(), scale,
+                self.alpha if G is None else G, self.alpha if dalpha is None else dalpha,
+            ),
+            (len(U), B, N, U.shape[2], *scale.stride()),
+            ZERO=H is None, FRESH=fresh, CARRY=total is not None, LEARN=dalpha is not None, **PASS,
+        )  # fmt: skip
+        return G
+
+
+def _pairs(k: int) -> int:
+    return 1 if k == 0 else max(FEWEST_PAIRS, 1 << (k - 1).bit_length())

@@ -1,0 +1,185 @@
+"""The exact form for one GPU that holds the whole network: an episode is one kernel, and back again another.
+
+A step of the plain loop is some launches and several passes over whole matrices. Here each program owns a few
+postsynaptic neurons of one example and keeps their columns of w, alpha and the trace in its registers for the whole
+episode; what programs tell each other at a step is one vector. All of them are on the GPU at once and wait for each
+other once per free step. One trace per chunk of steps is kept; the backward pass makes the others of a chunk again.
+
+Axes: T time, B batch, N neurons; matrices are `[pre, post]`, rows are stored M long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from torchplastic.ops import workspace
+from torchplastic.ops.plastic_scan import triton_support
+from torchplastic.ops.plastic_scan.once import refuse_second_derivative, saved_tensors
+from torchplastic.rules import Rule
+
+CHUNK = 16  # steps between two traces that are kept
+LINE = 32  # numbers to which rows are rounded up
+COLUMNS = (8, 16, 32)  # postsynaptic neurons of a program; 8 float32 numbers are the shortest run that memory moves
+TILE_BYTES = 1 << 15  # of a program's columns of one matrix: a few of them must fit into a multiprocessor's registers
+FORWARD_WARPS, BACKWARD_WARPS = 16, 8  # the backward pass holds more, and spills less with more registers a thread
+
+
+class Problem(NamedTuple):
+    """What a scan takes that has no gradient."""
+
+    rule: Rule
+    clamp: Tensor | None  # [T, B, N] bool
+    clamped_steps: tuple[bool, ...]
+    nonlinearity: str
+    chunk: int = CHUNK
+
+
+class Grid(NamedTuple):
+    """How programs share a scan: `blocks` for each example, with R columns each, in tiles of BN rows."""
+
+    blocks: int
+    R: int
+    BN: int
+
+
+def grid_of(N: int, B: int, itemsize: int, programs: int) -> Grid | None:
+    """The smallest columns with which all programs run at once on that many multiprocessors; None where none do."""
+    BN = max(16, 1 << (N - 1).bit_length())
+    for R in COLUMNS:
+        blocks = -(-N // R)
+        if blocks * B <= programs and BN * R * itemsize <= TILE_BYTES:
+            return Grid(blocks, R, BN)
+    return None
+
+
+def fits(B: int, like: Tensor) -> bool:
+    """Whether B examples of a network with matrices like this one are held by the GPU at once."""
+    return grid_of(len(like), B, like.element_size(), triton_support.multiprocessors(like.device)) is not None
+
+
+def resident(
+    drive: Tensor, w: Tensor, alpha: Tensor, eta: Tensor, hidden: Tensor, trace: Tensor, problem: Problem
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`drive [T, B, N]`, `w [N, N]`, `hidden [B, N]`, `trace [B, N, N]` -> y `[T, B, N]`, hidden, trace.
+
+    Equal to `reference` in values and gradients. Without gradients nothing is kept, whatever T.
+    """
+    N = len(w)
+    inputs = (drive, w, alpha.expand(N, N), eta.expand(N), hidden, trace)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        return _Scan.apply(*inputs, problem)
+    x, H, _ = Run(problem, *inputs[1:4], drive.shape[1]).forward(drive, hidden, trace, keep=False)
+    return x[1:, :, :N].contiguous(), x[-1, :, :N].clone(), H
+
+
+class Run:
+    """The kernels with what both passes share."""
+
+    def __init__(self, problem: Problem, w: Tensor, alpha: Tensor, eta: Tensor, batch: int) -> None:
+        self.problem, self.batch, self.N = problem, batch, len(w)
+        self.M = -(-self.N // LINE) * LINE
+        grid = grid_of(self.N, batch, w.element_size(), triton_support.multiprocessors(w.device))
+        assert grid is not None
+        self.grid = grid
+        self.w, self.alpha = self.rows(w.detach()), self.rows(alpha.detach())
+        self.eta = eta.detach().contiguous()
+        self.clamp = self.eta if problem.clamp is None else problem.clamp.contiguous().view(torch.uint8)
+
+    def rows(self, given: Tensor) -> Tensor:
+        """`[…, N]` with zeros behind each row, `[…, M]`."""
+        return pad(given, (0, self.M - self.N)).contiguous()
+
+    def forward(self, drive: Tensor, hidden: Tensor, trace: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """-> x `[T + 1, B, M]`, the final trace, and where told the traces at the starts of chunks."""
+        T, B, N = drive.shape
+        problem = self.problem
+        x = drive.new_zeros(T + 1, B, self.M)
+        x[0, :, :N] = hidden
+        x[1:, :, :N] = drive  # the outputs of fully clamped steps; the kernel writes the others
+        final = workspace.empty((B, N, self.M), drive)
+        kept = workspace.empty((-(-T // problem.chunk) if keep else 0, B, N, self.M), drive)
+        steps = _flags(problem.clamped_steps, False, False, drive.device)
+        self._launch(
+            "resident_forward",
+            drive.detach().contiguous(), self.clamp, self.w, self.alpha, self.eta, self.rows(trace.detach()), steps,
+            x, kept, final, self._counters(),
+            sizes=(T, B, N, self.M, problem.chunk, self.grid.blocks), num_warps=FORWARD_WARPS,
+            KEEP=keep,
+        )  # fmt: skip
+        return x, final[..., :N].contiguous(), kept
+
+    def backward(
+        self, x: Tensor, kept: Tensor, grads: Sequence[Tensor | None], needs: Sequence[bool]
+    ) -> tuple[Tensor, ...]:
+        """Gradients of drive, w, alpha, eta, hidden, trace."""
+        T, B, N, M = len(x) - 1, x.shape[1], self.N, self.M
+        need_drive, _, _, need_eta, need_hidden, _ = needs[:6]
+        g_y, g_hidden, g_trace = grads
+        gy = x.new_zeros(T, B, N) if g_y is None else g_y.contiguous()
+        if g_hidden is not None:
+            gy = torch.cat([gy[:-1], gy[-1:] + g_hidden])
+        G = x.new_zeros(B, N, M) if g_trace is None else self.rows(g_trace)
+        g_a, g_alpha = workspace.empty((T, B, N), x), workspace.empty_like(G)
+        g_drive = workspace.empty_like(g_a) if need_drive else g_a
+        g_eta, g_x = workspace.empty((2, B, N), x)
+        partial = workspace.empty((2, B, self.grid.blocks, M), x)
+        steps = _flags(self.problem.clamped_steps, need_drive, need_hidden, x.device)
+        self._launch(
+            "resident_backward",
+            x, self.clamp, self.w, self.alpha, self.eta, steps, kept, gy, G, g_a, g_drive, g_alpha, g_eta, g_x,
+            partial, self._counters(), sizes=(T, B, N, M, self.problem.chunk, self.grid.blocks),
+            num_warps=BACKWARD_WARPS, NEED_DRIVE=need_drive, NEED_ETA=need_eta,
+            BQ=1 << (self.grid.blocks - 1).bit_length(),
+        )  # fmt: skip
+        g_w = x[:-1, :, :N].flatten(0, 1).t() @ g_a.flatten(0, 1)
+        return g_drive, g_w, g_alpha.sum(0)[:, :N].contiguous(), g_eta.sum(0), g_x, G[..., :N].contiguous()
+
+    def _counters(self) -> Tensor:
+        return torch.zeros(self.batch, dtype=torch.int32, device=self.w.device)
+
+    def _launch(self, name: str, *tensors: Tensor, sizes: tuple[int, ...], **flags: Any) -> None:
+        kernels = triton_support.find_kernels()
+        assert kernels is not None
+        problem, grid = self.problem, self.grid
+        triton_support.run_together(
+            getattr(kernels, name), grid.blocks * self.batch, tensors, sizes,
+            RULE=kernels.RULES[triton_support.name_of(problem.rule)], F=kernels.NONLINEARITIES[problem.nonlinearity],
+            CLAMP=problem.clamp is not None, R=grid.R, BN=grid.BN, **flags,
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _flags(clamped_steps: tuple[bool, ...], need_drive: bool, need_hidden: bool, device: torch.device) -> Tensor:
+    """What each step asks for: whether it is free, and whether dL/d(output of the step before it) is wanted."""
+    from torchplastic.ops.plastic_scan.triton_kernels import IS_FREE, PASSES_ON
+
+    free = [not clamped for clamped in clamped_steps]
+    passes = [need_hidden, *(need_drive or f for f in free[:-1])]
+    flags = [IS_FREE * f + PASSES_ON * p for f, p in zip(free, passes, strict=True)]
+    return torch.tensor(flags, dtype=torch.int8, device=device)
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+        drive, w, alpha, eta, hidden, trace, problem = inputs
+        x, H, kept = Run(problem, w, alpha, eta, drive.shape[1]).forward(drive, hidden, trace, keep=True)
+        ctx.problem = problem
+        ctx.save_for_backward(drive, w, alpha, eta, hidden, trace, x, kept, problem.clamp)
+        ctx.set_materialize_grads(False)
+        y, last = x[1:, :, : len(w)], x[-1, :, : len(w)]
+        return y.clone(memory_format=torch.contiguous_format), last.clone(), H  # none a view of another
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        drive, w, alpha, eta, hidden, trace, x, kept, _ = saved_tensors(ctx)
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            results = Run(ctx.problem, w, alpha, eta, x.shape[1]).backward(x, kept, grads, ctx.needs_input_grad)
+        wanted = tuple(g if need else None for g, need in zip(results, ctx.needs_input_grad, strict=False))
+        return *refuse_second_derivative((drive, w, alpha, eta, hidden, trace, *grads), wanted), None

@@ -1,0 +1,198 @@
+"""The kernels of a GPU through Triton's interpreter: values, gradients, programs that wait for each other; compiling.
+
+What a GPU makes of them is in test_on_gpu.py.
+"""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import torchplastic as tp
+from tests.ops.parity import (
+    CLAMPS,
+    ETAS,
+    NAMES,
+    OUTPUTS,
+    assert_parity,
+    evaluate,
+    random_clamp,
+    random_inputs,
+    triton,
+)
+from torchplastic.functional import plastic_scan
+from torchplastic.ops.nonlinearity import NONLINEARITIES
+from torchplastic.ops.plastic_scan import resident, triton_support
+
+pytest.importorskip("triton", reason="needs the extra gpu")
+pytestmark = pytest.mark.skipif(
+    not triton_support.interpreted(), reason="kernels run on the GPU here, see test_on_gpu.py"
+)
+SOME_GRADIENTS = (("w", "alpha"), ("eta",), ("drive",), ("hidden",), ("trace",))
+
+
+@pytest.fixture(params=["resident", "fused"])
+def form(request, monkeypatch):
+    """Networks that a GPU holds, one program an example, and those that it does not."""
+    monkeypatch.setattr(triton_support, "INTERPRETED", 8 if request.param == "resident" else 0)
+    monkeypatch.setattr(resident, "COLUMNS", (32,))
+    return request.param
+
+
+@pytest.mark.parametrize("eta", ETAS)
+@pytest.mark.parametrize("clamp", CLAMPS)
+@pytest.mark.parametrize("rule", tp.RULES)
+def test_parity(form, rule, clamp, eta, poisoned_buffers):
+    inputs, mask = random_inputs(6, 2, 4, eta=eta), random_clamp(clamp, 6, 2, 4)
+    grads = NAMES if eta != "number" else tuple(name for name in NAMES if name != "eta")
+    assert_parity(inputs, triton, grads=grads, rule=rule, clamp=mask, chunk=3)
+
+
+@pytest.mark.parametrize("alpha", ["neuron", "shared", "none"])
+@pytest.mark.parametrize("rule", tp.RULES)
+def test_other_kinds_of_alpha(form, rule, alpha, poisoned_buffers):
+    inputs, mask = random_inputs(6, 2, 4, alpha=alpha), random_clamp("steps", 6, 2, 4)
+    grads = NAMES if alpha != "none" else ("drive", "w", "hidden")
+    assert_parity(inputs, triton, grads=grads, rule=rule, clamp=mask, chunk=3)
+
+
+@pytest.mark.parametrize("clamp", ["steps", "mixed"])
+@pytest.mark.parametrize("rule", tp.RULES)
+@pytest.mark.parametrize("grads", SOME_GRADIENTS, ids=["weights", "eta", "drive", "hidden", "trace"])
+def test_some_gradients_alone(form, grads, rule, clamp, poisoned_buffers):
+    B, eta = (1, "neuron") if rule == "hebb" else (5, "scalar")
+    inputs = random_inputs(6, B, 4, eta=eta)
+    assert_parity(inputs, triton, grads=grads, rule=rule, clamp=random_clamp(clamp, 6, B, 4), chunk=4)
+
+
+@pytest.mark.parametrize("through", OUTPUTS)
+def test_gradients_through_one_output(form, through, poisoned_buffers):
+    inputs = random_inputs(5, 2, 4)
+    assert_parity(inputs, triton, through=(through,), clamp=random_clamp("steps", 5, 2, 4), chunk=2)
+
+
+@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+def test_nonlinearities(form, nonlinearity):
+    inputs = random_inputs(5, 1, 6)
+    inputs["drive"][0, 0, :2] = torch.tensor([300.0, -300.0])
+    assert_parity(inputs, triton, nonlinearity=nonlinearity)
+
+
+@settings(max_examples=8)
+@given(
+    T=st.integers(1, 6), B=st.sampled_from([None, 1, 3]), N=st.integers(1, 9), chunk=st.integers(1, 7),
+    seed=st.integers(0, 99), held=st.booleans(),
+)  # fmt: skip
+def test_any_size_and_any_chunk(T, B, N, chunk, seed, held):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resident, "COLUMNS", (32,))
+        inputs = random_inputs(T, B, N, seed=seed)
+        mask = random_clamp("steps" if seed % 2 else "free", T, B, N, seed)
+        for programs in (0, 8) if held else (0,):
+            patch.setattr(triton_support, "INTERPRETED", programs)
+            assert_parity(inputs, triton, clamp=mask, chunk=chunk)
+
+
+def test_a_scan_without_a_state_and_without_gradients(form, poisoned_buffers):
+    inputs = random_inputs(9, 2, 5)
+    drive, w, alpha, eta = (inputs[name] for name in NAMES[:4])
+    y, state = triton(drive, w, alpha, eta, chunk=4)
+    expected, final = plastic_scan(drive, w, alpha, eta, impl="reference")
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(state.trace, final.trace)
+    leaf = w.clone().requires_grad_()
+    triton(drive, leaf, alpha, eta, chunk=4)[0].sum().backward()
+    again = w.clone().requires_grad_()
+    plastic_scan(drive, again, alpha, eta, impl="reference")[0].sum().backward()
+    torch.testing.assert_close(leaf.grad, again.grad)
+
+
+def test_float32_is_as_near_to_float64_as_the_reference(form):
+    exact = evaluate(plastic_scan, random_inputs(20, 2, 24), impl="reference")
+    inputs = random_inputs(20, 2, 24, dtype=torch.float32)
+    plain = evaluate(plastic_scan, inputs, impl="reference")
+    for name, got in evaluate(triton, inputs).items():
+        error, of_plain = (got - exact[name]).abs().max(), (plain[name] - exact[name]).abs().max()
+        assert error <= 4 * of_plain + 1e-6 * exact[name].abs().max(), name
+
+
+@pytest.mark.parametrize("form", ["resident"], indirect=True)
+def test_the_trace_is_kept_once_a_chunk(form):
+    run = resident.Run(
+        resident.Problem(tp.RULES["hebb"], None, (False,) * 9, "tanh", chunk=4),
+        *(random_inputs(9, 2, 5, eta="neuron")[name] for name in ("w", "alpha", "eta")), 2,
+    )  # fmt: skip
+    inputs = random_inputs(9, 2, 5)
+    kept = run.forward(inputs["drive"], inputs["hidden"], inputs["trace"], keep=True)[2]
+    assert kept.shape == (3, 2, 5, 32)
+
+
+@pytest.mark.parametrize(
+    ("N", "B", "itemsize", "blocks"),
+    [(1001, 1, 4, 126), (1024, 1, 4, 128), (1025, 1, 4, None), (1001, 2, 4, None), (256, 4, 4, 32), (256, 16, 4, 8),
+     (100, 30, 4, 4), (100, 8, 4, 13), (1001, 1, 8, None), (500, 1, 8, 63), (1, 1, 4, 1)],
+)  # fmt: skip
+def test_what_a_gpu_of_132_multiprocessors_holds(N, B, itemsize, blocks):
+    grid = resident.grid_of(N, B, itemsize, 132)
+    assert (grid and grid.blocks) == blocks
+    if grid:
+        assert grid.R * grid.blocks >= N
+        assert grid.BN >= N
+
+
+def each_in_a_process(kernel, programs, tensors, sizes, **options):
+    """Programs that wait for each other, each in a process of its own, over shared memory."""
+    for tensor in tensors:
+        tensor.share_memory_()
+    fork = multiprocessing.get_context("fork")
+    started = [
+        fork.Process(target=triton_support.launch, args=(kernel, (1,), tensors, (*sizes, program)), kwargs=options)
+        for program in range(programs)
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(120)
+        process.kill()
+    assert [process.exitcode for process in started] == [0] * programs
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of threads, beside fork
+@pytest.mark.parametrize(("rule", "clamp"), [("hebb", "steps"), ("oja", "mixed")])
+def test_programs_that_share_an_example_wait_for_each_other(rule, clamp, monkeypatch):
+    monkeypatch.setattr(triton_support, "run_together", each_in_a_process)
+    monkeypatch.setattr(triton_support, "INTERPRETED", 6)
+    inputs = random_inputs(6, 2, 19, eta="neuron")
+    assert resident.grid_of(19, 2, 8, 6).blocks == 3
+    assert_parity(inputs, triton, rule=rule, clamp=random_clamp(clamp, 6, 2, 19))
+
+
+def test_where_it_cannot_run(monkeypatch):
+    inputs = random_inputs(3, 1, 4)
+    leaves = [inputs[name] for name in NAMES[:4]]
+    with pytest.raises(ValueError, match=r'impl="triton" runs hebb and oja on a CUDA device .* got another rule'):
+        triton(*leaves, rule=tp.Rule(tp.RULES["hebb"].update, tp.RULES["hebb"].linear))
+    monkeypatch.setattr(triton_support, "interpreted", lambda: False)
+    with pytest.raises(ValueError, match=r"extra gpu.* got torch.float64 on cpu. Use impl=\"auto\""):
+        triton(*leaves)
+    monkeypatch.setattr(triton_support, "find_kernels", lambda: None)
+    torch.testing.assert_close(plastic_scan(*leaves)[0], plastic_scan(*leaves, impl="reference")[0])
+
+
+def test_the_kernels_compile_for_a_gpu():
+    """Without one: down to machine code, in another process, because here they are interpreted."""
+    script = Path(__file__).with_name("compile_for_gpu.py")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    assert len(found) >= 10
+    assert found["resident_forward float32"]["stack"] == 0  # nothing of w, alpha and the trace leaves the registers
