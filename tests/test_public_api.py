@@ -48,7 +48,7 @@ LAB_ONLY = {"tyro", "rich", "matplotlib", "scipy", "lightning_fabric", "gymnasiu
 def test_names():
     names = {
         "LSTM", "LSTMState", "PlasticClassifier", "PlasticLinear", "PlasticRNN", "PlasticRNNCell", "PlasticState",
-        "RULES", "Rule", "functional", "pretrained",
+        "RULES", "Rule", "functional", "pretrained", "CapturedStep",
     }  # fmt: skip
     assert set(tp.__all__) >= names
     assert all(hasattr(tp, name) for name in tp.__all__)

@@ -1,6 +1,7 @@
 """Differentiable plasticity for PyTorch: networks that learn how to learn."""
 
 from torchplastic import functional
+from torchplastic.graphs import CapturedStep
 from torchplastic.nn.classifier import PlasticClassifier
 from torchplastic.nn.linear import PlasticLinear
 from torchplastic.nn.lstm import LSTM
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 __all__ = [
     "LSTM",
     "RULES",
+    "CapturedStep",
     "LSTMState",
     "PlasticClassifier",
     "PlasticLinear",

@@ -1,0 +1,107 @@
+"""A training step as one CUDA graph: what Python and the driver spend on each launch is spent once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+CAPTURED_ON = "cuda"
+
+
+class CapturedStep:
+    """A function of tensors that a CUDA graph replays: forward, backward and optimiser without a launch from Python.
+
+        def update(inputs, target):
+            optimizer.zero_grad()
+            y, _ = rnn(inputs)
+            loss = (y[-1] - target).square().sum()
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        step = CapturedStep(update)
+        loss = step(inputs, target)  # every call is an update
+
+    The first `warmup` calls with tensors of some shapes run as they are, the next is captured, and those after it copy
+    their tensors into the captured one's and replay it. Other shapes, or other values beside tensors (such as
+    `clamped_steps`), are captured apart. On a CPU every call runs as it is.
+
+    Args:
+        update: a function of tensors, also nested in tuples, lists and dicts, that returns such. It reads nothing back
+            to the host (`.item()`, `print`, a mask without `clamped_steps`). Parameters, and whatever else it reads
+            that is no argument, may change in place alone; a learning rate that changes has to be a tensor, and the
+            optimiser `capturable=True`.
+        warmup: calls before a graph is made.
+
+    Raises:
+        ValueError: a warmup below 1, because what is allocated once must be there before.
+        RuntimeError: from CUDA, where `update` does what a graph cannot hold.
+    """
+
+    def __init__(self, update: Callable[..., Any], warmup: int = 3) -> None:
+        if warmup < 1:
+            raise ValueError(f"CapturedStep: warmup must be at least 1; got {warmup}.")
+        self.update, self.warmup = update, warmup
+        self._calls: dict[Any, int] = {}
+        self._graphs: dict[Any, Graph] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What `update` returns for these arguments, copies where a graph made it."""
+        leaves, spec = tree_flatten(arguments)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        if not tensors or tensors[0].device.type != CAPTURED_ON:
+            return self.update(*arguments)
+        others = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        key = (spec, others, tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors))
+        if key in self._graphs:
+            return self._graphs[key](tensors)
+        self._calls[key] = self._calls.get(key, 0) + 1
+        if self._calls[key] <= self.warmup:
+            with aside():
+                return self.update(*arguments)
+        places = [tensor.clone() for tensor in tensors]
+        filled = iter(places)
+        given = tree_unflatten([next(filled) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec)
+        self._graphs[key] = Graph(lambda: self.update(*given), places)
+        return self._graphs[key](tensors)
+
+
+class Graph:
+    """One captured call: its inputs' places, and what it returned."""
+
+    def __init__(self, function: Callable[[], Any], places: list[Tensor]) -> None:
+        self.places = places
+        self.replay, self.outputs = capture(function)
+
+    def __call__(self, tensors: list[Tensor]) -> Any:
+        for place, tensor in zip(self.places, tensors, strict=True):
+            place.copy_(tensor, non_blocking=True)
+        self.replay()
+        return tree_map(lambda output: output.clone() if isinstance(output, Tensor) else output, self.outputs)
+
+
+def capture(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+    """Record a call without making it -> what makes it, and the tensors that it then fills."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = function()
+    return graph.replay, outputs
+
+
+@contextmanager
+def _side_stream() -> Any:
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)
+
+
+def aside() -> AbstractContextManager[None]:
+    """Work on a stream of its own, as CUDA wants of what is captured later."""
+    return _side_stream()
