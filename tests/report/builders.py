@@ -107,7 +107,8 @@ def bench_row(suite: str, case: str, impl: str, median: float, peak: int, **size
     label = "1001 neurons, 205 steps, clamped" if suite == "patterns" else case
     seconds = {"median": median, "q1": 0.9 * median, "q3": 1.1 * median, "n": 20}
     row = {"suite": suite, "case": case, "label": label, "impl": impl, "seconds": seconds, "peak_bytes": peak}
-    return row | {"N": 1001, "T": 205, "B": 1} | sizes
+    counted = {"counted": "episodes", "per_second": 1 / median, "floor_share": None if impl == "reference" else 0.8}
+    return row | counted | {"N": 1001, "T": 205, "B": 1} | sizes
 
 
 def write_sweep(path: Path, seeds: Sequence[int], **run: Any) -> Path:

@@ -284,6 +284,21 @@ def test_frames_in_colours():
     assert gif.info["duration"] == 2 * samples.COLOURED_STEP
 
 
+def test_what_a_further_step_takes():
+    def row(impl, T, traces):
+        return {"impl": impl, "T": T, "N": 256, "B": 2, "peak_bytes": traces * 4 * 256**2 * 2}
+
+    rows = [
+        row("plain", 100, 300),
+        row("plain", 200, 600),
+        row("fast", 50, 9),
+        row("fast", 100, 10),
+        row("fast", 200, 20),
+    ]
+    assert scaling.traces_per_step(rows) == {"plain": 3, "fast": 0.1}
+    assert scaling.traces_per_step(rows[:1]) == {}
+
+
 def test_scaling_with_its_exponents(tmp_path):
     suites = scaling.scaling_suites(read_bench(write_bench(tmp_path / "b.json")).rows)
     assert list(suites) == ["N", "T", "B"]

@@ -140,8 +140,11 @@ def test_bench_tables(tmp_path):
         "middle half": "144 ms to 176 ms",
         "spread": "20 %",
         "steps timed": "20",
+        "rate": "6.25 episodes/s",
         "peak memory": "64.0 MiB",
+        "of floor": "80 %",
     }
+    assert cells(measured, 0)["of floor"] == "–"
 
 
 @pytest.mark.parametrize("measure", ["error", "reward"])

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from torchplastic.bench.measure import copy_bandwidth, peak_bytes, seconds_in_turn, spread
-from torchplastic.bench.suites import SUITES, Measured
+from torchplastic.bench.suites import ON_GPU_ALONE, SUITES, Measured
 from torchplastic.experiments.launch import hardware, versions
 
 MIB = 2**20
@@ -24,7 +24,7 @@ PIPE_WIDTH = 180  # columns of the table where nobody says how many there are
 
 
 def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path | None = None) -> dict[str, Any]:
-    """Measure the suites of these names (all without one), print a table, and write JSON to `out`.
+    """Measure the suites of these names (without one all that fit the device), print a table, and write JSON to `out`.
 
     ValueError for an unknown suite or a device that is not there.
     """
@@ -39,7 +39,7 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
     )
     bandwidth = copy_bandwidth(where)
     errors = Console(stderr=True)
-    for name in names or SUITES:
+    for name in names or [name for name in SUITES if where.type == "cuda" or name not in ON_GPU_ALONE]:
         for case in SUITES[name]():
             errors.print(f"{case.suite}: {case.label} …", style="dim", highlight=False)
             found = measure(case, rounds if not name.startswith("scaling") else min(rounds, ROUNDS_OF_SCALING), where)
@@ -86,7 +86,7 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
 def measure(case: Measured, rounds: int, device: torch.device) -> list[dict[str, Any]]:
     """A row for each form of a case, the reference first."""
     steps, held = case.steps(device)
-    peaks = {impl: peak_bytes(step, held, device) for impl, step in steps.items()}
+    peaks = {impl: peak_bytes(getattr(step, "once", step), held, device) for impl, step in steps.items()}
     seconds = seconds_in_turn(steps, rounds, device)
     del steps, held
     gc.collect()

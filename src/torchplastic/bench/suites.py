@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from torchplastic import RULES, PlasticRNN, Rule
+from torchplastic import RULES, CapturedStep, PlasticRNN, Rule
 from torchplastic.bench.maze import CASES
 from torchplastic.bench.measure import tensors_of
 from torchplastic.bench.omniglot import OmniglotCase
@@ -26,8 +26,30 @@ from torchplastic.tasks.base import Episode, RecallTask
 from torchplastic.tasks.images import ImageEpisodes, unclamped
 from torchplastic.tasks.patterns import Patterns
 
-COMPILED = "compiled step"
-FORMS = ("reference", COMPILED, "chunked", "stepwise")
+
+class Form(NamedTuple):
+    """A way to make a training step."""
+
+    impl: str
+    compiled: bool = False
+    """Whether the plain loop's step runs under torch.compile."""
+    graph: bool = False
+    """Whether a CUDA graph replays the training step, optimiser included."""
+    devices: tuple[str, ...] = ("cpu", "cuda")
+
+
+FORMS = {
+    "reference": Form("reference"),
+    "compiled step": Form("reference", compiled=True),
+    "chunked": Form("chunked"),
+    "chunked, CUDA graph": Form("chunked", graph=True, devices=("cuda",)),
+    "stepwise": Form("stepwise", devices=("cpu",)),
+    "triton": Form("triton", devices=("cuda",)),
+    "triton, CUDA graph": Form("triton", graph=True, devices=("cuda",)),
+}
+NEEDED = ("reference", "chunked")  # without these a case has failed; other forms are left out where they cannot run
+PLAIN = ("reference", "compiled step")
+ON_GPU_ALONE = ("large",)  # suites that take too long, or too much memory, elsewhere
 
 
 @dataclass(frozen=True)
@@ -43,6 +65,8 @@ class Case:
     part: Callable[[Episode], Episode] = lambda episode: episode
     """Which part of the episode the network runs through."""
     counted: str = "episodes"
+    plain: bool = True
+    """Whether the plain loop is run too: it keeps every trace of every step."""
 
     def count(self) -> int:
         """Episodes of a step."""
@@ -54,8 +78,8 @@ class Case:
         return {"N": self.task.neurons, "T": len(episode.clamped_steps), "B": self.batch}
 
     def floor_bytes(self, form: str) -> int | None:
-        """Bytes that a training step of the chunked form must move, by count (ops/README.md)."""
-        if form != "chunked":
+        """Bytes that a training step by chunks must move, by count (ops/README.md)."""
+        if form in (*PLAIN, "stepwise"):
             return None
         episode = self.part(self.task.episodes(1, torch.Generator().manual_seed(0)))
         chunks = cut(episode.clamped_steps, LONGEST_CHUNK)
@@ -68,22 +92,17 @@ class Case:
         episode = self.part(self.task.episodes(self.batch, generator)).to(device)
         steps: dict[str, Callable[[], None]] = {}
         held = [episode.inputs, episode.target, *([] if episode.clamp is None else [episode.clamp])]
-        for form in FORMS:
-            impl = "reference" if form == COMPILED else form
+        for form, (impl, compiled, graph, devices) in FORMS.items():
+            if device.type not in devices or not (self.plain or form not in PLAIN):
+                continue
             rnn = PlasticRNN(None, self.task.neurons, learn_eta=self.learn_eta, impl=impl, device=device)
-            run = compiled_loop(rnn) if form == COMPILED else rnn
-            optimizer = torch.optim.Adam(rnn.parameters(), lr=1e-4, fused=True)
-
-            def step(run: Callable[..., Any] = run, optimizer: torch.optim.Adam = optimizer) -> None:
-                optimizer.zero_grad()
-                y, _ = run(episode.inputs, clamp=episode.clamp, clamped_steps=episode.clamped_steps)
-                (y[-1, :, : episode.target.shape[1]] - episode.target).square().sum().div(self.batch).backward()
-                optimizer.step()
-
+            run = compiled_loop(rnn) if compiled else rnn
+            optimizer = torch.optim.Adam(rnn.parameters(), lr=1e-4, fused=True, capturable=graph)
+            step = TrainingStep(run, optimizer, episode, CapturedStep if graph else None)
             try:
-                step()  # makes the optimiser's state, which stays
+                step.once()  # makes the optimiser's state, which stays
             except (RuntimeError, ValueError) as error:
-                if form in ("reference", "chunked"):
+                if form in NEEDED:
                     raise
                 print(f"{self.label}: {form} left out: {str(error).splitlines()[0]}", file=sys.stderr)
                 continue
@@ -91,6 +110,36 @@ class Case:
             steps[form] = step
             held += tensors_of(rnn, optimizer)
         return steps, held
+
+
+class TrainingStep:
+    """Forward, backward and Adam on one batch of episodes; `once` does it without a graph, `()` with it."""
+
+    def __init__(
+        self,
+        run: Callable[..., Any],
+        optimizer: torch.optim.Optimizer,
+        episode: Episode,
+        captured: type[CapturedStep] | None = None,
+    ) -> None:
+        self.run, self.optimizer, self.episode = run, optimizer, episode
+        self.update = captured(self.learn, 1) if captured else self.learn
+
+    def learn(self, inputs: Tensor, clamp: Tensor | None, target: Tensor, clamped_steps: tuple[bool, ...]) -> None:
+        """The step itself."""
+        self.optimizer.zero_grad()
+        y, _ = self.run(inputs, clamp=clamp, clamped_steps=clamped_steps)
+        (y[-1, :, : target.shape[1]] - target).square().sum().div(len(target)).backward()
+        self.optimizer.step()
+
+    def once(self) -> None:
+        """Without a graph, whose memory would not be seen."""
+        inputs, clamp, told, target, _ = self.episode
+        self.learn(inputs, clamp, target, told)
+
+    def __call__(self) -> None:
+        inputs, clamp, told, target, _ = self.episode
+        self.update(inputs, clamp, target, told)
 
 
 def compiled_loop(rnn: PlasticRNN) -> Callable[..., tuple[Tensor, None]]:
@@ -163,6 +212,15 @@ def _scaling(what: str) -> list[Case]:
     return cases
 
 
+def _large() -> list[Case]:
+    """A network and a batch whose matrices no cache holds: bound by memory."""
+    task = Patterns(
+        bits=4095, patterns=2, shown=3, gap=2, cycles=1, test=10, input="additive"
+    )  # 4096 neurons, 20 steps
+    label = f"{task.neurons} neurons, {task.steps} steps, batch 16"
+    return [Case("large", "batch", label, task, batch=16, learn_eta=True, plain=False)]
+
+
 class Measured(Protocol):
     """What `run_bench` asks of a case."""
 
@@ -200,6 +258,7 @@ SUITES: dict[str, Callable[[], Sequence[Measured]]] = {
     "images": _images,
     "omniglot": lambda: [OmniglotCase()],
     "maze": lambda: CASES,
+    "large": _large,
     "scaling-n": lambda: _scaling("N"),
     "scaling-t": lambda: _scaling("T"),
     "scaling-b": lambda: _scaling("B"),

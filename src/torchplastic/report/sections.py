@@ -286,6 +286,9 @@ def _bench(bench: Bench) -> Part:
                 spread = " (median and quartiles)" if what == "seconds" else ""
                 caption = f"{words} against {scaling.SIZES[size]}{spread}, both axes logarithmic. {_held(rows, size)}"
                 caption += " The reference is the plain loop."
+                if (size, what) == ("T", "peak_bytes"):
+                    taken = [f"{impl} {number(count, 2)}" for impl, count in scaling.traces_per_step(rows).items()]
+                    caption += f" A further step takes, in traces of N² numbers: {', '.join(taken)}."
                 name = f"bench-{size.lower()}-{what.replace('_', '-')}"
                 growth.drawings.append(Drawing(name, figure, caption.strip()))
     part.parts = [growth] if growth.drawings else []

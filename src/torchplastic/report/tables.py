@@ -19,7 +19,9 @@ from torchplastic.report.wording import (
     factor,
     listing,
     number,
+    percent,
     plural,
+    rate,
     size,
     with_interval,
 )
@@ -190,10 +192,14 @@ def bench_tables(bench: Bench) -> list[Table]:
             str(row.get("label") or row.get("case", MISSING)),
             str(row.get("impl", MISSING)),
             *_timing(row.get("seconds") or {}),
+            rate(row.get("per_second"), row.get("counted")),
             size(row.get("peak_bytes")),
+            percent(row.get("floor_share"), 0),
         )
         for row in bench.rows
     ]
+    copied = bench.content.get("copy_bytes_per_second")
+    speed = f" ({copied / 1e9:.0f} GB/s)" if copied else ""
     labels = {(row.get("suite"), row.get("case")): str(row.get("label") or row.get("case")) for row in bench.rows}
     ratios = [
         (
@@ -216,9 +222,22 @@ def bench_tables(bench: Bench) -> list[Table]:
         ),
         rows_or_none(
             "Every measurement",
-            ("suite", "case", "form", "median", "middle half", "spread", "steps timed", "peak memory"),
+            (
+                "suite",
+                "case",
+                "form",
+                "median",
+                "middle half",
+                "spread",
+                "steps timed",
+                "rate",
+                "peak memory",
+                "of floor",
+            ),
             measured,
-            "Time of one training step. The spread is the width of the middle half as a share of the median.",
+            "Time of one training step. The spread is the width of the middle half as a share of the median. Of floor: "
+            f"the time that the bytes counted for a step take at the speed of a copy in the same run{speed}, as a "
+            "share of the step's.",
             text_columns=3,
         ),
     ]

@@ -70,9 +70,18 @@ def factor(value: float | None) -> str:
     return MISSING if value is None else f"{number(value)} ×"
 
 
-def percent(share: float) -> str:
-    """A share as a percentage with one decimal, two below one per cent."""
+def rate(count: float | None, counted: str | None) -> str:
+    """`1,230 episodes/s`."""
+    return MISSING if count is None else f"{number(count)} {counted or ''}/s"
+
+
+def percent(share: float | None, decimals: int | None = None) -> str:
+    """A share as a percentage; decimals None: one, two below one per cent."""
+    if share is None:
+        return MISSING
     shown = 100 * share
+    if decimals is not None:
+        return f"{shown:.{decimals}f} %"
     return f"{shown:.2f} %" if 0 < abs(shown) < 1 else f"{shown:.1f} %"
 
 

@@ -67,6 +67,21 @@ def draw_scaling(rows: Sequence[Json], size: str, what: str) -> Figure | None:
     return figure
 
 
+def traces_per_step(rows: Sequence[Json]) -> dict[str, float]:
+    """By form: how much peak memory a further step takes, between the two longest episodes, in traces of N² numbers.
+
+    Of rows of float32 in which T varies; a form that was measured at fewer than two lengths is left out.
+    """
+    found: dict[str, float] = {}
+    for impl in dict.fromkeys(str(row["impl"]) for row in rows):
+        own = [row for row in rows if str(row["impl"]) == impl and row.get("peak_bytes") and row.get("N")]
+        points = sorted((row["T"], row["peak_bytes"] / (4 * row["N"] ** 2 * row.get("B", 1))) for row in own)
+        if len(points) > 1:
+            (before, less), (steps, more) = points[-2:]
+            found[impl] = (more - less) / (steps - before)
+    return found
+
+
 def _values(row: Json, what: str) -> tuple[float, float, float] | None:
     if what == "seconds":
         seconds = row.get("seconds")
