@@ -128,11 +128,14 @@ class LSTM(nn.Module):
     def _check_clamp(self, clamp: Tensor, x: Tensor) -> Tensor:
         if clamp.dtype != torch.bool or tuple(clamp.shape) not in {tuple(x.shape), (x.shape[0], x.shape[-1])}:
             raise ValueError(f"LSTM: clamp must be bool {tuple(x.shape)}; got {clamp.dtype} {tuple(clamp.shape)}.")
-        if clamp[..., self.held_inputs :].any():
-            raise ValueError(f"LSTM: clamp may be true on the first held_inputs={self.held_inputs} lines only.")
+        self._check_lines(clamp)
         if clamp.dim() < x.dim():
             clamp = clamp.unsqueeze(1).expand(x.shape)
         return clamp
+
+    def _check_lines(self, clamp: Tensor) -> None:
+        if clamp[..., self.held_inputs :].any():
+            raise ValueError(f"LSTM: clamp may be true on the first held_inputs={self.held_inputs} lines only.")
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"
