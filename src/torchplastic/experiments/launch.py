@@ -23,6 +23,7 @@ from torchplastic.experiments.config import Config, from_dict
 from torchplastic.experiments.networks import generator, make_optimizer
 from torchplastic.runs import Run, RunError
 from torchplastic.train import memory
+from torchplastic.train.precision import whole_inputs
 from torchplastic.train.progress import Progress
 from torchplastic.train.trainer import NotFiniteError, Plan, Trainer
 
@@ -221,7 +222,7 @@ def _fabric(config: Config, device: str, processes: int) -> Fabric:
         fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=config.precision)
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from None
-    return fabric
+    return whole_inputs(fabric)
 
 
 def _require_memory(config: Config, fabric: Fabric, devices: int) -> None:
