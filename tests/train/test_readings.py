@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests.train.test_trainer import Kept, plain, trainer
 from torchplastic.experiments import registry
 from torchplastic.train.objectives import Score
+from torchplastic.train.precision import whole_inputs
 from torchplastic.train.progress import Progress
 from torchplastic.train.readings import PATIENCE, Readings
 from torchplastic.train.trainer import NotFiniteError, Plan, Trainer
@@ -24,8 +26,7 @@ def both(**options):
     found = []
     for patience in (0, FOREVER):
         kept = Kept()
-        run = trainer(kept, **options)
-        run.readings.patience = patience
+        run = trainer(kept, patience=patience, **options)
         run.train()
         found += [(run, kept)]
     return found
@@ -48,8 +49,7 @@ def test_rows_and_checkpoints_are_those_of_values_read_at_once(options):
 def test_stopped_with_values_unread_and_restored(stop):
     whole, first, second = Kept(), Kept(), Kept()
     trainer(whole).train()
-    run = trainer(first)
-    run.readings.patience = FOREVER
+    run = trainer(first, patience=FOREVER)
     assert not run.train(stopped=lambda: run.position.episode >= stop)
     rest = trainer(second)
     rest.restore(first.checkpoints[-1])
@@ -75,8 +75,7 @@ class Spoiled:
 def test_a_loss_that_is_no_number_is_named_and_nothing_is_saved_after_it(at, saves):
     """It is found at the end of its row, two updates later; later losses are no numbers either."""
     kept = Kept()
-    run = trainer(kept, log_every=5, save_seconds=0)
-    run.readings.patience = FOREVER
+    run = trainer(kept, log_every=5, save_seconds=0, patience=FOREVER)
     run.lesson = Spoiled(run.lesson, at)
     run._save = lambda save=run._save: save() if run.position.episode % 5 == 0 else None
     with pytest.raises(NotFiniteError, match=f"the loss is nan at episode {at} .*learning rate"):
@@ -88,8 +87,7 @@ def test_a_loss_that_is_no_number_is_named_and_nothing_is_saved_after_it(at, sav
 
 def test_what_waits_is_read_before_a_checkpoint():
     kept = Kept()
-    run = trainer(kept, log_every=100, save_seconds=0)
-    run.readings.patience = FOREVER
+    run = trainer(kept, log_every=100, save_seconds=0, patience=FOREVER)
     run.lesson = Spoiled(run.lesson, 3)
     with pytest.raises(NotFiniteError, match="at episode 3 "):
         run.train()
@@ -116,7 +114,7 @@ def test_a_cpu_reads_at_once_and_a_lone_accelerator_does_not():
     for device, processes, patience in (("meta", 1, PATIENCE), ("meta", 2, 0), ("cpu", 2, 0)):
         fabric = Nowhere()
         fabric.device, fabric.world_size = torch.device(device), processes
-        assert on_nowhere(torch.nn.Linear(1, 1), None, fabric).readings.patience == patience
+        assert trainer_on(fabric, torch.nn.Linear(1, 1), None).readings.patience == patience
 
 
 # --- no update waits. Tensors of the device "meta" have no values: whoever reads one fails.
@@ -141,13 +139,13 @@ class Nowhere:
         torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm, error_if_nonfinite=error_if_nonfinite)
 
 
-def on_nowhere(model, lesson, fabric):
+def trainer_on(fabric, model, lesson, medians=False):
     return Trainer(
         fabric=fabric,
         model=model,
         optimizer=torch.optim.AdamW(model.parameters()),
         lesson=lesson,
-        plan=Plan(1000, 4, 1000, clip=1.0),
+        plan=Plan(1000, 4, 1000, clip=1.0, medians=medians),
         generator=torch.Generator().manual_seed(0),
         progress=Progress("test", 1000),
         append=lambda row: None,
@@ -199,8 +197,7 @@ def test_an_update_never_waits_for_the_device(name, model, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda kind, enabled: contextlib.nullcontext())
     config = small(name, **model)
     parts = registry.get(name).build(config)
-    run = on_nowhere(parts.model.to("meta"), parts.lesson, Nowhere())
-    run.plan = replace(run.plan, medians=parts.medians, episodes=8)
+    run = trainer_on(Nowhere(), parts.model.to("meta"), parts.lesson, parts.medians)
     run._update(4)
     with Waits() as waits:
         run._update(4)
@@ -221,3 +218,21 @@ def test_the_test_sees_who_waits():
         torch.ones(3).to("meta", non_blocking=True)
         tensor[torch.tensor([0, 1])]
     assert len(waits.found) == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is available here")
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("name", ["patterns", "images", "omniglot", "maze"])
+def test_an_update_on_a_gpu_never_waits(name, precision):
+    """As PyTorch itself sees it, Fabric included."""
+    parts = registry.get(name).build(small(name))
+    fabric = whole_inputs(Fabric(accelerator="cuda", devices=1, precision=precision))
+    run = trainer_on(fabric, parts.model, parts.lesson, parts.medians)
+    run._update(4)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run._update(4)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(math.isfinite(one.loss) for one in run.readings.read())
