@@ -58,6 +58,19 @@ def test_eval_prints_one_json_object(finished, capsys):
     assert json.loads((finished / "eval" / "episodes-30.json").read_text()) == result
 
 
+def test_eval_takes_a_device(finished, capsys):
+    results = []
+    for more in ([], ["--device", "cpu"]):
+        assert plastic("eval", finished, "--episodes", "20", "--json", *more) == 0
+        results.append(json.loads(capsys.readouterr().out))
+    if not torch.cuda.is_available():
+        assert results[0] == results[1]
+    assert plastic("eval", finished, "--device", "nowhere") == 2
+    error = capsys.readouterr().err
+    assert "--device nowhere cannot be used here" in error
+    assert error.count("\n") == 1
+
+
 def test_eval_is_repeatable_and_does_not_depend_on_training_length(finished, tmp_path, capsys):
     assert plastic(*tiny(tmp_path / "short", "--episodes", "12")) == 0
     shutil.copy(finished / "model.safetensors", tmp_path / "short")  # the same weights, fewer episodes behind them

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from tests.command import COMMAND, TINY, plastic, timeless, tiny
 from torchplastic.experiments import signals
@@ -196,6 +197,55 @@ def test_the_place_of_a_sweep_depends_on_its_settings_alone(tmp_path):
     for change, same in (({"seed": 3}, True), ({"episodes": 9}, True), ({"threads": 2}, True), ({"batch": 2}, False)):
         other = type(config)(**{**vars(config), **change})
         assert (default_path(other) == default_path(config)) == same
+
+
+class _Gpu:
+    type = "cuda"
+
+
+@pytest.mark.parametrize(
+    ("gib", "main", "cores", "seeds", "more", "expected"),
+    [
+        (80, 64, 16, 10, {}, 10),  # every seed
+        (80, 64, 4, 10, {}, 4),  # a core for each
+        (11, 64, 16, 10, {}, 5),  # two GiB for a process, and little for the run
+        (80, 7, 16, 10, {}, 3),  # of the main memory too
+        (1, 64, 16, 10, {}, 1),  # the run itself says that it does not fit
+        (80, 64, 16, 10, {"devices": 2}, 2),
+        (80, 64, 16, 10, {"backend": "ray"}, 2),
+        (80, 64, 16, 10, {"device": "cpu"}, 2),
+    ],
+)
+def test_as_many_seeds_at_a_time_as_fit_on_one_gpu(gib, main, cores, seeds, more, expected, tmp_path, monkeypatch):
+    from torchplastic.experiments import launch, registry
+    from torchplastic.experiments import sweep as module
+    from torchplastic.train import memory
+
+    told = {"devices": 1, "device": "cuda", "backend": "local", **more}
+    if told["device"] == "cuda":
+        monkeypatch.setattr(launch, "place", lambda config, device: _Gpu)
+    monkeypatch.setattr(memory, "available", lambda device: int((gib if device.type == "cuda" else main) * 2**30))
+    monkeypatch.setattr(module, "_cores", lambda: cores)
+    config = registry.settings("maze", "smoke")
+    what = module.Sweep(config, tuple(range(seeds)), (), told["device"], told["devices"], tmp_path)
+    assert module.default_jobs(what, told["backend"]) == expected
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_sweep_on_a_gpu_that_is_not_there_is_one_line(tmp_path, capsys):
+    assert plastic(*sweep(tmp_path / "sweep", "--device", "cuda")) == 2
+    assert "--device cuda cannot be used here" in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_seeds_are_debugged_too(tmp_path, capsys):
+    """Its log has the traceback; the last line says why, as ever."""
+    out = tmp_path / "sweep"
+    more = ["--seeds", "1", "--optim.lr", "1e38", "--episodes", "50", "--debug"]
+    assert plastic(*sweep(out, *more)) == 1
+    assert "the loss is" in capsys.readouterr().out
+    assert "Traceback" in (out / "logs" / "seed-0.log").read_text()
+    assert "debug" not in json.loads((out / "sweep.json").read_text())["settings"]
 
 
 def test_the_pool_keeps_to_its_jobs_and_kills_what_does_not_end(tmp_path):

@@ -27,14 +27,16 @@ plastic COMMAND --help lists its options. With --debug an error comes with its t
 plastic --version prints the version."""
 
 
-SWEEP_USAGE = """usage: plastic sweep EXPERIMENT [--seeds 10] [--jobs 2] [--backend local|ray] [--out DIR]
+SWEEP_USAGE = """usage: plastic sweep EXPERIMENT [--seeds 10] [--jobs N] [--backend local|ray] [--out DIR]
                      [any flag of plastic train]
 
 Trains seeds 0 to N - 1, each in a process of its own, `jobs` at a time. Called again it goes on with what is not
 finished; seeds, jobs, episodes and threads may then differ.
 
   --seeds N          how many seeds
-  --jobs N           processes at a time; the CPU's threads are shared out among them
+  --jobs N           processes at a time; the CPU's threads are shared out among them. Default 2; where each seed has
+                     one GPU (--device cuda, or auto where there is one) as many as fit its memory, side by side on it,
+                     up to the CPU's cores and the seeds
   --backend ray      as tasks of the Ray cluster that is running, or of a local one; its machines share the folder
   --out DIR          default runs/sweeps/EXPERIMENT-FORM-HASH; the hash is of the settings
 
@@ -51,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in args
     args = [argument for argument in args if argument != "--debug"]
+    if debug and args[:1] == ["sweep"]:  # which passes it on
+        args.append("--debug")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # where there is no α or ×, a question mark
@@ -281,25 +285,27 @@ def sweep(args: Sequence[str]) -> int:
     own, rest = _before(
         args[1:],
         seeds={"type": int, "default": 10},
-        jobs={"type": int, "default": 2},
+        jobs={"type": int},
         backend={"choices": ("local", "ray"), "default": "local"},
         out={"type": Path},
         data_dir={"type": Path},
+        debug={"action": "store_true"},
     )
     if own.data_dir is not None:  # each process has its own working directory
         rest += ["--data-dir", str(own.data_dir.absolute())]
     for name in ("seeds", "jobs"):
-        if getattr(own, name) < 1:
+        if getattr(own, name) is not None and getattr(own, name) < 1:
             raise UsageError(f"--{name} must be at least 1; got {getattr(own, name)}.")
     if any(argument == "--seed" or argument.startswith("--seed=") for argument in rest):
         raise UsageError("a sweep chooses the seeds itself, 0 to N - 1; say how many with --seeds N.")
     flags = _train_flags("plastic sweep", "Each seed is trained as by plastic train.", experiment, rest)
-    from torchplastic.experiments.sweep import Sweep, default_path, make_pool, run_sweep
+    from torchplastic.experiments.sweep import Sweep, default_jobs, default_path, make_pool, run_sweep
 
     config = flags.config
     path = own.out or default_path(config)
-    what = Sweep(config, tuple(range(own.seeds)), tuple(rest), flags.device, flags.devices, path.absolute())
-    standings, number = run_sweep(what, make_pool(own.backend, own.jobs), own.jobs)
+    what = Sweep(config, tuple(range(own.seeds)), tuple(rest), flags.device, flags.devices, path.absolute(), own.debug)
+    jobs = own.jobs or default_jobs(what, own.backend)
+    standings, number = run_sweep(what, make_pool(own.backend, jobs), jobs)
     for one in standings:
         measured = "" if one.measured is None else f"  {one.measure} {one.measured:.4g}"
         why = f"  ({one.why})" if one.why else ""
@@ -329,6 +335,8 @@ def eval_(args: Sequence[str]) -> int:
         """New episodes, from a stream of their own; default 1,000, of omniglot 10,000."""
         data_dir: Path | None = None
         """Take the data from here instead of where the run had them."""
+        device: str = "auto"
+        """auto, cpu, cuda or cuda:N."""
         json: bool = False
         """Print one JSON object on stdout and nothing else."""
 
@@ -337,7 +345,7 @@ def eval_(args: Sequence[str]) -> int:
         raise UsageError(f"--episodes must be at least 2; got {flags.episodes}.")
     from torchplastic.experiments import launch
 
-    result = launch.evaluate(flags.run, flags.episodes, flags.data_dir)
+    result = launch.evaluate(flags.run, flags.episodes, flags.data_dir, flags.device)
     if flags.json:
         print(json.dumps(result))
         return 0

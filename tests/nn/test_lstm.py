@@ -128,3 +128,16 @@ def test_reset_parameters_is_fixed_by_its_generator():
     for value, twin in zip(one.parameters(), other.parameters(), strict=True):
         assert torch.equal(value, twin)
         assert value.abs().max() <= N**-0.5
+
+
+@pytest.mark.parametrize("first", [torch.float32, torch.bfloat16])
+def test_autocast_leaves_the_state_in_single_precision(first):
+    """So that it can be carried on; an input may come from a layer under the same autocast."""
+    layer = tp.LSTM(I, N)
+    x = torch.randn(T, B, I, generator=torch.Generator().manual_seed(0))
+    exact, _ = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        start, state = layer(x[:2].to(first))
+        rest, state = layer(x[2:].to(first), state)
+    assert {part.dtype for part in state} == {torch.float32}
+    torch.testing.assert_close(torch.cat([start, rest]).float(), exact, rtol=0.02, atol=0.02)

@@ -32,12 +32,14 @@ def agent_for(world, core="plastic", features=7, dtype=torch.float64):
 class Doubled:
     """A world in float64, some of whose episodes end early."""
 
+    steps = None
+
     def __init__(self, world, lengths=None):
         self.world, self.lengths = world, lengths
         self.observed, self.actions = world.observed, world.actions
 
-    def begin(self, batch, generator):
-        state, seen = self.world.begin(batch, generator)
+    def begin(self, batch, generator, device=None):
+        state, seen = self.world.begin(batch, generator, device)
         return (state, 0), seen.double()
 
     def move(self, state, action):

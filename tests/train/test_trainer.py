@@ -25,7 +25,7 @@ class Kept:
         self.rows, self.checkpoints = [], []
 
 
-def trainer(kept, episodes=20, batch=1, log_every=6, lr=1e-3, **plan):
+def trainer(kept, episodes=20, batch=1, log_every=6, lr=1e-3, patience=None, **plan):
     model = PlasticRNN(None, TASK.neurons)
     model.reset_parameters(torch.Generator().manual_seed(0))
     return Trainer(
@@ -38,6 +38,7 @@ def trainer(kept, episodes=20, batch=1, log_every=6, lr=1e-3, **plan):
         progress=Progress("test", episodes),
         append=kept.rows.append,
         save=kept.checkpoints.append,
+        patience=patience,
     )
 
 

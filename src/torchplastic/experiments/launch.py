@@ -23,6 +23,7 @@ from torchplastic.experiments.config import Config, from_dict
 from torchplastic.experiments.networks import generator, make_optimizer
 from torchplastic.runs import Run, RunError
 from torchplastic.train import memory
+from torchplastic.train.precision import whole_inputs
 from torchplastic.train.progress import Progress
 from torchplastic.train.trainer import NotFiniteError, Plan, Trainer
 
@@ -104,16 +105,20 @@ def _take_part(config: Config, fabric: Fabric, checkpoint: dict[str, Any] | None
         return Outcome(None, finished=trainer.train(stopped=lambda: trainer.anywhere(bool(caught))))
 
 
-def evaluate(path: Path, episodes: int | None = None, data_dir: Path | None = None) -> dict[str, Any]:
+def evaluate(
+    path: Path, episodes: int | None = None, data_dir: Path | None = None, device: str = "auto"
+) -> dict[str, Any]:
     """Measure a run on new episodes, and keep the result under eval/. Of a run in progress, its last checkpoint.
 
     episodes: default, what the experiment says.
     data_dir: take the data from there instead of where the run had them.
+    device: where the network runs, in the precision of its weights; the episodes are the same everywhere.
     """
     run = Run.open(path)
     config = load_config(run)
     config = _with_data(config, data_dir)
     torch.set_num_threads(config.threads)
+    where = place(config, device)
     experiment = registry.get(config.experiment)
     episodes = episodes or experiment.evaluation_episodes
     data, trained_on = experiment.data(config), _data_of(run)
@@ -128,7 +133,7 @@ def evaluate(path: Path, episodes: int | None = None, data_dir: Path | None = No
         model.load_state_dict(run.weights())
     except RuntimeError as error:
         raise RunError(f"the weights in {path} do not fit its config.json: {error}") from None
-    result = experiment.evaluate(config, model, episodes, generator(config.seed, "evaluation"))
+    result = experiment.evaluate(config, model.to(where), episodes, generator(config.seed, "evaluation"))
     head = {"experiment": config.experiment, "form": config.form, "episodes": episodes, "trained_episodes": trained}
     result = {**head, **result}
     name = f"episodes-{episodes}"
@@ -162,6 +167,11 @@ def _without_last_look(config: Config) -> Callable[[dict[str, Any], int], dict[s
         return row if due else {name: value for name, value in row.items() if not name.startswith("withheld_")}
 
     return change
+
+
+def place(config: Config, device: str) -> torch.device:
+    """What --device names. ValueError where it cannot be used here."""
+    return _fabric(replace(config, precision="32-true"), device, 1).device  # which says nothing about precision
 
 
 def load_config(run: Run) -> Config:
@@ -212,7 +222,7 @@ def _fabric(config: Config, device: str, processes: int) -> Fabric:
         fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=config.precision)
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from None
-    return fabric
+    return whole_inputs(fabric)
 
 
 def _require_memory(config: Config, fabric: Fabric, devices: int) -> None:

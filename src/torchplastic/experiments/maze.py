@@ -100,7 +100,7 @@ def walks(
     """
     world = MazeWorld(config.task)
     for start in range(0, episodes, AT_ONCE):
-        state, seen = world.begin(min(AT_ONCE, episodes - start), stream)
+        state, seen = world.begin(min(AT_ONCE, episodes - start), stream, model.device)
         yield state, play(model, world, (state, seen), stream, _carry(kind))
 
 
@@ -163,7 +163,7 @@ def evaluation(config: MazeConfig, model: nn.Module, episodes: int, stream: torc
     start, told = stream.get_state(), {}
     for kind in ("as it is", "held", "off") if plastic else ("as it is",):
         taken = [taken for _, taken in walks(config, model, episodes, stream.set_state(start), kind)]
-        found = torch.cat([one.rewards > 0 for one in taken], 1)
+        found = torch.cat([one.rewards > 0 for one in taken], 1).cpu()
         first, later = _intervals(found)
         told[kind] = {
             **interval(torch.cat([one.totals() for one in taken])),

@@ -5,13 +5,11 @@ Axes: N neurons.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from torchplastic import LSTM, LSTMState, PlasticRNN
+from torchplastic import LSTM, PlasticRNN
 from torchplastic.experiments.config import Model, Optim
 
 STREAMS = {"initialisation": 0, "episodes": 1, "evaluation": 2, "samples": 3, "withheld": 4}
@@ -26,17 +24,8 @@ def generator(seed: int, stream: str, device: torch.device | str = "cpu") -> tor
 class BitLSTM(LSTM):
     """The baseline on a task that clamps: bits hold their cells, the bias and other lines are inputs like any other."""
 
-    def forward(
-        self,
-        x: Tensor,
-        state: LSTMState | None = None,
-        clamp: Tensor | None = None,
-        clamped_steps: Sequence[bool] | None = None,
-    ) -> tuple[Tensor, LSTMState]:
-        if clamp is not None:
-            clamp = clamp.clone()
-            clamp[..., self.held_inputs :] = False
-        return super().forward(x, state, clamp, clamped_steps)
+    def _check_lines(self, clamp: Tensor) -> None:
+        """Lines beyond the held ones may be clamped too, which says nothing here."""
 
 
 def lstm_training_bytes(T: int, B: int, inputs: int, cells: int) -> int:

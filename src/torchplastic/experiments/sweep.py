@@ -18,13 +18,15 @@ from typing import Any
 
 import torch
 
-from torchplastic.experiments import registry, signals
+from torchplastic.experiments import launch, registry, signals
 from torchplastic.experiments.children import Child, LocalPool, Pool
 from torchplastic.experiments.config import Config
 from torchplastic.runs import Run, RunError, flatten, locked, read_json, write_json
+from torchplastic.train import memory
 from torchplastic.train.progress import Standing, SweepProgress
 
 POLL = 0.5  # seconds between two looks at the runs
+JOBS = 2  # seeds at a time, where each has no GPU to share
 FREE = ("seed", "episodes", "threads", "save_seconds", "log_every")  # settings that may differ when a sweep goes on
 
 
@@ -39,6 +41,8 @@ class Sweep:
     device: str
     devices: int
     path: Path
+    debug: bool = False
+    """Whether the error of a seed comes with its traceback, in its log."""
 
     def run_path(self, seed: int) -> Path:
         """The run directory of a seed."""
@@ -54,6 +58,18 @@ def default_path(config: Config) -> Path:
     """runs/sweeps/EXPERIMENT-FORM-HASH; the hash is of all settings but those of `FREE`."""
     digest = sha256(json.dumps(settings(config), sort_keys=True).encode()).hexdigest()[:8]
     return Path("runs") / "sweeps" / f"{config.experiment}-{config.form}-{digest}"
+
+
+def default_jobs(sweep: Sweep, backend: str) -> int:
+    """How many seeds run at a time where nobody says: those that fit side by side on one GPU; elsewhere 2.
+
+    A single seed leaves a GPU idle most of the time. Each has a core of the CPU, which sends it its work.
+    """
+    device = launch.place(sweep.config, sweep.device)
+    if device.type != "cuda" or sweep.devices > 1 or backend != "local":
+        return JOBS
+    needed = registry.get(sweep.config.experiment).needed_bytes(sweep.config)
+    return max(1, min(len(sweep.seeds), _cores(), memory.side_by_side(needed, device)))
 
 
 def make_pool(backend: str, jobs: int) -> Pool:
@@ -171,6 +187,7 @@ def _child(sweep: Sweep, seed: int, threads: int) -> Child | None:
         command += [sweep.config.experiment, *sweep.flags]
         command += ["--seed", str(seed), "--threads", str(threads), "--out", str(path)]
     on_gpu = sweep.device.startswith("cuda") or (sweep.device == "auto" and torch.cuda.is_available())
+    command += ["--debug"] if sweep.debug else []
     log = sweep.path / "logs" / f"seed-{seed}.log"
     return Child(seed, tuple(command), log, threads, sweep.devices if on_gpu else 0)
 

@@ -80,7 +80,8 @@ class LSTM(nn.Module):
             clamped_steps: taken for the sake of the same call; an LSTM has no use for it.
 
         Returns:
-            y `[T, B, N]` (`[B, T, N]`, `[T, N]`), and the state after the last step.
+            y `[T, B, N]` (`[B, T, N]`, `[T, N]`), and the state after the last step. Under autocast y may have fewer
+            bits; the state keeps the dtype of the weights.
 
         Raises:
             ValueError: shapes that do not fit, or a clamp beyond the held lines.
@@ -90,6 +91,8 @@ class LSTM(nn.Module):
                 "x must be [T, B, I], [B, T, I] with batch_first=True, or [T, I] unbatched; "
                 f"got {tuple(x.shape)} with input_size={self.input_size}."
             )
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(next(self.core.parameters()).dtype)
         swap = self.batch_first and x.dim() == 3
         if swap:
             x = x.transpose(0, 1)
@@ -123,16 +126,19 @@ class LSTM(nn.Module):
             weights[0] = torch.cat((weights[0], gates, candidate), 1)
         start = [h.unsqueeze(0), c.unsqueeze(0)]
         y, h, c = torch.lstm(x, start, weights, True, 1, 0.0, self.training, False, False)
-        return y, h.squeeze(0), c.squeeze(0)
+        return y, h.squeeze(0).to(x.dtype), c.squeeze(0).to(x.dtype)
 
     def _check_clamp(self, clamp: Tensor, x: Tensor) -> Tensor:
         if clamp.dtype != torch.bool or tuple(clamp.shape) not in {tuple(x.shape), (x.shape[0], x.shape[-1])}:
             raise ValueError(f"LSTM: clamp must be bool {tuple(x.shape)}; got {clamp.dtype} {tuple(clamp.shape)}.")
-        if clamp[..., self.held_inputs :].any():
-            raise ValueError(f"LSTM: clamp may be true on the first held_inputs={self.held_inputs} lines only.")
+        self._check_lines(clamp)
         if clamp.dim() < x.dim():
             clamp = clamp.unsqueeze(1).expand(x.shape)
         return clamp
+
+    def _check_lines(self, clamp: Tensor) -> None:
+        if clamp[..., self.held_inputs :].any():
+            raise ValueError(f"LSTM: clamp may be true on the first held_inputs={self.held_inputs} lines only.")
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"

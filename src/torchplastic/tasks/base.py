@@ -12,6 +12,18 @@ import torch
 from torch import Tensor
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """The same on that device; a copy to a GPU does not wait for the work that is queued there."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def chosen_device(device: torch.device | str | None, generator: torch.Generator) -> torch.device:
+    """Where episodes are made: the device, or the generator's where none is named."""
+    return generator.device if device is None else torch.device(device)
+
+
 class Batch(Protocol):
     """A batch of episodes, whatever they consist of."""
 
@@ -35,8 +47,18 @@ B_co = TypeVar("B_co", bound=Batch, covariant=True)
 class Task(Protocol[B_co]):
     """A source of episodes."""
 
-    def episodes(self, batch: int, generator: torch.Generator) -> B_co:
-        """A batch of new episodes, on the generator's device, from the generator alone."""
+    def episodes(
+        self,
+        batch: int,
+        generator: torch.Generator,
+        device: torch.device | str | None = None,
+        rows: slice = slice(None),
+    ) -> B_co:
+        """A batch of new episodes from the generator alone.
+
+        device: where they are made; None is the generator's. What is random is drawn where the generator is, and sent:
+            the same seed gives the same episodes on every device. rows: which of them to make; all are drawn.
+        """
 
 
 class Episode(NamedTuple):

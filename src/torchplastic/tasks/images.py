@@ -6,13 +6,14 @@ Axes: T time, B batch, P pictures of an episode, n pictures in all, S pixels a s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from torchplastic.data.pictures import WHITE, Pictures
-from torchplastic.tasks.base import Episode
+from torchplastic.tasks.base import Episode, chosen_device, sent
 
 
 @dataclass(frozen=True)
@@ -110,21 +111,47 @@ class ImageEpisodes:
         """N."""
         return self.options.neurons
 
-    def episodes(self, batch: int, generator: torch.Generator) -> Episode:
-        """A batch of episodes from the generator, on its device. The pictures of an episode differ."""
-        task, device, rows = self.options, generator.device, torch.arange(batch, device=generator.device)
-        P, T, B, N, pixels = task.pictures, self.steps, batch, self.neurons, task.pixels
+    @cached_property
+    def _copies(self) -> dict[torch.device, Tensor]:
+        return {}
+
+    def sums_on(self, device: torch.device) -> Tensor:
+        """The channel sums on that device, where they stay."""
+        if device not in self._copies:
+            self._copies[device] = self.sums.to(device)
+        return self._copies[device]
+
+    def drawn(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What is random, on the generator's device.
+
+        The pictures of each episode `[B, P]`, which differ; the picture of each show `[B, shows]`; which is asked
+        `[B]`; and which pixels the degraded one keeps, bool `[B, S S]`.
+        """
+        task, B, P = self.options, batch, self.options.pictures
         chosen = _different(len(self.sums), B, P, generator)
-        pictures = task.scaled(self.sums[chosen.cpu()].to(device))
-        order = torch.rand(B, task.cycles, P, generator=generator, device=device).argsort(-1).flatten(1)
-        which = torch.randint(P, (B,), generator=generator, device=device)
-        kept = task.kept(B, generator)
-        target = pictures[rows, which]
+        order = torch.rand(B, task.cycles, P, generator=generator, device=generator.device).argsort(-1).flatten(1)
+        which = torch.randint(P, (B,), generator=generator, device=generator.device)
+        return chosen, order, which, task.kept(B, generator)
+
+    def episodes(
+        self,
+        batch: int,
+        generator: torch.Generator,
+        device: torch.device | str | None = None,
+        rows: slice = slice(None),
+    ) -> Episode:
+        """A batch of episodes from the generator, these rows of them, on the device (None: the generator's)."""
+        device = chosen_device(device, generator)
+        chosen, order, which, kept = (sent(part[rows], device) for part in self.drawn(batch, generator))
+        task, places = self.options, torch.arange(len(which), device=device)
+        P, T, B, N, pixels = task.pictures, self.steps, len(which), self.neurons, task.pixels
+        pictures = task.scaled(self.sums_on(device)[chosen])
+        target = pictures[places, which]
 
         inputs = torch.zeros(T, B, N, device=device)
         clamp = torch.zeros(T, B, N, dtype=torch.bool, device=device)
         learn = task.cycles * P * (task.shown + task.gap)
-        shows = pictures[rows.unsqueeze(1), order].transpose(0, 1)  # [shows, B, pixels]
+        shows = pictures[places.unsqueeze(1), order].transpose(0, 1)  # [shows, B, pixels]
         inputs[:learn].unflatten(0, (-1, task.shown + task.gap))[:, : task.shown, :, :pixels] = shows.unsqueeze(1)
         clamp[:learn].unflatten(0, (-1, task.shown + task.gap))[:, : task.shown, :, :pixels] = True
         inputs[learn:, :, :pixels] = target * kept

@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchplastic.tasks.base import chosen_device, sent
+
 MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # up, down, left, right
 ACTIONS = ("up", "down", "left", "right")
 WALL, FLOOR, GOAL, AGENT = (60, 60, 60), (245, 245, 245), (0, 158, 115), (213, 94, 0)  # colours of pictures
@@ -127,27 +129,32 @@ class Maze:
         return pixels
 
     def begin(
-        self, batch: int, generator: torch.Generator, start: int | None = None, goal: int | None = None
+        self,
+        batch: int,
+        generator: torch.Generator,
+        start: int | None = None,
+        goal: int | None = None,
+        device: torch.device | str | None = None,
     ) -> MazeState:
-        """B new episodes, on the generator's device. Agents start at the centre, rewards lie on any other free cell.
+        """B new episodes. Agents start at the centre, rewards lie on any other free cell.
 
-        start, goal: cells to be taken instead. ValueError for a wall, or for both the same.
+        start, goal: cells to be taken instead. device: where the mazes are, None is the generator's; cells are drawn
+        where the generator is. ValueError for a wall, or for both the same.
         """
-        device = generator.device
+        device = chosen_device(device, generator)
         for name, cell in (("start", start), ("goal", goal)):
             if cell is not None and (not 0 <= cell < self.size**2 or bool(self.walls().flatten()[cell])):
                 raise ValueError(f"{name} must be a free cell of the maze; got {divmod(cell, self.size)}.")
         start = self.centre if start is None else start
         if start == goal:
             raise ValueError(f"start and goal must differ; both are {divmod(start, self.size)}.")
-        starts = torch.full((batch,), start, device=device)
-        drawn = _other_cells(self.free(device), starts, (batch,), generator)
+        free, starts = self.free(generator.device), torch.full((batch,), start, device=generator.device)
+        drawn = _other_cells(free, starts, (batch,), generator)
         goals = drawn if goal is None else torch.full_like(starts, goal)
-        landings = _other_cells(self.free(device), goals.unsqueeze(-1), (batch, self.steps), generator)
-        none = torch.full_like(starts, -1)
-        return MazeState(
-            starts, goals, starts, landings, none, torch.zeros(batch, dtype=torch.float32, device=device), 0
-        )
+        landings = _other_cells(free, goals.unsqueeze(-1), (batch, self.steps), generator)
+        starts, goals, landings = (sent(cells, device) for cells in (starts, goals, landings))
+        reward = torch.zeros(batch, dtype=torch.float32, device=device)
+        return MazeState(starts, goals, starts, landings, torch.full_like(starts, -1), reward, 0)
 
     def move(self, state: MazeState, action: Tensor) -> MazeState:
         """One step of every maze: actions int64 `[B]` in the order of `ACTIONS`."""

@@ -35,10 +35,10 @@ def _observation_space(maze: Maze) -> spaces.Box:
     return spaces.Box(low, high, dtype=np.float32)
 
 
-def _cells(maze: Maze, options: dict[str, Any] | None) -> dict[str, int]:
+def _cells(maze: Maze, options: dict[str, Any] | None) -> dict[str, Any]:
     """The options start and goal, (row, column) each, as cells. ValueError for another option."""
     given = dict(options or {})
-    found: dict[str, int] = {}
+    found: dict[str, Any] = {}
     for name in ("start", "goal"):
         cell = given.pop(name, None)
         if cell is not None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from torchplastic.data.classes import Classes
+from torchplastic.tasks.base import chosen_device, sent
 
 
 class FewShotBatch(NamedTuple):
@@ -144,8 +145,42 @@ class FewShotEpisodes:
         group = torch.tensor([numbers[name] for name in names])
         return (group.bincount()[group] >= self.options.ways).nonzero().flatten(), group
 
-    def episodes(self, batch: int, generator: torch.Generator) -> FewShotBatch:
-        """A batch of episodes from the generator, on its device. What is asked is never a picture that is shown."""
+    @cached_property
+    def _copies(self) -> dict[torch.device, Tensor]:
+        return {}
+
+    def pictures_on(self, device: torch.device) -> Tensor:
+        """The pictures of all classes on that device, where they stay."""
+        if device not in self._copies:
+            self._copies[device] = self.classes.pictures.to(device)
+        return self._copies[device]
+
+    def episodes(
+        self,
+        batch: int,
+        generator: torch.Generator,
+        device: torch.device | str | None = None,
+        rows: slice = slice(None),
+    ) -> FewShotBatch:
+        """A batch of episodes from the generator, these rows of them, on the device (None: the generator's).
+
+        What is asked is never a picture that is shown.
+        """
+        device = chosen_device(device, generator)
+        which, turns, maps, places = self.drawn(batch, generator)
+        frames = _turned(self.pictures_on(device)[sent(which, device)], sent(turns, device))
+        if maps is not None:
+            frames = _mapped(frames, sent(maps, device))
+        return FewShotBatch(frames, *(sent(part, device) for part in places)).rows(rows)
+
+    def drawn(
+        self, batch: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor | None, tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
+        """What is random, on the generator's device.
+
+        Of each frame the place in `classes.pictures` `[F]`, its quarter turns `[F]` and, with jitter, its map
+        `[F, 2, 3]`; and what a `FewShotBatch` has besides frames.
+        """
         task, device, B, W = self.options, generator.device, batch, self.options.ways
         questions = torch.arange(task.queries, device=device)
         target = _order(B, W, generator)[:, questions % W]
@@ -155,7 +190,7 @@ class FewShotEpisodes:
             classes = _few_of(len(self.classes), 1, task.pool, generator)[0]
             pictures = self._pictures(classes, task.pool_pictures, generator)
             turns = self._turns(classes, generator).repeat_interleave(task.pool_pictures)
-            frames = _turned(pictures.flatten(), turns, self)
+            which = pictures.flatten()
             chosen = _few_of(task.pool, B, W, generator)
             each = _few_of(task.pool_pictures, B * W, task.taken, generator).unflatten(0, (B, W))
             candidates = chosen.unsqueeze(-1) * task.pool_pictures + each
@@ -170,13 +205,11 @@ class FewShotEpisodes:
         if not task.pool:
             turns = self._turns(classes, generator)
             which = torch.cat([shown.flatten(), asked.flatten()])
-            turned = torch.cat([turns.gather(1, labels).flatten(), turns.gather(1, target).flatten()])
-            frames = _turned(which, turned, self)
+            turns = torch.cat([turns.gather(1, labels).flatten(), turns.gather(1, target).flatten()])
             places = torch.arange(len(which), device=device)
             shown, asked = places[: shown.numel()].view_as(shown), places[shown.numel() :].view_as(asked)
-        if task.jitter:
-            frames = _jittered(frames, task.jitter, generator)
-        return FewShotBatch(frames, shown.t(), labels.t(), asked, target, classes)
+        maps = _maps(len(which), task.jitter, generator) if task.jitter else None
+        return which, turns, maps, (shown.t(), labels.t(), asked, target, classes)
 
     def _few_classes(self, batch: int, generator: torch.Generator) -> Tensor:
         """The classes of each episode, `[B, W]`."""
@@ -226,19 +259,22 @@ def _few_of(n: int, batch: int, count: int, generator: torch.Generator) -> Tenso
     return torch.rand(batch, n, generator=generator, device=generator.device).topk(count).indices
 
 
-def _turned(which: Tensor, turns: Tensor, episodes: FewShotEpisodes) -> Tensor:
-    """Pictures `[F]` of the classes, each turned by so many quarters `[F]`: uint8 `[F, S, S]`."""
-    frames = episodes.classes.pictures[which.cpu()].to(which.device)
+def _turned(frames: Tensor, turns: Tensor) -> Tensor:
+    """Each frame of `[F, S, S]` turned by so many quarters `[F]`."""
     for quarters in (1, 2, 3):
         chosen = (turns == quarters).view(-1, 1, 1)
         frames = torch.where(chosen, frames.rot90(quarters, (1, 2)), frames)
     return frames
 
 
-def _jittered(frames: Tensor, spread: float, generator: torch.Generator) -> Tensor:
-    """Each frame under an affine map near the identity; what comes in from outside is paper."""
-    device = frames.device
-    maps = torch.eye(2, 3, device=device) + spread * torch.randn(len(frames), 2, 3, generator=generator, device=device)
+def _maps(frames: int, spread: float, generator: torch.Generator) -> Tensor:
+    """Affine maps near the identity, `[F, 2, 3]`."""
+    device = generator.device
+    return torch.eye(2, 3, device=device) + spread * torch.randn(frames, 2, 3, generator=generator, device=device)
+
+
+def _mapped(frames: Tensor, maps: Tensor) -> Tensor:
+    """Each frame of `[F, S, S]` under its map `[F, 2, 3]`; what comes in from outside is paper."""
     pictures = frames.unsqueeze(1).float()
     grid = affine_grid(maps, list(pictures.shape), align_corners=False)
     return grid_sample(pictures, grid, align_corners=False).squeeze(1).round_().byte()

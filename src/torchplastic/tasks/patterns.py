@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from torchplastic.tasks.base import Episode
+from torchplastic.tasks.base import Episode, chosen_device, sent
 
 
 @dataclass(frozen=True)
@@ -83,29 +83,41 @@ class Patterns:
         shows = (*[whole] * self.shown, *[False] * self.gap) * (self.patterns * self.cycles)
         return (*shows, *[False] * self.test)
 
-    def episodes(self, batch: int, generator: torch.Generator) -> Episode:
-        """A batch of episodes from the generator, on its device."""
-        device = generator.device
-        T, B, N, P, bits = self.steps, batch, self.neurons, self.patterns, self.bits
+    def drawn(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What is random, on the generator's device.
+
+        The ones of every pattern, bool `[B, P, bits]`; the pattern of each show `[B, shows]`; which is asked `[B]`; and
+        which bits the degraded one keeps, bool `[B, bits]`.
+        """
 
         def uniform(*shape: int) -> Tensor:
-            return torch.rand(shape, generator=generator, device=device)
+            return torch.rand(shape, generator=generator, device=generator.device)
 
         def integers(below: int, *shape: int) -> Tensor:
-            return torch.randint(below, shape, generator=generator, device=device)
+            return torch.randint(below, shape, generator=generator, device=generator.device)
 
-        if self.balanced:
-            order = uniform(B, P, bits).argsort(-1)
-            patterns = (order < bits // 2).float() * 2 - 1
-        else:
-            patterns = integers(2, B, P, bits).float() * 2 - 1
-        order = uniform(B, self.cycles, P).argsort(-1).flatten(1)  # [B, shows]
+        B, P, bits = batch, self.patterns, self.bits
+        ones = uniform(B, P, bits).argsort(-1) < bits // 2 if self.balanced else integers(2, B, P, bits).bool()
+        order = uniform(B, self.cycles, P).argsort(-1).flatten(1)
         which = integers(P, B)
         kept = uniform(B, bits).argsort(-1) >= self.hidden_bits  # exactly that many bits are hidden
-        target = patterns[torch.arange(B, device=device), which]
+        return ones, order, which, kept
 
-        rows = torch.arange(B, device=device).unsqueeze(1)
-        shows = patterns[rows, order].transpose(0, 1)  # [shows, B, bits]
+    def episodes(
+        self,
+        batch: int,
+        generator: torch.Generator,
+        device: torch.device | str | None = None,
+        rows: slice = slice(None),
+    ) -> Episode:
+        """A batch of episodes from the generator, these rows of them, on the device (None: the generator's)."""
+        device = chosen_device(device, generator)
+        ones, order, which, kept = (sent(part[rows], device) for part in self.drawn(batch, generator))
+        T, B, N, P, bits = self.steps, len(which), self.neurons, self.patterns, self.bits
+        patterns, places = ones.float() * 2 - 1, torch.arange(B, device=device)
+        target = patterns[places, which]
+
+        shows = patterns[places.unsqueeze(1), order].transpose(0, 1)  # [shows, B, bits]
         inputs = torch.zeros(T, B, N, device=device)
         present = torch.zeros(T, B, N, dtype=torch.bool, device=device)
         learn = self.cycles * P * (self.shown + self.gap)

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchplastic.tasks.base import chosen_device, sent
 from torchplastic.tasks.maze import ACTIONS, Maze, MazeState
 
 
 @dataclass(frozen=True)
 class MazeWorld:
-    """Mazes that step together, on the generator's device."""
+    """Mazes that step together, on any device."""
 
     maze: Maze
 
@@ -32,9 +33,16 @@ class MazeWorld:
         """Four moves."""
         return len(ACTIONS)
 
-    def begin(self, batch: int, generator: torch.Generator) -> tuple[MazeState, Tensor]:
-        """New mazes -> state, observed `[B, F]`."""
-        state = self.maze.begin(batch, generator)
+    @property
+    def steps(self) -> int:
+        """Of every episode."""
+        return self.maze.steps
+
+    def begin(
+        self, batch: int, generator: torch.Generator, device: torch.device | None = None
+    ) -> tuple[MazeState, Tensor]:
+        """New mazes -> state, observed `[B, F]`, on the device (None: the generator's)."""
+        state = self.maze.begin(batch, generator, device=device)
         return state, self.maze.observe(state)
 
     def move(self, state: MazeState, action: Tensor) -> tuple[MazeState, Tensor, Tensor, Tensor]:
@@ -48,8 +56,9 @@ class MazeWorld:
 class GymWorld:
     """Gymnasium environments that `make` gives, one for each episode of a batch, on the CPU.
 
-    Observations of any space that flattens are float32; an episode ends when it terminates or is truncated. ValueError
-    for actions that are not discrete.
+    Observations of any space that flattens are float32; an episode ends when it terminates or is truncated. What an
+    agent sees is on its own device; its actions are waited for at every step. ValueError for actions that are not
+    discrete.
     """
 
     make: Callable[[], Any]
@@ -76,12 +85,19 @@ class GymWorld:
         """How many there are."""
         return self._actions
 
-    def begin(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    @property
+    def steps(self) -> None:
+        """Episodes end as they will."""
+
+    def begin(
+        self, batch: int, generator: torch.Generator, device: torch.device | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Reset B environments, each with a seed from the generator -> which are over (none), observed `[B, F]`."""
         self.environments += [self.make() for _ in range(batch - len(self.environments))]
         seeds = torch.randint(2**31, (batch,), generator=generator, device=generator.device).tolist()
         seen = [self._flat(env.reset(seed=seed)[0]) for env, seed in zip(self.environments, seeds, strict=False)]
-        return torch.zeros(batch, dtype=torch.bool), torch.from_numpy(np.stack(seen))
+        observed = sent(torch.from_numpy(np.stack(seen)), chosen_device(device, generator))
+        return torch.zeros(batch, dtype=torch.bool), observed
 
     def move(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Actions `[B]` -> which are over, observed `[B, F]`, rewards `[B]`, the same which are over."""
@@ -95,7 +111,8 @@ class GymWorld:
                 continue
             observation, reward, terminated, truncated, _ = self.environments[row].step(self._first + chosen)
             seen[row], rewards[row], over[row] = self._flat(observation), float(reward), terminated or truncated
-        return over, torch.from_numpy(seen), rewards, over
+        device = action.device
+        return over, sent(torch.from_numpy(seen), device), sent(rewards, device), sent(over, device)
 
     def close(self) -> None:
         """Close all environments."""

@@ -18,6 +18,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from torchplastic.tasks.base import sent
 from torchplastic.train.objectives import Score
 
 
@@ -32,8 +33,12 @@ class World(Protocol):
     def actions(self) -> int:
         """A."""
 
-    def begin(self, batch: int, generator: torch.Generator) -> tuple[Any, Tensor]:
-        """B new episodes -> their state, and what is observed `[B, F]`."""
+    @property
+    def steps(self) -> int | None:
+        """T where every episode has that many steps; None where each ends as it will."""
+
+    def begin(self, batch: int, generator: torch.Generator, device: torch.device | None = None) -> tuple[Any, Tensor]:
+        """B new episodes -> their state, and what is observed `[B, F]`, on the device (None: the generator's)."""
 
     def move(self, state: Any, action: Tensor) -> tuple[Any, Tensor, Tensor, Tensor]:
         """Actions int64 `[B]` -> state, observed `[B, F]`, rewards `[B]`, and whether each episode is over, bool `[B]`.
@@ -54,6 +59,11 @@ class ActorCritic(nn.Module):
         self.core = core
         self.policy = nn.Linear(features, actions)
         self.value = nn.Linear(features, 1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.policy.weight.device
 
     def forward(self, observed: Tensor, state: Any = None) -> tuple[Tensor, Tensor, Any]:
         """Observed `[T, B, F]` -> logits `[T, B, A]`, values `[T, B]`, and the state after it."""
@@ -111,11 +121,11 @@ Carry = Callable[[Any, Any, Tensor], Any]
 def rollout(
     agent: ActorCritic, world: World, batch: int, generator: torch.Generator, carry: Carry | None = None
 ) -> Rollout:
-    """B episodes to their end; actions are drawn from the policy with the generator.
+    """B episodes to their end, on the agent's device; actions are drawn from the policy with the generator.
 
     carry: changes what the network carries from step to step, to see what it is good for.
     """
-    return play(agent, world, world.begin(batch, generator), generator, carry)
+    return play(agent, world, world.begin(batch, generator, agent.device), generator, carry)
 
 
 @torch.no_grad()
@@ -141,9 +151,10 @@ def play(
         return logits
 
     act = agent.stepper(len(seen)) if carry is None else carried
+    races = _Races(agent, world, len(seen), generator)
     taken: list[tuple[Tensor, ...]] = []
-    while not over.all():
-        action = choose(act(seen), generator)
+    while len(taken) < world.steps if world.steps else not over.all():
+        action = first(act(seen), races(len(taken)))
         state, seen_next, reward, ended = world.move(state, action)
         taken.append((seen, action, reward, ~over))
         seen, over = seen_next, over | ended
@@ -151,9 +162,42 @@ def play(
 
 
 def choose(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Actions `[B]`, one from each row's policy: the first of races whose rates are the probabilities."""
-    p = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))  # autocast may give less
-    return (p / torch.empty_like(p).exponential_(generator=generator)).argmax(-1)
+    """Actions `[B]`, one from each row's policy `[B, A]`."""
+    return first(logits, sent(_times(logits.shape, logits.dtype, generator), logits.device))
+
+
+def first(logits: Tensor, times: Tensor) -> Tensor:
+    """Actions `[B]`: the first of races whose rates are the probabilities; exponential times `[B, A]`."""
+    p = logits.softmax(-1, dtype=_at_least_single(logits.dtype))
+    return (p / times).argmax(-1)
+
+
+def _at_least_single(dtype: torch.dtype) -> torch.dtype:
+    """autocast may give less."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _times(shape: torch.Size, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    times = torch.empty(shape, dtype=_at_least_single(dtype), device=generator.device)
+    return times.exponential_(generator=generator)
+
+
+class _Races:
+    """Exponential times `[B, A]` on the agent's device, step after step, drawn where the generator is.
+
+    Where the number of steps is known all are drawn before the first and sent together: the same ones.
+    """
+
+    def __init__(self, agent: ActorCritic, world: World, batch: int, generator: torch.Generator) -> None:
+        self.shape, self.dtype = torch.Size((batch, world.actions)), agent.policy.weight.dtype
+        self.generator, self.device = generator, agent.device
+        drawn = [_times(self.shape, self.dtype, generator) for _ in range(world.steps or 0)]
+        self.all = sent(torch.stack(drawn), self.device) if drawn else None
+
+    def __call__(self, step: int) -> Tensor:
+        if self.all is not None:
+            return self.all[step]
+        return sent(_times(self.shape, self.dtype, self.generator), self.device)
 
 
 @dataclass(frozen=True)
@@ -228,7 +272,7 @@ class Reinforced:
     def __call__(self, model: nn.Module, batch: int, generator: torch.Generator, fabric: Fabric) -> Score:
         """Loss and reward of new episodes, `[B]` each. Several processes play their shares with seeds of their own."""
         shares = torch.randint(2**62, (fabric.world_size,), generator=generator).tolist()
-        own = torch.Generator(fabric.device).manual_seed(shares[fabric.global_rank])
+        own = torch.Generator(generator.device).manual_seed(shares[fabric.global_rank])
         agent = cast(ActorCritic, getattr(model, "module", model))  # what Fabric wraps: no gradients are shared here
         with fabric.autocast():
             taken = rollout(agent, self.world, batch // fabric.world_size, own)

@@ -27,8 +27,8 @@ def evaluate(
     device = next(model.parameters()).device
     losses, errors = [], []
     for start in range(0, episodes, batch):
-        episode = task.episodes(min(batch, episodes - start), generator).to(device)
+        episode = task.episodes(min(batch, episodes - start), generator, device)
         score = objective(episode.answer(model), episode.target)
-        losses.append(score.loss.cpu())
-        errors.append(score.measured.cpu())
-    return torch.cat(losses), torch.cat(errors)
+        losses.append(score.loss)
+        errors.append(score.measured)
+    return torch.cat(losses).cpu(), torch.cat(errors).cpu()

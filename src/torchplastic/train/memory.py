@@ -6,6 +6,7 @@ import psutil
 import torch
 
 GIB = 2**30
+PROCESS = 2 * GIB  # what a process may take on a GPU, and of the main memory, before its run: context and libraries
 
 
 class TooLargeError(ValueError):
@@ -17,6 +18,11 @@ def available(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
+
+
+def side_by_side(needed: int, device: torch.device) -> int:
+    """How many processes, each with a run of `needed` bytes, fit on a GPU at the same time."""
+    return min(available(device) // (needed + PROCESS), available(torch.device("cpu")) // PROCESS)
 
 
 def require(needed: int, device: torch.device, way_out: str) -> None:

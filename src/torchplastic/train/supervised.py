@@ -23,9 +23,7 @@ class Supervised:
 
     def __call__(self, model: nn.Module, batch: int, generator: torch.Generator, fabric: Fabric) -> Score:
         """Loss and error of new episodes, `[B]` each; of several processes each keeps its own share."""
-        episode = self.task.episodes(batch, generator)
-        if fabric.world_size > 1:  # every process draws them all
-            size = batch // fabric.world_size
-            episode = episode.rows(slice(fabric.global_rank * size, (fabric.global_rank + 1) * size))
-        episode = episode.to(fabric.device)
+        size = batch // fabric.world_size  # every process draws them all
+        own = slice(fabric.global_rank * size, (fabric.global_rank + 1) * size)
+        episode = self.task.episodes(batch, generator, fabric.device, own)
         return self.objective(episode.answer(model), episode.target)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from torchplastic.train.objectives import Score
 from torchplastic.train.progress import Progress
+from torchplastic.train.readings import PATIENCE, Readings
 
 
 class NotFiniteError(RuntimeError):
@@ -84,8 +85,13 @@ class Trainer:
     save: Callable[[dict[str, Any]], None]
     withheld: Callable[[nn.Module], dict[str, float]] | None = None
     position: Position = field(default_factory=Position)
+    patience: float | None = None
+    """Seconds for which losses may stay unread on the device; 0 reads each before its update is made. None: 0 on a CPU,
+    and where several processes share the episodes, which have to agree at every update."""
 
     def __post_init__(self) -> None:
+        alone = self.fabric.device.type != "cpu" and self.fabric.world_size == 1
+        self.readings = Readings((PATIENCE if alone else 0) if self.patience is None else self.patience)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self.module = self.model  # without the wrapper
         self.model, self.optimizer = self.fabric.setup(self.model, self.optimizer)
@@ -110,7 +116,7 @@ class Trainer:
     def train(self, stopped: Callable[[], bool] = lambda: False) -> bool:
         """Train until the plan's episodes are done (True), or `stopped` says so after an update (False).
 
-        NotFiniteError where the loss or a weight is no finite number: that update is not made and not saved.
+        NotFiniteError where the loss or a weight is no finite number: that update is not saved, nor any after it.
         """
         at, plan = self.position, self.plan
         saved = started = time.monotonic()
@@ -119,58 +125,68 @@ class Trainer:
             self._end_row()
         while at.episode < plan.episodes and not stopped():
             batch = min(plan.batch, plan.episodes - at.episode)
-            loss, measured = self._update(batch)
+            self._update(batch)
+            rows = at.episode // plan.log_every
+            at.episode += batch
+            whole = at.episode // plan.log_every > rows
+            ended = whole or at.episode >= plan.episodes
+            if ended or self.readings.due:
+                self._read()
             at.seconds = before + time.monotonic() - started
-            self._count(batch, loss, measured)
+            if ended:
+                self._end_row()
+            if whole:
+                at.row, at.errors = {}, []
             if time.monotonic() - saved > plan.save_seconds:
                 self._save()
                 saved = time.monotonic()
         self._save()
         return at.episode >= plan.episodes
 
-    def _update(self, batch: int) -> tuple[float, float]:
-        """One update on that many episodes -> their mean loss and measure."""
+    def _update(self, batch: int) -> None:
+        """One update on that many episodes. It waits for the device only where losses are read at once."""
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * self.plan.schedule(self.position.episode)
         score = self.lesson(self.model, batch, self.generator, self.fabric)
         loss = score.loss.mean()
-        value = self._mean(loss)
-        if not math.isfinite(value):
-            raise NotFiniteError(f"the loss is {value} at episode {self.position.episode + 1} ({self._cause()})")
+        self._note(batch, loss, score.measured)
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         if self.plan.clip is not None:
             self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.plan.clip, error_if_nonfinite=False)
         self.optimizer.step()
-        if self.plan.medians:
-            self.position.errors += cast(Tensor, self.fabric.all_gather(score.measured)).flatten().tolist()
-        return value, self._mean(score.measured.mean())
 
-    def _mean(self, value: Tensor) -> float:
+    def _note(self, batch: int, loss: Tensor, measured: Tensor) -> None:
+        """What the update that begins tells; read before it is made where values are read at once."""
+        means = self._mean(torch.stack([loss.detach(), measured.mean()]))
+        errors = cast(Tensor, self.fabric.all_gather(measured)).flatten() if self.plan.medians else None
+        self.readings.add(self.position.episode, batch, means, errors)
+        if self.readings.at_once:
+            self._read()
+
+    def _mean(self, values: Tensor) -> Tensor:
         """Over the processes."""
-        if self.fabric.world_size > 1:
-            value = cast(Tensor, self.fabric.all_reduce(value.detach().clone(), reduce_op="mean"))
-        return value.item()
+        if self.fabric.world_size == 1:
+            return values
+        return cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
 
     def anywhere(self, flag: bool) -> bool:
         """Whether the flag is set in any process: what one is told, all do."""
         if self.fabric.world_size == 1:
             return flag
-        return self._mean(torch.tensor(float(flag), device=self.fabric.device)) > 0
+        return self._mean(torch.tensor(float(flag), device=self.fabric.device)).item() > 0
 
-    def _count(self, batch: int, loss: float, measured: float) -> None:
-        """Add an update to the started row, and end the row where it is due."""
-        at, every = self.position, self.plan.log_every
-        for name, value in (("loss", loss * batch), (self.lesson.measure, measured * batch), ("episodes", batch)):
-            at.row[name] = at.row.get(name, 0) + value
-        rows = at.episode // every
-        at.episode += batch
-        due = at.episode // every > rows
-        if due or at.episode >= self.plan.episodes:
-            self._end_row()
-        if due:
-            at.row, at.errors = {}, []
-        self.progress.advance(at.episode, loss, self.lesson.measure, measured)
+    def _read(self) -> None:
+        """Add all updates that were not read yet to the started row. NotFiniteError at the first loss that is none."""
+        at, measure = self.position, self.lesson.measure
+        for one in self.readings.read():
+            if not math.isfinite(one.loss):
+                raise NotFiniteError(f"the loss is {one.loss} at episode {one.episode + 1} ({self._cause()})")
+            values = {"loss": one.loss * one.batch, measure: one.measured * one.batch, "episodes": one.batch}
+            for name, value in values.items():
+                at.row[name] = at.row.get(name, 0) + value
+            at.errors += one.errors
+            self.progress.advance(one.episode + one.batch, one.loss, measure, one.measured)
 
     def _end_row(self) -> None:
         at = self.position
@@ -192,6 +208,7 @@ class Trainer:
         return at.episode // every > (at.episode - at.row["episodes"]) // every or at.episode >= self.plan.episodes
 
     def _save(self) -> None:
+        self._read()
         for name, parameter in self.module.named_parameters():
             if not parameter.isfinite().all():
                 raise NotFiniteError(f"{name} is not finite after episode {self.position.episode} ({self._cause()})")
@@ -200,7 +217,7 @@ class Trainer:
     def _cause(self) -> str:
         rate = max(group["lr"] for group in self.optimizer.param_groups)
         eta = plasticity_rate(self.module)
-        if eta is not None and not 0 <= eta <= 1:
+        if eta is not None and math.isfinite(eta) and not 0 <= eta <= 1:
             return f"eta has left 0 … 1, it is {eta:.3g}, and the trace grows; lower the learning rate {rate:g}"
         return f"likely the learning rate {rate:g} is too high"
 
