@@ -1,13 +1,16 @@
 """What every test starts from: warnings are errors, one thread, seeded property tests."""
 
 import os
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from tests.data.files import drawing, omniglot_folder
+from torchplastic import graphs
 from torchplastic.data import omniglot
 from torchplastic.ops import workspace
 
@@ -42,6 +45,37 @@ def poisoned_buffers(monkeypatch):
     """Memory that nobody has written holds NaN, so that whoever reads it shows."""
     empty = workspace.empty
     monkeypatch.setattr(workspace, "empty", lambda shape, like: empty(shape, like).fill_(torch.nan))
+
+
+class Recorder:
+    """As CUDA's: recording does nothing, a replay runs on the recorded tensors and fills the same outputs again."""
+
+    def __init__(self):
+        self.captured = self.replayed = 0
+
+    def capture(self, function):
+        self.captured += 1
+        outputs = []
+
+        def replay():
+            self.replayed += 1
+            leaves, spec = tree_flatten(function())
+            outputs.extend(leaf.clone() for leaf in leaves[len(outputs) :])
+            for place, leaf in zip(outputs, leaves, strict=True):
+                place.copy_(leaf)
+            return tree_unflatten(outputs, spec)
+
+        return replay
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    """CUDA graphs on the CPU: what is recorded runs again."""
+    recorder = Recorder()
+    monkeypatch.setattr(graphs, "CAPTURED_ON", "cpu")
+    monkeypatch.setattr(graphs, "capture", recorder.capture)
+    monkeypatch.setattr(graphs, "aside", nullcontext)
+    return recorder
 
 
 @pytest.fixture

@@ -1,38 +1,9 @@
 """A captured step, with a stand-in for CUDA's recorder: what is copied, what is captured when, what comes back."""
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 
 import torchplastic as tp
-from torchplastic import graphs
-
-
-class Recorder:
-    """As CUDA: recording does nothing, a replay runs on the recorded tensors and fills the same outputs again."""
-
-    def __init__(self):
-        self.captured = self.replayed = 0
-
-    def capture(self, function):
-        self.captured += 1
-        outputs = {}
-
-        def replay():
-            self.replayed += 1
-            outputs["loss"] = function()["loss"]
-
-        return replay, outputs
-
-
-@pytest.fixture
-def recorder(monkeypatch):
-    recorder = Recorder()
-    monkeypatch.setattr(graphs, "CAPTURED_ON", "cpu")
-    monkeypatch.setattr(graphs, "capture", recorder.capture)
-    monkeypatch.setattr(graphs, "aside", nullcontext)
-    return recorder
 
 
 def learner(seed=0):

@@ -72,25 +72,29 @@ class CapturedStep:
 
 
 class Graph:
-    """One captured call: its inputs' places, and what it returned."""
+    """One captured call, and the places of its inputs."""
 
     def __init__(self, function: Callable[[], Any], places: list[Tensor]) -> None:
         self.places = places
-        self.replay, self.outputs = capture(function)
+        self.replay = capture(function)
 
     def __call__(self, tensors: list[Tensor]) -> Any:
         for place, tensor in zip(self.places, tensors, strict=True):
             place.copy_(tensor, non_blocking=True)
-        self.replay()
-        return tree_map(lambda output: output.clone() if isinstance(output, Tensor) else output, self.outputs)
+        return tree_map(lambda output: output.clone() if isinstance(output, Tensor) else output, self.replay())
 
 
-def capture(function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
-    """Record a call without making it -> what makes it, and the tensors that it then fills."""
+def capture(function: Callable[[], Any]) -> Callable[[], Any]:
+    """Record a call without making it -> what makes it, and gives the same tensors each time, filled anew."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         outputs = function()
-    return graph.replay, outputs
+
+    def replay() -> Any:
+        graph.replay()
+        return outputs
+
+    return replay
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def update(name, precision, kind="plastic"):
     taken = rollout(parts.model, MazeWorld(config.task), 8, generator) if name == "maze" else None
     model, _ = fabric.setup(parts.model, torch.optim.Adam(parts.model.parameters()))
     if taken is None:
-        loss = parts.lesson(model, 8, generator, fabric).loss
+        loss = parts.lesson.score(model, parts.lesson.draw(model, 8, generator, fabric)).loss
     else:
         logits, values, _ = model(taken.observed)
         assert logits.dtype == values.dtype == torch.float32
@@ -74,7 +74,7 @@ def test_a_lesson_of_mazes_in_mixed_precision(kind):
     parts = registry.get("maze").build(config_of("maze", kind))
     fabric = fabric_of("bf16-mixed")
     model, _ = fabric.setup(parts.model, torch.optim.Adam(parts.model.parameters()))
-    score = parts.lesson(model, 4, torch.Generator().manual_seed(0), fabric)
+    score = parts.lesson.score(model, parts.lesson.draw(model, 4, torch.Generator().manual_seed(0), fabric))
     assert score.loss.dtype == score.measured.dtype == torch.float32
     assert score.loss.isfinite().all()
     with fabric.autocast():

@@ -64,9 +64,10 @@ class Spoiled:
 
     def __init__(self, lesson, at):
         self.lesson, self.left = lesson, at
+        self.draw = lesson.draw
 
-    def __call__(self, *args):
-        score = self.lesson(*args)
+    def score(self, *args):
+        score = self.lesson.score(*args)
         self.left -= 1
         return Score(score.loss * math.nan, score.measured) if self.left == 0 else score
 

@@ -25,7 +25,7 @@ class Kept:
         self.rows, self.checkpoints = [], []
 
 
-def trainer(kept, episodes=20, batch=1, log_every=6, lr=1e-3, patience=None, **plan):
+def trainer(kept, episodes=20, batch=1, log_every=6, lr=1e-3, patience=None, capture=False, **plan):
     model = PlasticRNN(None, TASK.neurons)
     model.reset_parameters(torch.Generator().manual_seed(0))
     return Trainer(
@@ -39,6 +39,7 @@ def trainer(kept, episodes=20, batch=1, log_every=6, lr=1e-3, patience=None, **p
         append=kept.rows.append,
         save=kept.checkpoints.append,
         patience=patience,
+        capture=capture,
     )
 
 
@@ -53,6 +54,27 @@ def test_rows_end_at_multiples_and_at_the_end():
     kept = Kept()
     trainer(kept, batch=4, log_every=6).train()
     assert [row["episode"] for row in kept.rows] == [8, 12, 20]
+
+
+def test_a_graph_replays_the_same_training(recorder):
+    """Rates that change, gradients that are clipped, a stop and a resume; checkpoints are those of training without."""
+    plan = {"batch": 2, "clip": 0.1, "schedule": lambda episode: 1 - episode / 40, "medians": True}
+    plain_kept, kept, resumed = Kept(), Kept(), Kept()
+    run = trainer(plain_kept, **plan)
+    run.train()
+    captured = trainer(kept, capture=True, patience=100.0, **plan)
+    captured.train(stopped=lambda: captured.position.episode >= 12)
+    assert (recorder.captured, recorder.replayed) == (1, 3)
+    rest = trainer(resumed, capture=True, patience=100.0, **plan)
+    rest.restore(kept.checkpoints[-1])
+    rest.train()
+    for got, want in zip(plain(kept.rows + resumed.rows), plain(plain_kept.rows), strict=True):
+        assert got == pytest.approx(want, rel=1e-5)  # rates are tensors of float32
+    expected, found = plain_kept.checkpoints[-1], resumed.checkpoints[-1]
+    (group,), (group_found,) = (state["optimizer"]["param_groups"] for state in (expected, found))
+    assert group_found == group | {"lr": pytest.approx(group["lr"])}
+    for name, weights in expected["model"].items():
+        torch.testing.assert_close(found["model"][name], weights)
 
 
 def test_the_last_batch_is_what_is_left():

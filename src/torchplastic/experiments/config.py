@@ -132,6 +132,8 @@ class Config:
     """CPU threads; 0 takes PyTorch's choice, and the number taken is kept."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     """Precision of the input and output layers; trace and adjoint stay in float32."""
+    capture: bool = False
+    """On one GPU: replay updates as a CUDA graph, once some of a shape were made."""
     save_seconds: float = 30.0
     """Seconds between two checkpoints."""
     model: Plastic = field(default_factory=Model)

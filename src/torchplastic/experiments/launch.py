@@ -50,6 +50,8 @@ def start(config: Config, out: Path | None = None, device: str = "auto", devices
     fabric = _fabric(config, device, devices)
     if not _first(devices):
         return _take_part(config, fabric)
+    if config.capture and not captures(fabric):
+        raise ValueError(f"--capture needs one GPU; this run has {devices} of {fabric.device.type}. Leave it out.")
     _require_memory(config, fabric, devices)
     registry.get(config.experiment).data(config)  # before anything is made
     _require_division(config, config.episodes, devices)
@@ -174,6 +176,11 @@ def place(config: Config, device: str) -> torch.device:
     return _fabric(replace(config, precision="32-true"), device, 1).device  # which says nothing about precision
 
 
+def captures(fabric: Fabric) -> bool:
+    """Whether updates can be replayed as a CUDA graph. A run that asks for it goes on without it elsewhere."""
+    return fabric.device.type == "cuda" and fabric.world_size == 1
+
+
 def load_config(run: Run) -> Config:
     """The config of a run, as the type of its experiment."""
     values = run.config
@@ -275,6 +282,7 @@ def _trainer(config: Config, fabric: Fabric, run: Run | None) -> Trainer:
         append=run.append if run else _nothing,
         save=_save(run, config) if run else _nothing,
         withheld=parts.withheld,
+        capture=config.capture and captures(fabric),
     )
 
 

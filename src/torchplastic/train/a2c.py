@@ -269,12 +269,15 @@ class Reinforced:
     how: A2C
     measure: ClassVar[str] = "reward"
 
-    def __call__(self, model: nn.Module, batch: int, generator: torch.Generator, fabric: Fabric) -> Score:
-        """Loss and reward of new episodes, `[B]` each. Several processes play their shares with seeds of their own."""
+    def draw(self, model: nn.Module, batch: int, generator: torch.Generator, fabric: Fabric) -> Rollout:
+        """New episodes, played. Several processes play their shares with seeds of their own."""
         shares = torch.randint(2**62, (fabric.world_size,), generator=generator).tolist()
         own = torch.Generator(generator.device).manual_seed(shares[fabric.global_rank])
         agent = cast(ActorCritic, getattr(model, "module", model))  # what Fabric wraps: no gradients are shared here
         with fabric.autocast():
-            taken = rollout(agent, self.world, batch // fabric.world_size, own)
-        logits, values, _ = model(taken.observed)
-        return Score(self.how.loss(logits.float(), values.float(), taken), taken.totals())
+            return rollout(agent, self.world, batch // fabric.world_size, own)
+
+    def score(self, model: nn.Module, drawn: Rollout) -> Score:
+        """Their loss and reward, `[B]` each."""
+        logits, values, _ = model(drawn.observed)
+        return Score(self.how.loss(logits.float(), values.float(), drawn), drawn.totals())

@@ -21,9 +21,12 @@ class Supervised:
     objective: Objective
     measure: ClassVar[str] = "error"
 
-    def __call__(self, model: nn.Module, batch: int, generator: torch.Generator, fabric: Fabric) -> Score:
-        """Loss and error of new episodes, `[B]` each; of several processes each keeps its own share."""
+    def draw(self, model: nn.Module, batch: int, generator: torch.Generator, fabric: Fabric) -> Batch:
+        """New episodes; of several processes each keeps its own share."""
         size = batch // fabric.world_size  # every process draws them all
         own = slice(fabric.global_rank * size, (fabric.global_rank + 1) * size)
-        episode = self.task.episodes(batch, generator, fabric.device, own)
-        return self.objective(episode.answer(model), episode.target)
+        return self.task.episodes(batch, generator, fabric.device, own)
+
+    def score(self, model: nn.Module, drawn: Batch) -> Score:
+        """Their loss and error, `[B]` each."""
+        return self.objective(drawn.answer(model), drawn.target)

@@ -16,6 +16,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from torchplastic.graphs import CapturedStep
 from torchplastic.train.objectives import Score
 from torchplastic.train.progress import Progress
 from torchplastic.train.readings import PATIENCE, Readings
@@ -32,11 +33,14 @@ class Lesson(Protocol):
     def measure(self) -> str:
         """What is reported beside the loss: error or reward."""
 
-    def __call__(self, model: nn.Module, batch: int, generator: torch.Generator, fabric: Fabric) -> Score:
-        """Loss (with gradient) and measure of that many new episodes, `[B]` each, drawn from the generator alone.
+    def draw(self, model: nn.Module, batch: int, generator: torch.Generator, fabric: Fabric) -> Any:
+        """That many new episodes on the device, from the generator alone: tensors, also nested. Without gradients.
 
         Several processes call it with the same generator; each returns its share of the episodes.
         """
+
+    def score(self, model: nn.Module, drawn: Any) -> Score:
+        """Loss (with gradient) and measure of episodes, `[B]` each."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ class Trainer:
     patience: float | None = None
     """Seconds for which losses may stay unread on the device; 0 reads each before its update is made. None: 0 on a CPU,
     and where several processes share the episodes, which have to agree at every update."""
+    capture: bool = False
+    """Whether a CUDA graph replays the updates, once some of a shape were made."""
 
     def __post_init__(self) -> None:
         alone = self.fabric.device.type != "cpu" and self.fabric.world_size == 1
@@ -95,12 +101,14 @@ class Trainer:
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self.module = self.model  # without the wrapper
         self.model, self.optimizer = self.fabric.setup(self.model, self.optimizer)
+        self._captured = CapturedStep(self._learn) if self.capture else None
+        self._keep_rates()
 
     def checkpoint(self) -> dict[str, Any]:
         """Everything as plain values and tensors."""
         return {
             "model": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self._optimizer_state(),
             "generator": self.generator.get_state(),
             **asdict(self.position),
         }
@@ -109,9 +117,24 @@ class Trainer:
         """Stand where `checkpoint()` was taken."""
         self.module.load_state_dict(checkpoint["model"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self._keep_rates()
         self.generator.set_state(checkpoint["generator"])
         errors = list(checkpoint.get("errors", []))
         self.position = Position(checkpoint["episode"], checkpoint["seconds"], dict(checkpoint["row"]), errors)
+
+    def _keep_rates(self) -> None:
+        """A graph reads learning rates where they lie: they become tensors, which are filled."""
+        for group in self.optimizer.param_groups if self.capture else ():
+            group["lr"] = torch.tensor(float(group["lr"]), device=self.fabric.device)
+            group["capturable"] = self.fabric.device.type == "cuda"
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        """As an optimiser has it that no graph replays."""
+        state = self.optimizer.state_dict()
+        for group in state["param_groups"]:
+            group["lr"] = float(group["lr"])
+            group["capturable"] = False
+        return state
 
     def train(self, stopped: Callable[[], bool] = lambda: False) -> bool:
         """Train until the plan's episodes are done (True), or `stopped` says so after an update (False).
@@ -146,10 +169,28 @@ class Trainer:
     def _update(self, batch: int) -> None:
         """One update on that many episodes. It waits for the device only where losses are read at once."""
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * self.plan.schedule(self.position.episode)
-        score = self.lesson(self.model, batch, self.generator, self.fabric)
+            rate = rate * self.plan.schedule(self.position.episode)
+            if self.capture:
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        drawn = self.lesson.draw(self.model, batch, self.generator, self.fabric)
+        if self._captured:
+            self._note(batch, *self._captured(drawn))
+        else:
+            score = self.lesson.score(self.model, drawn)
+            loss = score.loss.mean()
+            self._note(batch, loss, score.measured)
+            self._descend(loss)
+
+    def _learn(self, drawn: Any) -> tuple[Tensor, Tensor]:
+        """What a graph replays: an update -> its loss, and the measure of each episode."""
+        score = self.lesson.score(self.model, drawn)
         loss = score.loss.mean()
-        self._note(batch, loss, score.measured)
+        self._descend(loss)
+        return loss.detach(), score.measured
+
+    def _descend(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         if self.plan.clip is not None:
