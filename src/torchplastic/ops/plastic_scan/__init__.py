@@ -14,7 +14,7 @@ from torchplastic.ops import checks
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import stepwise
 from torchplastic.ops.plastic_scan.chunked import chunked
-from torchplastic.ops.plastic_scan.chunks import LONGEST_CHUNK, cut
+from torchplastic.ops.plastic_scan.chunks import cut, longest_chunk
 from torchplastic.ops.plastic_scan.forward import Problem
 from torchplastic.ops.plastic_scan.plain import plain
 from torchplastic.ops.plastic_scan.reference import reference
@@ -60,7 +60,7 @@ def plastic_scan(
             held. "stepwise" is exact too, keeps as much, and is fastest for networks of up to some hundred neurons; it
             needs a CPU under Linux, numba (extra fast), and hebb or oja. "auto" chooses.
         chunk: steps between two traces that are kept; of chunked the most free (not fully clamped) steps of a chunk,
-            where a clamped run between them counts as two; None chooses.
+            where a clamped run between them counts as two; None chooses by N, B and what is clamped.
 
     Returns:
         y `[T, B, N]`, the output of every step, and the final `PlasticState` (trace None where alpha
@@ -149,7 +149,11 @@ def _fast(
     if impl == "stepwise":
         few = stepwise.Problem(rule, clamp, nonlinearity, min(chunk or stepwise.CHUNK, len(drive)))
         return stepwise.stepwise(drive, w, alpha, eta, hidden, trace, few)
-    problem = Problem(rule, clamp, nonlinearity, cut(clamped_steps, chunk or LONGEST_CHUNK), fresh)
+    if chunk is None:
+        chunk = longest_chunk(
+            clamped_steps, *drive.shape[1:], full=alpha.dim() == 2, device=drive.device.type, itemsize=w.element_size()
+        )
+    problem = Problem(rule, clamp, nonlinearity, cut(clamped_steps, chunk), fresh)
     return chunked(drive, w, alpha, eta, hidden, trace, problem)
 
 
