@@ -15,22 +15,21 @@ from torchplastic.ops.plastic_scan import triton_kernels as kernels
 
 HOPPER = GPUTarget("cuda", 90, 32)
 NUMBERS = {"float32": "fp32", "float64": "fp64"}
-BYTES = {"clamp", "steps"}
+BYTES = {"clamp", "flags"}
 COUNTERS = {"arrived"}
 DIVISIBLE = {"N", "M"}
-SIZES = {"T", "B", "N", "M", "chunk", "blocks", "first_program", "t", "k", "inner", "first_pair"}
+SIZES = {"T", "B", "N", "M", "chunk", "blocks", "first_program", "t", "k", "inner", "steps"}
 STRIDES = {"between_k", "between_l", "between_b", "between_j", "total_b", "total_j"}
 
 
 def compiled(kernel, dtype, warps, **constants):
     """-> registers of a thread, and bytes of its stack, where registers spill."""
     names = kernel.arg_names
-    counts = SIZES | STRIDES | ({"steps"} if "E" in names else set())  # of a pass over a trace, how many
     types = {}
     for name in names:
         number = NUMBERS[dtype] if name not in BYTES else "i8"
         pointer = "*i32" if name in COUNTERS else f"*{number}"
-        types[name] = "constexpr" if name in constants else "i32" if name in counts else pointer
+        types[name] = "constexpr" if name in constants else "i32" if name in SIZES | STRIDES else pointer
     aligned = [["tt.divisibility", 16]]
     attributes = {(names.index(n),): aligned for n in names if types[n].startswith("*") or n in DIVISIBLE}
     source = ASTSource(kernel, types, {(names.index(name),): value for name, value in constants.items()}, attributes)
@@ -72,7 +71,15 @@ def main():
         )
         found[f"next_trace {dtype}"] = compiled(kernels.next_trace, dtype, 4, ZERO=False, **fused.PASS)
         found[f"through_the_trace {dtype}"] = compiled(
-            kernels.through_the_trace, dtype, 4, ZERO=False, FRESH=False, CARRY=True, LEARN=True, **fused.PASS
+            kernels.through_the_trace,
+            dtype,
+            4,
+            RULE=kernels.RULES["oja"],
+            ZERO=False,
+            FRESH=False,
+            CARRY=True,
+            LEARN=True,
+            **fused.PASS,
         )
     print(json.dumps(found, indent=1))
 

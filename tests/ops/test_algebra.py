@@ -62,7 +62,7 @@ def test_pair_products_are_gathered_past_a_full_buffer(B, generator):
     alpha = torch.zeros(4, 4, dtype=torch.float64)
     steps = 2 * algebra.PAIR_ROWS // (11 * B) + 5
     left, right = torch.randn(2, steps, 11, B, 4, generator=generator, dtype=torch.float64)
-    gradient = algebra.AlphaGradient(alpha, B, 5, 11)
+    gradient = algebra.AlphaGradient(alpha, B, 11)
     for k in range(steps):
         gradient.add_pairs(left[k], right[k])
         gradient.keep_pairs(True)

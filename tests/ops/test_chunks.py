@@ -2,15 +2,31 @@
 
 from itertools import pairwise
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchplastic.ops.plastic_scan.chunks import LONGEST_RUN, RUN, Chunk, cut, runs
+from torchplastic.ops.plastic_scan.chunks import (
+    LENGTHS,
+    LONGEST_RUN,
+    MACHINES,
+    RUN,
+    Chunk,
+    cut,
+    longest_chunk,
+    runs,
+    seconds,
+)
 from torchplastic.tasks.patterns import Patterns
 
 steps = st.lists(st.booleans(), max_size=40)
 longest = st.integers(1, 12)
+TOLD = {
+    "free": [False] * 106,
+    "paper": Patterns().episodes(1, torch.Generator()).clamped_steps,
+    "alternating": [True, False] * 20,
+}
 
 
 @given(steps, longest)
@@ -47,6 +63,35 @@ def test_free_runs_are_cut_evenly_into_as_few_pieces_as_possible(length, longest
     sizes = [len(chunk.free) for chunk in cut([False] * length, longest)]
     assert len(sizes) == -(-length // longest)
     assert max(sizes) - min(sizes) <= 1
+
+
+@given(steps, longest)
+def test_without_inner_runs_each_clamped_run_ends_a_chunk(steps, longest):
+    for chunk in cut(steps, longest, longest_run=0):
+        assert list(chunk.free) == list(range(chunk.inner))
+
+
+@given(steps, longest)
+def test_pairs_are_counted_by_free_step(steps, longest):
+    for chunk in cut(steps, longest):
+        earlier = [sum(not steps[chunk.start + l] for l in range(k)) for k in chunk.free]
+        runs_before = [sum(high <= k for _, high in chunk.clamped_runs()) for k in chunk.free]
+        assert chunk.pairs() == [i + RUN * n for i, n in zip(earlier, runs_before, strict=True)]
+
+
+@pytest.mark.parametrize("N", [16, 256, 1001])
+@pytest.mark.parametrize("device", MACHINES)
+@pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
+def test_the_length_follows_what_is_run(told, device, N):
+    found = [longest_chunk(told, B, N, device=device) for B in (1, 2, 4, 16, 64, 1024)]
+    assert found == sorted(found, reverse=True)  # a larger batch never makes chunks longer
+    costs = {length: seconds(cut(told, length), 4, N, True, MACHINES[device], 4) for length in LENGTHS}
+    assert costs[found[2]] == min(costs.values())
+    assert longest_chunk(told, 16, N, full=False, device=device) >= found[3]  # pairs without products
+
+
+def test_nothing_to_choose():
+    assert longest_chunk([], 1, 5) == longest_chunk([True, True], 0, 5) == LENGTHS[0]
 
 
 @given(st.lists(st.integers(0, 20), unique=True).map(sorted))

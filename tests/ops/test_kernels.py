@@ -1,14 +1,17 @@
 """The compiled kernels against einsum: odd sizes, several threads, float32 and float64."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
 from torchplastic.functional import plastic_scan
 from torchplastic.ops.plastic_scan import algebra, stepwise
-from torchplastic.rules import HEBB
+from torchplastic.ops.plastic_scan.chunks import Chunk
+from torchplastic.rules import HEBB, OJA
 
 pytest.importorskip("numba", reason="needs the extra fast")
-from torchplastic.ops.plastic_scan.compiled import Compiled, find_kernels
+from torchplastic.ops.plastic_scan.compiled import Backward, Compiled, Forward, find_kernels
 
 pytestmark = pytest.mark.skipif(find_kernels() is None, reason="needs an OpenMP runtime beside PyTorch")
 SIZES = [1, 5, 16, 33, 131]
@@ -75,26 +78,51 @@ def test_products_with_the_adjoint(make, N, steps):
     assert compiled.through_the_end(G, None, None, None) == (None, None, None)
 
 
-@pytest.mark.parametrize("steps", [1, 4, 7])
+@pytest.mark.parametrize("rule", [HEBB, OJA])
+@pytest.mark.parametrize("free", [(0,), (0, 1, 2, 3), (0, 1, 5, 6)], ids=str)
 @pytest.mark.parametrize("N", SIZES)
-def test_the_trace_and_its_adjoint(make, N, steps):
+def test_the_trace_and_its_adjoint(make, N, free, rule):
+    """Step by step: `H' = d * H + u (x) s`; back, `dalpha += H * (u (x) eps)`, `G = d * G + alpha * (u (x) eps)`."""
     compiled, normal, alpha = make(N, 2)
+    compiled.rule = int(rule is OJA)
+    steps, held = free[-1] + 3, [k for k in range(free[-1] + 3) if k not in free]
+    chunk = Chunk(1, 1 + steps, free)
+    groups = algebra.Groups([k for k in range(steps) if k not in held or k - 1 not in held], steps)
+    x, delta = torch.zeros(steps + 2, 2, compiled.width).to(alpha), torch.zeros(steps + 1, 2, compiled.width).to(alpha)
+    x[..., :N] = normal(steps + 2, 2, N)
+    delta[[1 + k for k in free], :, :N] = normal(len(free), 2, N)
+    for first, last in pairwise((*groups.first, steps)):
+        x[1 + first : 1 + last] = x[1 + first]
     H, G, dalpha = normal(2, N, N), normal(2, N, N), normal(N, N)
-    U, E, total = normal(steps, 2, N), normal(steps, 2, N), normal(2, N)
+    forward = Forward(compiled, normal(steps + 1, 2, N), x)
+    backward = Backward(compiled, x, normal(steps + 2, 2, N), delta, steps)
     tolerance = {"rtol": 1e-4, "atol": 1e-4} if H.dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
-    M = torch.einsum("nbi,nbj->bij", U, E)
-    carried = total.unsqueeze(1)
-    for zero in (False, True):
-        got = compiled.next_trace(H, total, U, E, torch.empty_like(H), zero)
-        close(got, M if zero else carried * H + M, **tolerance)
-    for given in (G, None):
-        sums = dalpha.clone()
-        before = None if given is None else given.clone()
-        got = compiled.through_the_trace(H, U, E, total, before, sums)
-        close(got, alpha * M if given is None else carried * G + alpha * M, **tolerance)
-        close(sums, dalpha + (H * M).sum(0), **tolerance)
-    assert compiled.through_the_trace(H, U, E, None, G, None) is G
-    assert compiled.through_the_trace(None, U, E, None, None, dalpha) is None
+
+    def step_by_step(H):
+        traces = [H]
+        for t in range(1, 1 + steps):
+            d, s = rule.linear(x[t + 1, :, None, :N], torch.from_numpy(compiled.eta))
+            traces.append(d * traces[-1] + x[t, :, :N, None] * s)
+        return traces
+
+    for given in (H, torch.zeros_like(H)):
+        traces = step_by_step(given)
+        zero = given is not H
+        close(forward.next_trace(given, chunk, groups, torch.empty_like(H), zero), traces[-1], **tolerance)
+        for after in (G, None):
+            expected, sums = torch.zeros_like(G) if after is None else after, dalpha.clone()
+            for t in range(steps, 0, -1):
+                M = x[t, :, :N, None] * delta[t, :, None, :N]
+                sums += (traces[t - 1] * M).sum(0)
+                d, _ = rule.linear(x[t + 1, :, None, :N], torch.from_numpy(compiled.eta))
+                expected = d * expected + alpha * M
+            trace, end, got = None if zero else given, None if after is None else after.clone(), dalpha.clone()
+            close(backward.through_the_trace(trace, chunk, groups, end, True, got), expected, **tolerance)
+            close(got, sums, **tolerance)
+            got = dalpha.clone()
+            assert backward.through_the_trace(trace, chunk, groups, after, False, got) is after
+            close(got, sums, **tolerance)
+            assert backward.through_the_trace(trace, chunk, groups, after, False, None) is after
 
 
 def test_steps_that_share_u_are_one_group(generator):

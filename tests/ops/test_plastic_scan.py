@@ -29,7 +29,7 @@ from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import compiled
 from torchplastic.ops.plastic_scan import stepwise as stepwise_form
 from torchplastic.ops.plastic_scan.algebra import FewRows
-from torchplastic.ops.plastic_scan.chunks import cut
+from torchplastic.ops.plastic_scan.chunks import cut, longest_chunk
 
 IMPLS = ("reference", "chunked", "stepwise")
 PLASTIC = tuple(kind for kind in ALPHAS if kind != "none")
@@ -96,6 +96,16 @@ def test_the_pytorch_steps_use_no_number_of_the_host(rule, alpha, grads, free_st
             drive, w, alpha, eta, tp.PlasticState(*state), rule=rule, clamp=clamp, clamped_steps=told, chunk=5
         )
         (y.sum() + state.trace.sum()).backward()
+
+
+@pytest.mark.parametrize("alpha", PLASTIC)
+def test_a_chosen_length_is_that_length_given(alpha):
+    T, B, N = 23, 2, 7
+    inputs = random_inputs(T, B, N, alpha=alpha)
+    chosen = longest_chunk([False] * T, B, N, full=alpha == "full", itemsize=8)
+    expected = evaluate(partial(chunked, chunk=chosen), inputs)
+    for name, got in evaluate(chunked, inputs).items():
+        assert torch.equal(got, expected[name]), name
 
 
 @pytest.mark.parametrize("alpha", PLASTIC)

@@ -21,7 +21,7 @@ from torchplastic.data.pictures import stand_in
 from torchplastic.experiments import registry
 from torchplastic.experiments.images import ImagesConfig
 from torchplastic.experiments.recall import RecallConfig
-from torchplastic.ops.plastic_scan.chunks import LONGEST_CHUNK, cut
+from torchplastic.ops.plastic_scan.chunks import PASSES, cut, longest_chunk
 from torchplastic.tasks.base import Episode, RecallTask
 from torchplastic.tasks.images import ImageEpisodes, unclamped
 from torchplastic.tasks.patterns import Patterns
@@ -82,9 +82,10 @@ class Case:
         if form in (*PLAIN, "stepwise"):
             return None
         episode = self.part(self.task.episodes(1, torch.Generator().manual_seed(0)))
-        chunks = cut(episode.clamped_steps, LONGEST_CHUNK)
+        longest = longest_chunk(episode.clamped_steps, self.batch, self.task.neurons)
+        chunks = cut(episode.clamped_steps, longest)
         free = sum(len(chunk.free) for chunk in chunks)
-        return 4 * self.task.neurons**2 * (2 * (2 + self.batch) * free + 14 * self.batch * len(chunks))
+        return 4 * self.task.neurons**2 * (2 * (2 + self.batch) * free + PASSES * self.batch * len(chunks))
 
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
         """The training step of each form — forward, backward, Adam — and the tensors that stay between steps."""

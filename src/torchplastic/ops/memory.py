@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torchplastic.ops.plastic_scan import stepwise
-from torchplastic.ops.plastic_scan.chunks import LONGEST_CHUNK, cut
+from torchplastic.ops.plastic_scan.chunks import cut, longest_chunk
 
 STEP_MATRICES = 4  # N² tensors that autograd keeps per step of the plain loop: alpha H, w + alpha H, eta u v, H
 
@@ -20,12 +20,14 @@ def training_bytes(
     *,
     alpha: str = "full",
     impl: str = "auto",
-    longest: int = LONGEST_CHUNK,
+    longest: int | None = None,
+    device: str = "cpu",
     itemsize: int = 4,
 ) -> int:
     """Bytes of parameters, gradients, Adam and what backpropagation through T = len(clamped_steps) steps keeps.
 
-    alpha: full, neuron, shared or none; impl as in `plastic_scan`; itemsize: 4 for float32.
+    alpha: full, neuron, shared or none; impl as in `plastic_scan`, longest is its chunk; device: cpu or cuda;
+    itemsize: 4 for float32.
     """
     T, matrix = len(clamped_steps), N * N
     learned = 2 * matrix if alpha == "full" else matrix
@@ -35,6 +37,8 @@ def training_bytes(
     elif impl == "reference":
         traces = STEP_MATRICES * T * B * matrix
     else:
+        if longest is None:
+            longest = longest_chunk(clamped_steps, B, N, full=alpha == "full", device=device, itemsize=itemsize)
         chunks = cut(clamped_steps, longest)
         tables = sum(len(c.free) * B * (c.inner * (N if alpha == "full" else 1) + N) for c in chunks)
         traces = (len(chunks) + 5) * B * matrix + tables + 2 * matrix

@@ -14,7 +14,7 @@ from torchplastic.ops import checks
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import resident, stepwise, triton_support
 from torchplastic.ops.plastic_scan.chunked import chunked
-from torchplastic.ops.plastic_scan.chunks import LONGEST_CHUNK, cut
+from torchplastic.ops.plastic_scan.chunks import cut, longest_chunk
 from torchplastic.ops.plastic_scan.forward import Problem
 from torchplastic.ops.plastic_scan.plain import plain
 from torchplastic.ops.plastic_scan.reference import reference
@@ -61,7 +61,7 @@ def plastic_scan(
             needs a CPU under Linux, numba (extra fast), and hebb or oja. "triton" is exact and keeps as much too; it
             needs a CUDA device, Triton (extra gpu), and hebb or oja. "auto" chooses, never "triton" yet.
         chunk: steps between two traces that are kept; of chunked the most free (not fully clamped) steps of a chunk,
-            where a clamped run between them counts as two; None chooses.
+            where a clamped run between them counts as two; None chooses by N, B and what is clamped.
 
     Returns:
         y `[T, B, N]`, the output of every step, and the final `PlasticState` (trace None where alpha
@@ -156,14 +156,18 @@ def _fast(
     if impl == "stepwise":
         few = stepwise.Problem(rule, clamp, nonlinearity, min(chunk or stepwise.CHUNK, len(drive)))
         return stepwise.stepwise(drive, w, alpha, eta, hidden, trace, few)
-    if impl == "triton":
-        if resident.fits(drive.shape[1], w):
-            whole = resident.Problem(rule, clamp, tuple(clamped_steps), nonlinearity, chunk or resident.CHUNK)
-            return resident.resident(drive, w, alpha, eta, hidden, trace, whole)
-        pieces = cut(clamped_steps, chunk or LONGEST_CHUNK, longest_run=0)
-        problem = Problem(rule, clamp, nonlinearity, pieces, fresh, fused=True)
-        return chunked(drive, w, alpha.expand_as(w), eta, hidden, trace, problem)
-    problem = Problem(rule, clamp, nonlinearity, cut(clamped_steps, chunk or LONGEST_CHUNK), fresh)
+    if impl == "triton" and resident.fits(drive.shape[1], w):
+        whole = resident.Problem(rule, clamp, tuple(clamped_steps), nonlinearity, chunk or resident.CHUNK)
+        return resident.resident(drive, w, alpha, eta, hidden, trace, whole)
+    fused = impl == "triton"
+    if fused:
+        alpha = alpha.expand_as(w)
+    if chunk is None:
+        chunk = longest_chunk(
+            clamped_steps, *drive.shape[1:], full=alpha.dim() == 2, device=drive.device.type, itemsize=w.element_size()
+        )
+    pieces = cut(clamped_steps, chunk, longest_run=0) if fused else cut(clamped_steps, chunk)
+    problem = Problem(rule, clamp, nonlinearity, pieces, fresh, fused)
     return chunked(drive, w, alpha, eta, hidden, trace, problem)
 
 

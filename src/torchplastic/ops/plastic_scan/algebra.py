@@ -6,7 +6,7 @@ Axes: n steps of a chunk, B batch, N neurons; matrices are `[pre, post]`, vector
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -166,16 +166,13 @@ class StepMatrices:
 class AlphaGradient:
     """dL/dalpha, summed over chunks; the pair products are gathered and multiplied in one go."""
 
-    def __init__(self, alpha: Tensor, batch: int, width: int, most: int) -> None:
-        """With room for `PAIR_ROWS` rows and those of a chunk of `most` pairs more; right has zeros up to `width`."""
+    def __init__(self, alpha: Tensor, batch: int, most: int) -> None:
+        """With room for `PAIR_ROWS` rows and those of a chunk of `most` pairs more; without pairs, for none."""
         self.total = workspace.empty(alpha.shape, alpha).zero_()
-        self.add_product: Callable[[Tensor, Tensor, Tensor], Tensor] = add_product
-        self.count = 0  # pairs that wait
-        if alpha.dim() == 2:
-            pairs, N = PAIR_ROWS // max(1, batch) + most, len(alpha)
-            self.left = workspace.empty((pairs, batch, N), alpha)
-            self.right = workspace.empty((pairs, batch, width), alpha)
-            self.right[..., N:].zero_()
+        self.batch, self.count = batch, 0  # count: pairs that wait
+        if alpha.dim() == 2 and most:
+            rows = PAIR_ROWS // max(1, batch) + most
+            self.left, self.right = (workspace.empty((rows, batch, len(alpha)), alpha) for _ in range(2))
 
     def add_matrices(self, H: Tensor, M: Tensor) -> None:
         """Full alpha: `sum_b H * M`, both `[B, N, N]`. Destroys M."""
@@ -187,14 +184,14 @@ class AlphaGradient:
     def add_pairs(self, left: Tensor, right: Tensor) -> None:
         """Full alpha: the outer products of rows `[n, B, N]`."""
         rows = slice(self.count, self.count + len(left))
-        self.left[rows], self.right[rows, :, : left.shape[2]] = left, right
+        self.left[rows], self.right[rows] = left, right
         self.count += len(left)
 
     def keep_pairs(self, wanted: bool) -> None:
         """At the end of a chunk: make room for the next. What nobody wants is dropped."""
         if not wanted:
             self.count = 0
-        elif self.total.dim() == 2 and self.count * self.left.shape[1] >= PAIR_ROWS:
+        elif self.count * self.batch >= PAIR_ROWS:
             self._flush()
 
     def add_vectors(self, delta: Tensor, p: Tensor) -> None:
@@ -205,18 +202,12 @@ class AlphaGradient:
     def _flush(self) -> None:
         if self.count:
             left, right = self.left[: self.count].flatten(0, 1), self.right[: self.count].flatten(0, 1)
-            self.add_product(left, right, self.total)
+            self.total.addmm_(left.T.contiguous(), right)  # BLAS takes a fifth less time than for the transposed rows
             self.count = 0
 
     def result(self) -> Tensor:
         self._flush()
         return self.total
-
-
-def add_product(left: Tensor, right: Tensor, total: Tensor) -> Tensor:
-    """`total += left^T @ right`, in place; left `[n, N]`, right `[n, ≥ N]`."""
-    # BLAS takes a fifth less time than for the transposed rows
-    return total.addmm_(left.T.contiguous(), right[:, : total.shape[1]])
 
 
 def times(U: Tensor, M: Tensor) -> Tensor:

@@ -43,8 +43,8 @@ class Backward:
         self.needs = needs
         self.need_drive, _, self.need_alpha, self.need_eta, self.need_hidden, self.need_trace = needs[:6]
         self.decays = algebra.Decays(problem.rule, self.eta)
-        most = max(sum(map(g.before, c.free)) for c, g in zip(problem.chunks, groups, strict=True))
-        self.g_alpha = algebra.AlphaGradient(self.alpha, x.shape[1], x.shape[2], most)
+        pairs = max(sum(map(g.before, c.free)) for c, g in zip(problem.chunks, groups, strict=True))
+        self.g_alpha = algebra.AlphaGradient(self.alpha, x.shape[1], 0 if prepared.compiled or problem.fused else pairs)
         self.g_eta = torch.zeros_like(self.x[0])  # dL/deta before its sum
         self.delta_in_lines = delta = torch.zeros_like(x[1:])
         self.delta = delta[..., : self.w.shape[0]]  # dL/d(input of the nonlinearity)
@@ -52,8 +52,7 @@ class Backward:
         self.compiled = self.M = None
         if prepared.compiled:
             longest = max(g.before(c.inner) for c, g in zip(problem.chunks, groups, strict=True))
-            self.g_alpha.add_product = prepared.compiled.add_product
-            self.compiled = fast.Backward(prepared.compiled, self.g_alpha, x, self.gx, delta, longest)
+            self.compiled = fast.Backward(prepared.compiled, x, self.gx, delta, longest)
         elif not problem.fused:
             self.M = workspace.empty_like(self.kept[0])  # scratch
         g_y, g_hidden, g_trace = grads
@@ -121,9 +120,7 @@ class Backward:
             algebra.add_to(gu, wanted, sG)
         if free:
             self.free_steps(i, wanted, d[: chunk.inner], s[: chunk.inner], before, gs, gd)
-            eps = self.plastic.vector(algebra.take(self.delta[start:stop], free))
-            L = algebra.take(before, free)
-            self.through_the_trace(H, algebra.take(U, free), L * eps, before[-1] if carry else None)
+            self.through_the_trace(i, before, carry)
         elif self.G is not None and carry:
             self.G.mul_(before[-1].unsqueeze(-2))
         if self.need_drive:  # a clamped step's dL/dv is its drive's
@@ -165,9 +162,7 @@ class Backward:
             trace = None if self.zero else H
             sums = self.compiled.run(tables, wanted, trace, gs, gd_of_v, summed=of_constant and in_sum)
         elif isinstance(self.matrices, Fused):
-            self.matrices.backward(
-                self.in_lines, self.gx, self.delta_in_lines, tables, 0 in wanted, gs, gd_of_v, self.g_alpha
-            )
+            self.matrices.backward(self.in_lines, self.gx, self.delta_in_lines, tables, 0 in wanted, gs, gd_of_v)
         else:
             self.steps_in_turn(tables, wanted, gs[:inner], gd_of_v)
         self.g_alpha.keep_pairs(self.need_alpha)
@@ -275,17 +270,24 @@ class Backward:
         table = torch.stack(R, 1)
         return torch.stack([table[j, k] for j, k in enumerate(free)]), between * table
 
-    def through_the_trace(self, H: Tensor, U: Tensor, right: Tensor, total: Tensor | None) -> None:
-        """G brought to the chunk's start (total=None: nobody needs it), and dL/dalpha of a full alpha."""
+    def through_the_trace(self, i: int, before: Tensor, carry: bool) -> None:
+        """G brought to the start of chunk i where it is wanted, and dL/dalpha of a full alpha; before is L_k."""
+        chunk = self.problem.chunks[i]
+        H = self.kept[3 * i]
         if self.compiled:
             dalpha = self.g_alpha.total if self.need_alpha else None
             trace = None if self.zero else H
-            self.G = self.compiled.compiled.through_the_trace(trace, U, right, total, self.G, dalpha)
+            self.G = self.compiled.through_the_trace(trace, chunk, self.groups[i], self.G, carry, dalpha)
             return
         if isinstance(self.matrices, Fused):
             dalpha = self.g_alpha.total if self.need_alpha else None
-            self.G = self.matrices.through_the_trace(None if self.zero else H, U, right, total, self.G, dalpha)
+            self.G = self.matrices.through_the_trace(
+                None if self.zero else H, self.in_lines, self.delta_in_lines, chunk, before[-1], self.G, carry, dalpha
+            )
             return
+        rows = slice(chunk.start, chunk.stop)
+        U, eps = (algebra.take(of_steps[rows], chunk.free) for of_steps in (self.x, self.plastic.vector(self.delta)))
+        right, total = algebra.take(before, chunk.free) * eps, before[-1] if carry else None
         if self.G is not None and total is not None:
             self.G.mul_(total.unsqueeze(-2))
         if self.plastic.full:

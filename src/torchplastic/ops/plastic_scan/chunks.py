@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-LONGEST_CHUNK = 16  # free steps; see ops/README.md for the measurement
 RUN = 2  # what a clamped run inside a chunk counts for: a pattern that is held is two rows of pairs
 LONGEST_RUN = 32  # steps of a clamped run inside a chunk
+LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 18, 20, 24, 28, 32, 40, 48, 64)  # free steps, to choose from
+PASSES = 14  # matrices of an example that a chunk moves with a full alpha; 10 with a vector
+VECTOR_PASSES = 10
+PAIR_VECTORS = 30  # vectors of an example that a pair moves
+
+
+class Machine(NamedTuple):
+    """What the choice of a length weighs against each other."""
+
+    bandwidth: float
+    """Bytes per second of passes over matrices"""
+    arithmetic: float
+    """Operations per second of the products of pairs"""
+    calls: float
+    """Seconds that a chunk costs whatever its size"""
+
+
+MACHINES = {
+    "cpu": Machine(50e9, 160e9, 4.5e-4),  # measured: two cores, ops/README.md
+    "cuda": Machine(2e12, 2e13, 5e-4),  # from data sheets and the launches of a chunk, not measured
+}
 
 
 def runs(steps: Sequence[int]) -> list[tuple[int, int]]:
@@ -42,17 +63,57 @@ class Chunk(NamedTuple):
         """Offsets (low, high) of each run of free steps."""
         return runs(self.free)
 
+    def pairs(self) -> list[int]:
+        """For each free step, how many rows of pairs it has: a free step before it is one, a clamped run is `RUN`."""
+        rows: list[int] = []
+        for runs_before, (low, high) in enumerate(self.free_runs()):
+            earlier = len(rows) + RUN * runs_before
+            rows += range(earlier, earlier + high - low)
+        return rows
+
     @property
     def ends_clamped(self) -> bool:
         return self.inner < self.stop - self.start
 
 
+def longest_chunk(
+    clamped_steps: Sequence[bool], B: int, N: int, *, full: bool = True, device: str = "cpu", itemsize: int = 4
+) -> int:
+    """The length to which `cut` is told to cut: of those in `LENGTHS` the one whose chunks cost least.
+
+    full: whether alpha is a matrix; device: its type; itemsize: bytes of a number.
+    """
+    machine = MACHINES.get(device, MACHINES["cuda"])
+    return _longest_chunk(tuple(clamped_steps), B, N, full, machine, itemsize)
+
+
+@lru_cache(maxsize=256)
+def _longest_chunk(clamped_steps: tuple[bool, ...], B: int, N: int, full: bool, machine: Machine, itemsize: int) -> int:
+    return min(LENGTHS, key=lambda length: seconds(cut(clamped_steps, length), B, N, full, machine, itemsize))
+
+
+def seconds(chunks: Sequence[Chunk], B: int, N: int, full: bool, machine: Machine, itemsize: int) -> float:
+    """What differs between cuts of the same steps: the passes of their chunks over whole matrices, and their pairs.
+
+    Every chunk moves some matrices of each example, every pair some vectors. With a full alpha the pairs of a step are
+    products with it too: it is read once for all of them and all examples, and up to some number they hide behind that.
+    """
+    matrix = N * N * itemsize / machine.bandwidth
+    passes = machine.calls + B * matrix * (PASSES if full else VECTOR_PASSES)
+    pairs = [pairs_of_step for chunk in chunks for pairs_of_step in chunk.pairs()]
+    moved = len(chunks) * passes + sum(pairs) * B * PAIR_VECTORS * N * itemsize / machine.bandwidth
+    if not full:
+        return moved
+    product = 4 * B * N * N / machine.arithmetic  # of a pair, both ways
+    return moved + sum(max(2 * matrix, pairs_of_step * product) for pairs_of_step in pairs)
+
+
 def cut(clamped_steps: Sequence[bool], longest: int, longest_run: int = LONGEST_RUN) -> list[Chunk]:
     """Chunks of at most `longest` free steps; a fully clamped run between them counts as `RUN` steps.
 
-    A clamped run enters nothing but the trace, so it ends a chunk for free; one of at most `longest_run` steps may lie
-    inside, because every chunk passes over the matrices a few times. A run of free steps is cut evenly: 13 with
-    longest=8 are 7 + 6.
+    A clamped run enters nothing but the trace, so it ends a chunk for free; those of at most `longest_run` steps may
+    lie inside (0: none does), because every chunk passes over the matrices a few times. A run of free steps is cut
+    evenly: 13 with longest=8 are 7 + 6.
     """
     chunks: list[Chunk] = []
     t, T = 0, len(clamped_steps)

@@ -12,11 +12,13 @@ from functools import cache
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from torchplastic.ops import workspace
 from torchplastic.ops.plastic_scan import algebra
+from torchplastic.ops.plastic_scan.chunks import Chunk
 from torchplastic.rules import HEBB, OJA, Rule
 
 DTYPES = (torch.float32, torch.float64)
@@ -100,42 +102,10 @@ class Compiled:
         """Free P, which the backward pass does not need."""
         self.P = self.nothing
 
-    def next_trace(self, H: Tensor, total: Tensor, U: Tensor, E: Tensor, out: Tensor, zero: bool) -> Tensor:
-        """As `algebra.next_trace`; zero: H is, and not read."""
-        trace = self.nothing if zero else H.contiguous().numpy()
-        self.kernels.next_trace(
-            self.at("next_trace"),
-            trace,
-            _of_examples(total, out),
-            U.contiguous().numpy(),
-            _by_example(E),
-            out.numpy(),
-            self.threads,
-        )
-        return out
-
-    def through_the_trace(
-        self, H: Tensor | None, U: Tensor, E: Tensor, total: Tensor | None, G: Tensor | None, dalpha: Tensor | None
-    ) -> Tensor | None:
-        """With `M = sum U (x) E`: `G = total * G + alpha * M`, and `dalpha += sum_b H * M`, in place. -> G
-
-        total None: nobody wants G. G None, H None: they are zero. dalpha None: nobody wants it.
-        """
-        trace = gradient = decay = self.nothing
-        sums = self.no_matrix
-        fresh = G is None
-        if total is not None:
-            if G is None:
-                G = workspace.empty((E.shape[1], E.shape[2], E.shape[2]), E)
-            gradient, decay = G.numpy(), _of_examples(total, G)
-        if H is not None and dalpha is not None:
-            trace, sums = H.contiguous().numpy(), dalpha.numpy()
-        if gradient.size or sums.size:
-            self.kernels.through_the_trace(
-                self.at("through_the_trace"), trace, self.alpha.numpy(), U.contiguous().numpy(), _by_example(E),
-                decay.reshape(-1, E.shape[2]), fresh, gradient, sums, self.threads,
-            )  # fmt: skip
-        return G
+    def by_group(self, groups: int) -> tuple[Any, Any]:
+        """Room for S and D of the groups of a chunk."""
+        S, D = workspace.empty((2, groups, self.batch, self.width), self.alpha).numpy()
+        return S, D
 
     def add_product(self, left: Tensor, right: Tensor, out: Tensor, fresh: bool = False) -> Tensor:
         """`out += left^T @ right`, in place; left, right `[n, ≥ N]`; fresh: out holds nothing yet."""
@@ -217,6 +187,17 @@ class Forward:
             uP.numpy(), t, i, g, steps, more, c.threads,
         )  # fmt: skip
 
+    def next_trace(self, H: Tensor, chunk: Chunk, groups: algebra.Groups, out: Tensor, zero: bool) -> Tensor:
+        """The trace after a chunk, from H at its start, into out, which may be H. zero: H is."""
+        c = self.compiled
+        trace = c.nothing if zero else H.contiguous().numpy()
+        S, D = c.by_group(len(groups.first))
+        c.kernels.next_trace(
+            c.at("next_trace"), trace, self.x, c.eta, c.rule, chunk.start, chunk.stop, _numbers(groups.first), S, D,
+            out.numpy(), c.threads,
+        )  # fmt: skip
+        return out
+
 
 class Tables(NamedTuple):
     """What the free steps of a chunk read in the backward pass; k now, l earlier, i counts free steps."""
@@ -243,16 +224,16 @@ class Tables(NamedTuple):
 class Backward:
     """The free steps of the backward pass, chunk by chunk."""
 
-    def __init__(
-        self, compiled: Compiled, g_alpha: algebra.AlphaGradient, x: Tensor, gx: Tensor, delta: Tensor, groups: int
-    ) -> None:
+    def __init__(self, compiled: Compiled, x: Tensor, gx: Tensor, delta: Tensor, groups: int) -> None:
         """x `[T + 1, B, M]`, gx `[T + 1, B, N]`, delta `[T, B, M]`, at most `groups` in a chunk."""
-        self.compiled, self.g_alpha = compiled, g_alpha
+        self.compiled = compiled
         self.x, self.gx, self.delta = x.numpy(), gx.numpy(), delta.numpy()
         _, B, N = gx.shape
         self.alpha = compiled.alpha_in_lines()
         self.rows = torch.zeros_like(x[:2]).numpy()
         self.q = workspace.empty((groups * B, N), gx).numpy()
+        self.right = workspace.empty((2, groups * B, x.shape[2]), gx).numpy()
+        self.right[..., N:] = 0
 
     def run(
         self, tables: Tables, wanted: Sequence[int], H: Tensor | None, gs: Tensor, gd: Tensor | None, summed: bool
@@ -262,7 +243,7 @@ class Backward:
         H: the trace at its start, None for zero. summed: -> the sums over the neurons of delta u P `[F, B]` and of
         delta s z `[F, inner, B]`, else None.
         """
-        c, g_alpha = self.compiled, self.g_alpha
+        c = self.compiled
         inner, B = len(tables.s), gs.shape[1]
         before = [tables.groups.before(k) for k in tables.free]
         group_of = [tables.groups.before(k + 1) - 1 for k in range(inner)]
@@ -277,19 +258,48 @@ class Backward:
         c.kernels.backward(
             c.at("backward"), c.at("dots"), self.x, self.gx, self.delta, c.clamp, c.eta, c.rule, c.nonlinearity,
             c.W, trace, self.alpha, U, between, s, z, uP, LR, L_, gs.numpy(), c.nothing if gd is None else gd.numpy(),
-            self.rows, self.q, g_alpha.left.numpy(), g_alpha.right.numpy(), g_alpha.count, tables.start,
+            self.rows, self.q, self.right, tables.start,
             _numbers(tables.free), _numbers(tables.groups.first), _numbers(before),
             _numbers([k in wanted for k in range(inner)]), _numbers(group_of), sums.numpy(), c.threads,
         )  # fmt: skip
-        g_alpha.count += sum(before)
         if not summed:
             return None
         total = sums.sum(0)
         return total[:, inner], total[:, :inner]
 
+    def through_the_trace(
+        self,
+        H: Tensor | None,
+        chunk: Chunk,
+        groups: algebra.Groups,
+        G: Tensor | None,
+        carry: bool,
+        dalpha: Tensor | None,
+    ) -> Tensor | None:
+        """A chunk in reverse, whose delta is known: dalpha gets what its steps add to dL/dalpha. -> G at its start.
+
+        H: the trace at its start. G None, H None: they are zero; G is changed in place. carry: whether somebody wants
+        G; dalpha None: nobody wants it.
+        """
+        c = self.compiled
+        if not carry and dalpha is None:
+            return G
+        fresh = G is None
+        if carry and G is None:
+            G = workspace.empty((c.batch, *c.alpha.shape), c.alpha)
+        S, D = c.by_group(len(groups.first))
+        c.kernels.through_the_trace(
+            c.at("through_the_trace"), c.nothing if H is None else H.contiguous().numpy(), c.alpha.unsqueeze(0).numpy(),
+            self.x, self.delta, c.eta, c.rule, chunk.start, chunk.stop, _numbers(groups.first),
+            groups.before(chunk.inner), S, D, np.empty_like(S[0]), fresh,
+            G.numpy() if carry and G is not None else c.nothing,
+            c.nothing if dalpha is None else dalpha.unsqueeze(0).numpy(), c.threads,
+        )  # fmt: skip
+        return G
+
 
 def _numbers(values: Sequence[int]) -> Any:
-    return torch.tensor(values, dtype=torch.int64).numpy()
+    return np.array(values, np.int64)
 
 
 def padded(N: int) -> int:

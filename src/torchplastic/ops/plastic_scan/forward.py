@@ -129,19 +129,18 @@ def run_forward(
                     S[g] = s[first - after : last - after].sum(0)
                     g += 1
 
-        _, s, before, after_it = decays(v)
         if kept is not None:
             kept += [H, uP, z]
         out = workspace.empty_like(H) if kept is not None or H is trace else H
-        rows = groups.one_of_each((x_padded if compiled else x)[start:stop]), groups.sum(after_it * s)
-        if prepared.compiled:
-            H = prepared.compiled.next_trace(H, before[-1], *rows, out, zero)
-        elif isinstance(matrices, Fused):
+        if compiled:
+            H = compiled.next_trace(H, chunk, groups, out, zero)
+            continue
+        _, s, before, later = decays(v)
+        rows = groups.one_of_each(x[start:stop]), groups.sum(later * s)
+        if isinstance(matrices, Fused):
             H = matrices.next_trace(H, before[-1], *rows, out, zero)
-        elif zero:
-            H = algebra.add_outer(out, *rows, beta=0)
         else:
-            H = algebra.next_trace(H, before[-1], *rows, out)
+            H = algebra.add_outer(out, *rows, beta=0) if zero else algebra.next_trace(H, before[-1], *rows, out)
     if prepared.compiled:
         prepared.compiled.release()
     return x_padded, H, prepared, groups_of_chunks

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from torchplastic.ops import workspace
 from torchplastic.ops.plastic_scan import triton_support
+from torchplastic.ops.plastic_scan.chunks import Chunk
 from torchplastic.rules import Rule
 
 FEWEST_PAIRS = 16  # rows of a matrix product in Triton
@@ -75,7 +76,7 @@ class Fused:
             )  # fmt: skip
 
     def backward(
-        self, x: Tensor, gx: Tensor, delta: Tensor, tables: Any, first: bool, gs: Tensor, gd: Tensor | None, pairs: Any
+        self, x: Tensor, gx: Tensor, delta: Tensor, tables: Any, first: bool, gs: Tensor, gd: Tensor | None
     ) -> None:
         """The free steps of a chunk in reverse: completes delta, gx, gs and gd (where d depends on v).
 
@@ -89,11 +90,11 @@ class Fused:
         z = tables.z.contiguous()
         vectors = (
             gs, gs if gd is None else gd, z, z if tables.LR is None else tables.LR.contiguous(), between,
-            tables.s.contiguous(), pairs.left, pairs.right,
+            tables.s.contiguous(), x.new_empty(2 * steps, B, M),
         )  # fmt: skip
         options = {**self.options, "DECAY": gd is not None}
         for k in reversed(range(steps)):
-            sizes = (tables.start + k, k, steps, pairs.count + k * (k - 1) // 2, B, N, M, *strides)
+            sizes = (tables.start + k, k, steps, B, N, M, *strides)
             if k == steps - 1:
                 triton_support.launch(
                     self.kernels.last_step_backward, grid, (x, gx, delta, self.clamp, self.eta, *vectors), sizes,
@@ -107,7 +108,6 @@ class Fused:
                     **options, ZERO=self.zero, BB=tile.BB, R=tile.R, BN=tile.BN, PAIRS=_pairs(k),
                     num_warps=tile.warps,
                 )  # fmt: skip
-        pairs.count += steps * (steps - 1) // 2
 
     def next_trace(self, H: Tensor, total: Tensor, U: Tensor, E: Tensor, out: Tensor, zero: bool) -> Tensor:
         """`total * H + sum over rows of the outer products of U [n, B, ≥ N] and E [n, B, N]`, into `out [B, N, N]`."""
@@ -121,27 +121,35 @@ class Fused:
         return out
 
     def through_the_trace(
-        self, H: Tensor | None, U: Tensor, E: Tensor, total: Tensor | None, G: Tensor | None, dalpha: Tensor | None
+        self,
+        H: Tensor | None,
+        x: Tensor,
+        delta: Tensor,
+        chunk: Chunk,
+        total: Tensor,
+        G: Tensor | None,
+        carry: bool,
+        dalpha: Tensor | None,
     ) -> Tensor | None:
-        """With `C = sum U (x) E`: `G = total * G + alpha * C`, and `dalpha += sum_b H * C`, in place. -> G
+        """`G = total * G + alpha * sum u (x) (L * delta)` where it is carried on, and dalpha of the chunk added. -> G
 
-        total None: nobody wants G. G None, H None: they are zero. dalpha None: nobody wants it.
+        H, G None: they are zero. dalpha None: nobody wants it.
         """
-        _, B, N = E.shape
-        fresh = G is None
-        if total is None and (H is None or dalpha is None):
+        if not carry and dalpha is None:
             return G
-        if total is not None and G is None:
-            G = workspace.empty((B, N, N), E)
-        scale = (E[0] if total is None else total).expand(B, N)
+        (_, B, M), N = delta.shape, len(self.w)
+        fresh = G is None
+        if carry and G is None:
+            G = workspace.empty((B, N, N), delta)
+        total = total.expand(B, N)
         triton_support.launch(
             self.kernels.through_the_trace, (-(-N // PASS["R"]), -(-N // PASS["BN"])),
             (
-                self.alpha if H is None else H.contiguous(), self.alpha, U.contiguous(), E.contiguous(), scale,
+                self.alpha if H is None else H.contiguous(), self.alpha, x, delta, self.eta, total,
                 self.alpha if G is None else G, self.alpha if dalpha is None else dalpha,
             ),
-            (len(U), B, N, U.shape[2], *scale.stride()),
-            ZERO=H is None, FRESH=fresh, CARRY=total is not None, LEARN=dalpha is not None, **PASS,
+            (chunk.start, chunk.inner, B, N, M, *total.stride()), RULE=self.options["RULE"],
+            ZERO=H is None, FRESH=fresh, CARRY=carry, LEARN=dalpha is not None, **PASS,
         )  # fmt: skip
         return G
 

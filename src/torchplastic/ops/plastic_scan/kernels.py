@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
+from torchplastic.ops.plastic_scan.lanes import LINE, load, splat, store
 from torchplastic.ops.plastic_scan.team import address, barrier, call_at, in_team, thread, threads
 
 Array = Any  # np.ndarray, of the dtype of w
-LINE = 16  # numbers to which rows are rounded up: a line of the cache in float32, two in float64
 ROWS = 64  # of a matrix, or of vectors, that stay in a core's cache while others pass
 TILE = 32  # of a transposed matrix
+BAND = 4  # rows of a matrix that are held in registers, a line of each
 # sums may be taken in any order
 OPTIONS: dict[str, Any] = {
     "nogil": True,
@@ -304,81 +305,229 @@ def scale(body: int, alpha: Array, H: Array, P: Array, count: int) -> None:
     in_team(body, _scale, (alpha, H, P), count)
 
 
+# --- the trace and its adjoint: a tile of `BAND` rows and a line of columns at a time, held in registers
+
+
 @inner
-def _next_trace(H: Array, total: Array, U: Array, E: Array, out: Array) -> None:
+def fill_groups(
+    x: Array, eta: Array, rule: int, start: int, stop: int, first: Array, low: int, high: int, S: Array, D: Array
+) -> None:
+    """What the steps of each group do to a trace, `H' = D * H + u (x) S`: S, D `[G, B, M]`; columns low … high - 1."""
+    one = x.dtype.type(1)
+    for g in range(len(first)):
+        after = first[g + 1] if g + 1 < len(first) else stop - start
+        for b in range(x.shape[1]):
+            s, d = S[g, b], D[g, b]
+            s[low:high] = 0
+            d[low:high] = 1
+            for k in range(first[g], after):
+                v = x[start + k + 1, b]
+                for j in range(low, high):
+                    written = eta[j] * v[j]
+                    left = one - (eta[j] if rule == HEBB else written * v[j])
+                    s[j] = left * s[j] + written
+                    d[j] *= left
+
+
+@inner
+def next_band(
+    x: Array, S: Array, D: Array, start: int, first: Array, b: int, i: int, low: int, high: int, H: Array, out: Array,
+    at: int, pitch: int,
+) -> None:  # fmt: skip
+    """Rows i … i + 3, columns low … high - 1 of example b, from `at` on in H and out; whole lines."""
+    _, B, M = x.shape
+    zero = splat(x.dtype.type(0))
+    for j in range(low, high, LINE):
+        at0 = at + j - low
+        at1, at2, at3 = at0 + pitch, at0 + 2 * pitch, at0 + 3 * pitch
+        h0 = h1 = h2 = h3 = zero
+        if H.size:
+            d = load(D, b * M + j)
+            h0, h1, h2, h3 = d * load(H, at0), d * load(H, at1), d * load(H, at2), d * load(H, at3)
+        for g in range(len(first)):
+            t = start + first[g]
+            s = load(S, (g * B + b) * M + j)
+            h0 = h0 + splat(x[t, b, i]) * s
+            h1 = h1 + splat(x[t, b, i + 1]) * s
+            h2 = h2 + splat(x[t, b, i + 2]) * s
+            h3 = h3 + splat(x[t, b, i + 3]) * s
+        store(out, at0, h0)
+        store(out, at1, h1)
+        store(out, at2, h2)
+        store(out, at3, h3)
+
+
+@inner
+def to_edge(A: Array, b: int, i: int, j: int, edge: Array) -> None:
+    """What A `[B, N, ≥ N]` has of a tile that reaches beyond it; an empty A has none."""
+    if A.size:
+        for row in range(min(BAND, A.shape[1] - i)):
+            for column in range(min(LINE, A.shape[2] - j)):
+                edge[b, row, column] = A[b, i + row, j + column]
+
+
+@inner
+def from_edge(edge: Array, b: int, i: int, j: int, A: Array) -> None:
+    """The way back."""
+    if A.size:
+        for row in range(min(BAND, A.shape[1] - i)):
+            for column in range(min(LINE, A.shape[2] - j)):
+                A[b, i + row, j + column] = edge[b, row, column]
+
+
+@inner
+def edge_of(A: Array) -> Array:
+    """Room for a tile of each example of A; none where A is empty."""
+    return np.zeros((len(A) if A.size else 0, BAND, LINE), A.dtype)
+
+
+@inner
+def _next_trace(
+    H: Array, x: Array, eta: Array, rule: int, start: int, stop: int, first: Array, S: Array, D: Array, out: Array
+) -> None:  # fmt: skip
     B, N, _ = out.shape
     low, high = share(N)
-    u = np.empty(len(U), out.dtype)
+    fill_groups(x, eta, rule, start, stop, first, low, high, S, D)
+    for g in range(len(first) - 2, -1, -1):  # D of a group becomes the product from it to the end
+        for b in range(B):
+            s, d, after = S[g, b], D[g, b], D[g + 1, b]
+            for j in range(low, high):
+                s[j] *= after[j]
+                d[j] *= after[j]
+    barrier()
+    h_edge, edge = edge_of(H), edge_of(out)
     for b in range(B):
-        for i in range(low, high):
-            to = out[b, i]
-            if H.size:
-                h, d = H[b, i], total[b]
-                for j in range(N):
-                    to[j] = h[j] * d[j]
-            else:
-                to[:] = 0
-            for k in range(len(U)):
-                u[k] = U[k, b, i]
-            add_rows(u, E[b], 0, N, to)
+        for i in range(low, high, BAND):
+            whole = N // LINE * LINE if i + BAND <= N else 0
+            next_band(x, S, D, start, first, b, i, 0, whole, H, out, (b * N + i) * N, N)
+            for j in range(whole, N, LINE):
+                to_edge(H, b, i, j, h_edge)
+                next_band(x, S, D, start, first, b, i, j, j + LINE, h_edge, edge, b * BAND * LINE, LINE)
+                from_edge(edge, b, i, j, out)
 
 
 @compiled
-def next_trace(body: int, H: Array, total: Array, U: Array, E: Array, out: Array, count: int) -> None:
-    """`out = total * H + sum_k U[k] (x) E[:, k]`; H, out `[B, N, N]`, total `[B, N]`, U `[n, B, ≥ N]`, E `[B, n, N]`.
+def next_trace(
+    body: int, H: Array, x: Array, eta: Array, rule: int, start: int, stop: int, first: Array, S: Array, D: Array,
+    out: Array, count: int,
+) -> None:  # fmt: skip
+    """The trace after the steps start … stop - 1, from H at their start, into out, which may be H; an empty H is zero.
 
-    out may be H. An empty H is zero.
+    H, out `[B, N, N]`; x `[T + 1, B, M]`; eta `[N]`; first `[G]`, where each group of steps that share u begins.
+    Scratch: S, D `[G, B, M]`.
     """
-    in_team(body, _next_trace, (H, total, U, E, out), count)
+    in_team(body, _next_trace, (H, x, eta, rule, start, stop, first, S, D, out), count)
+
+
+@inner
+def back_band(
+    x: Array, delta: Array, S: Array, D: Array, total: Array, start: int, first: Array, groups: int, i: int, low: int,
+    high: int, fresh: bool, H: Array, alpha: Array, G: Array, dalpha: Array, at: int, pitch: int, size: int,
+) -> None:  # fmt: skip
+    """Rows i … i + 3, columns low … high - 1, from `at` on in each example's matrices of `size` numbers; whole lines.
+
+    `M <- D * M + u (x) delta` from the last group to the first; before it, `u (x) S * M` joins dalpha.
+    """
+    _, B, M = x.shape
+    zero = splat(x.dtype.type(0))
+    for j in range(low, high, LINE):
+        at0 = at + j - low
+        at1, at2, at3 = at0 + pitch, at0 + 2 * pitch, at0 + 3 * pitch
+        w0 = w1 = w2 = w3 = zero
+        if dalpha.size:
+            w0, w1, w2, w3 = load(dalpha, at0), load(dalpha, at1), load(dalpha, at2), load(dalpha, at3)
+        for b in range(B):
+            m0 = m1 = m2 = m3 = zero
+            for g in range(groups - 1, -1, -1):
+                t, place = start + first[g], (g * B + b) * M + j
+                s, d, e = load(S, place), load(D, place), load(delta, (t * B + b) * M + j)
+                u0, u1 = splat(x[t, b, i]), splat(x[t, b, i + 1])
+                u2, u3 = splat(x[t, b, i + 2]), splat(x[t, b, i + 3])
+                w0 = w0 + u0 * s * m0
+                w1 = w1 + u1 * s * m1
+                w2 = w2 + u2 * s * m2
+                w3 = w3 + u3 * s * m3
+                m0 = d * m0 + u0 * e
+                m1 = d * m1 + u1 * e
+                m2 = d * m2 + u2 * e
+                m3 = d * m3 + u3 * e
+            of0, of1, of2, of3 = at0 + b * size, at1 + b * size, at2 + b * size, at3 + b * size
+            if H.size:
+                w0 = w0 + load(H, of0) * m0
+                w1 = w1 + load(H, of1) * m1
+                w2 = w2 + load(H, of2) * m2
+                w3 = w3 + load(H, of3) * m3
+            if G.size:
+                m0, m1 = load(alpha, at0) * m0, load(alpha, at1) * m1
+                m2, m3 = load(alpha, at2) * m2, load(alpha, at3) * m3
+                if not fresh:
+                    d = load(total, b * M + j)
+                    m0, m1 = m0 + d * load(G, of0), m1 + d * load(G, of1)
+                    m2, m3 = m2 + d * load(G, of2), m3 + d * load(G, of3)
+                store(G, of0, m0)
+                store(G, of1, m1)
+                store(G, of2, m2)
+                store(G, of3, m3)
+        if dalpha.size:
+            store(dalpha, at0, w0)
+            store(dalpha, at1, w1)
+            store(dalpha, at2, w2)
+            store(dalpha, at3, w3)
 
 
 @inner
 def _through_the_trace(
-    H: Array, alpha: Array, U: Array, E: Array, total: Array, fresh: bool, G: Array, dalpha: Array
-) -> None:
-    B, n, N = E.shape
+    H: Array, alpha: Array, x: Array, delta: Array, eta: Array, rule: int, start: int, stop: int, first: Array,
+    groups: int, S: Array, D: Array, total: Array, fresh: bool, G: Array, dalpha: Array,
+) -> None:  # fmt: skip
+    N, B = alpha.shape[1], x.shape[1]
     low, high = share(N)
-    u = np.empty(n, E.dtype)
-    m = np.empty(N, E.dtype)
+    fill_groups(x, eta, rule, start, stop, first, low, high, S, D)
     for b in range(B):
-        for i in range(low, high):
-            m[:] = 0
-            for k in range(n):
-                u[k] = U[k, b, i]
-            add_rows(u, E[b], 0, N, m)
-            if G.size:
-                g, a, d = G[b, i], alpha[i], total[b]
-                if fresh:
-                    for j in range(N):
-                        g[j] = a[j] * m[j]
-                else:
-                    for j in range(N):
-                        g[j] = d[j] * g[j] + a[j] * m[j]
-            if dalpha.size:
-                to, h = dalpha[i], H[b, i]
-                for j in range(N):
-                    to[j] += h[j] * m[j]
+        d = total[b]
+        d[low:high] = 1
+        for g in range(len(first)):
+            for j in range(low, high):
+                d[j] *= D[g, b, j]
+    barrier()
+    h_edge, a_edge, g_edge, w_edge = edge_of(H), edge_of(alpha), edge_of(G), edge_of(dalpha)
+    for i in range(low, high, BAND):
+        whole = N // LINE * LINE if i + BAND <= N else 0
+        back_band(
+            x, delta, S, D, total, start, first, groups, i, 0, whole, fresh, H, alpha, G, dalpha, i * N, N, N * N
+        )  # fmt: skip
+        for j in range(whole, N, LINE):
+            to_edge(alpha, 0, i, j, a_edge)
+            to_edge(dalpha, 0, i, j, w_edge)
+            for b in range(B):
+                to_edge(H, b, i, j, h_edge)
+                to_edge(G, b, i, j, g_edge)
+            back_band(
+                x, delta, S, D, total, start, first, groups, i, j, j + LINE, fresh, h_edge, a_edge, g_edge, w_edge, 0,
+                LINE, BAND * LINE,
+            )  # fmt: skip
+            from_edge(w_edge, 0, i, j, dalpha)
+            for b in range(B):
+                from_edge(g_edge, b, i, j, G)
 
 
 @compiled
 def through_the_trace(
-    body: int,
-    H: Array,
-    alpha: Array,
-    U: Array,
-    E: Array,
-    total: Array,
-    fresh: bool,
-    G: Array,
-    dalpha: Array,
-    count: int,
-) -> None:
-    """With `M = sum_k U[k] (x) E[:, k]`: `G = total * G + alpha * M`, `dalpha += sum_b H * M`; M is never stored.
+    body: int, H: Array, alpha: Array, x: Array, delta: Array, eta: Array, rule: int, start: int, stop: int,
+    first: Array, groups: int, S: Array, D: Array, total: Array, fresh: bool, G: Array, dalpha: Array, count: int,
+) -> None:  # fmt: skip
+    """The steps start … stop - 1 in reverse: what they add to dL/dalpha, and G from their end to their start.
 
-    H, G `[B, N, N]`, alpha `[N, ≥ N]`, U `[n, B, ≥ N]`, E `[B, n, N]`, total `[B, N]`. An empty G or dalpha is not
-    wanted; `fresh`: G holds nothing yet.
+    H, G `[B, N, N]`, the trace at the start and the adjoint; alpha, dalpha `[1, N, N]`; x `[T + 1, B, M]`; delta
+    `[T, B, M]`, 0 at clamped steps; eta `[N]`; first as in `next_trace`, and how many of these groups lie before the
+    last free step. An empty H is zero, an empty G or dalpha is not wanted; `fresh`: G holds nothing yet.
+    Scratch: S, D `[G, B, M]`, total `[B, M]`.
     """
-    in_team(body, _through_the_trace, (H, alpha, U, E, total, fresh, G, dalpha), count)
+    in_team(
+        body, _through_the_trace,
+        (H, alpha, x, delta, eta, rule, start, stop, first, groups, S, D, total, fresh, G, dalpha),
+        count,
+    )  # fmt: skip
 
 
 # --- the free steps
@@ -529,8 +678,8 @@ def product_sum(a: Array, b: Array, c: Array, low: int, high: int) -> float:
 def _backward(
     dots_at: int, x: Array, gx: Array, delta: Array, clamp: Array, eta: Array, rule: int, nonlinearity: int, W: Array,
     H: Array, alpha: Array, U: Array, between: Array, s: Array, z: Array, uP: Array, LR: Array, L: Array, gs: Array,
-    gd: Array, rows: Array, q: Array, left: Array, right: Array, at: int, start: int, free: Array, groups: Array,
-    before: Array, wanted: Array, group_of: Array, sums: Array,
+    gd: Array, rows: Array, q: Array, right: Array, start: int, free: Array, groups: Array, before: Array,
+    wanted: Array, group_of: Array, sums: Array,
 ) -> None:  # fmt: skip
     _, B, N = gx.shape
     low, high = share(N)
@@ -538,7 +687,7 @@ def _backward(
     for i in range(len(free) - 1, -1, -1):
         k, g = free[i], before[i]
         t = start + k
-        scaled = rows[i % 2]
+        scaled, pairs = rows[i % 2], right[i % 2]
         for b in range(B):
             v, gv, now = x[t + 1, b], gx[t + 1, b], delta[t, b]
             if rule == HEBB:
@@ -566,7 +715,7 @@ def _backward(
                 group = group_of[l]
                 fresh = l == 0 or group_of[l - 1] < group
                 decay = between[i, l, min(b, between.shape[2] - 1)]
-                spread(decay, now, s[l, b], z[i, group, b], low, high, fresh, gs[l, b], right[at + group, b])
+                spread(decay, now, s[l, b], z[i, group, b], low, high, fresh, gs[l, b], pairs[group * B + b])
                 if LR.size:
                     for j in range(low, high):
                         gd[l, b, j] += now[j] * LR[i, l, b, j]
@@ -578,7 +727,6 @@ def _backward(
                     total += now[j] * uP[i, b, j]
                 sums[thread(), i, s.shape[0], b] = total
         barrier()
-        pairs = right.reshape(-1, right.shape[2])[at * B : (at + g) * B]
         if wanted[k]:
             call_at(dots_at, dots, (W, low, high, delta[t], q))
             for b in range(B):
@@ -589,11 +737,7 @@ def _backward(
             if wanted[k]:
                 for b in range(len(H)):
                     add_dots_of_product(alpha, H[b], first, last, scaled[b], gx[t, b])
-            call_at(dots_at, dots, (alpha, first, last, pairs, q))
-        for l in range(g):
-            for b in range(B):
-                for j in range(low, high):
-                    left[at + l, b, j] = x[t, b, j] * U[l, b, j]
+            call_at(dots_at, dots, (alpha, first, last, pairs[: g * B], q))
         for l in range(g):
             to_step = start + groups[l]
             for b in range(B):
@@ -601,15 +745,14 @@ def _backward(
                 for j in range(low, high):
                     gx[t, b, j] += U[l, b, j] * row[j]
                     gx[to_step, b, j] += x[t, b, j] * row[j]
-        at += g
 
 
 @compiled
 def backward(
     body: int, dots_at: int, x: Array, gx: Array, delta: Array, clamp: Array, eta: Array, rule: int,
     nonlinearity: int, W: Array, H: Array, alpha: Array, U: Array, between: Array, s: Array, z: Array, uP: Array,
-    LR: Array, L: Array, gs: Array, gd: Array, rows: Array, q: Array, left: Array, right: Array, at: int, start: int,
-    free: Array, groups: Array, before: Array, wanted: Array, group_of: Array, sums: Array, count: int,
+    LR: Array, L: Array, gs: Array, gd: Array, rows: Array, q: Array, right: Array, start: int, free: Array,
+    groups: Array, before: Array, wanted: Array, group_of: Array, sums: Array, count: int,
 ) -> None:  # fmt: skip
     """The free steps of the chunk from `start` on, in reverse.
 
@@ -618,15 +761,14 @@ def backward(
     s `[inner, B, N]`; z `[F, G, B, N]`; uP `[F, B, N]`; LR `[F, inner, B, N]`, empty where d is constant;
     L `[inner, B, N]`; gs, gd `[≥ inner, B, N]`; free `[F]`, the offsets of the free steps, before `[F]`, the groups
     before each; groups, where each begins; wanted `[inner]`: whose dL/du is; group_of `[inner]`: each step's group.
-    Scratch: rows `[2, B, M]`, zeros from N on; q `[G B, N]`.
+    Scratch: rows `[2, B, M]` and right `[2, G B, M]`, zeros from N on; q `[G B, N]`.
     sums `[threads, F, inner + 1, B]` or empty: each thread's sums of delta s z, and of delta u P, over its neurons.
-    Completes gx, delta, gs, gd; the rows of alpha's gradient go to left `[rows, B, N]` and right `[rows, B, M]`, from
-    row `at` on.
+    Completes gx, delta, gs, gd.
     """
     in_team(
         body, _backward,
         (dots_at, x, gx, delta, clamp, eta, rule, nonlinearity, W, H, alpha, U, between, s, z, uP, LR, L, gs, gd,
-         rows, q, left, right, at, start, free, groups, before, wanted, group_of, sums),
+         rows, q, right, start, free, groups, before, wanted, group_of, sums),
         count,
     )  # fmt: skip
 
@@ -639,10 +781,10 @@ TAKES = {
     "add_product": (_add_product, "i 2 2 2 2 3 b 2"),
     "through_the_end": (_through_the_end, "i 3 3 3 3 3 3 2"),
     "scale": (_scale, "2 3 3"),
-    "next_trace": (_next_trace, "3 2 3 3 3"),
-    "through_the_trace": (_through_the_trace, "3 2 3 3 2 b 3 2"),
+    "next_trace": (_next_trace, "3 3 1 i i i n 3 3 3"),
+    "through_the_trace": (_through_the_trace, "3 3 3 3 1 i i i n i 3 3 2 b 3 3"),
     "forward": (_forward, "i 3 3 m 1 i i 2 3 2 3 3 3 3 2 2 3 i i i i b"),
-    "backward": (_backward, "i 3 3 3 m 1 i i 2 3 2 3 4 3 4 3 4 3 3 3 3 2 3 3 i i n n n n n 4"),
+    "backward": (_backward, "i 3 3 3 m 1 i i 2 3 2 3 4 3 4 3 4 3 3 3 3 2 3 i n n n n n 4"),
 }
 """Arrays of so many axes; m a mask `[T, B, N]`, n a list of numbers, i an integer, b a flag."""
 

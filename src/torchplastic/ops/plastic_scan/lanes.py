@@ -7,7 +7,7 @@ itself what is read, computed and written: `store(out, j, a * load(x, j) + load(
 Arrays are contiguous; a place is counted from the array's first number.
 
 What is made here becomes part of the kernels, which numba keeps on disk by the date of their file: after a change here,
-touch stepwise_kernels.py.
+touch kernels.py and stepwise_kernels.py.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from numba import types
 from numba.core.datamodel import models
 from numba.core.extending import intrinsic, overload, register_model
 
-from torchplastic.ops.plastic_scan.kernels import LINE
-
+LINE = 16  # numbers to which rows are rounded up: a line of the cache in float32, two in float64
 REGISTER = 32  # bytes that a function of PyTorch's for vectors takes
 FLAGS = ("contract", "reassoc", "nsz")
 

@@ -104,10 +104,10 @@ class Run:
         x[1:, :, :N] = drive  # the outputs of fully clamped steps; the kernel writes the others
         final = workspace.empty((B, N, self.M), drive)
         kept = workspace.empty((-(-T // problem.chunk) if keep else 0, B, N, self.M), drive)
-        steps = _flags(problem.clamped_steps, False, False, drive.device)
+        flags = _flags(problem.clamped_steps, False, False, drive.device)
         self._launch(
             "resident_forward",
-            drive.detach().contiguous(), self.clamp, self.w, self.alpha, self.eta, self.rows(trace.detach()), steps,
+            drive.detach().contiguous(), self.clamp, self.w, self.alpha, self.eta, self.rows(trace.detach()), flags,
             x, kept, final, self._counters(),
             sizes=(T, B, N, self.M, problem.chunk, self.grid.blocks), num_warps=FORWARD_WARPS,
             KEEP=keep,
@@ -129,10 +129,10 @@ class Run:
         g_drive = workspace.empty_like(g_a) if need_drive else g_a
         g_eta, g_x = workspace.empty((2, B, N), x)
         partial = workspace.empty((2, B, self.grid.blocks, M), x)
-        steps = _flags(self.problem.clamped_steps, need_drive, need_hidden, x.device)
+        flags = _flags(self.problem.clamped_steps, need_drive, need_hidden, x.device)
         self._launch(
             "resident_backward",
-            x, self.clamp, self.w, self.alpha, self.eta, steps, kept, gy, G, g_a, g_drive, g_alpha, g_eta, g_x,
+            x, self.clamp, self.w, self.alpha, self.eta, flags, kept, gy, G, g_a, g_drive, g_alpha, g_eta, g_x,
             partial, self._counters(), sizes=(T, B, N, M, self.problem.chunk, self.grid.blocks),
             num_warps=BACKWARD_WARPS, NEED_DRIVE=need_drive, NEED_ETA=need_eta,
             BQ=1 << (self.grid.blocks - 1).bit_length(),

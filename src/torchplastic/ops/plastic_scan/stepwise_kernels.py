@@ -15,8 +15,8 @@ from typing import Any
 
 from numba import types
 
-from torchplastic.ops.plastic_scan.kernels import HEBB, LINE, RELU, SIGMOID, TANH, compiled, inner
-from torchplastic.ops.plastic_scan.lanes import find_tanh, load, splat, store, tanh, total
+from torchplastic.ops.plastic_scan.kernels import HEBB, RELU, SIGMOID, TANH, compiled, inner
+from torchplastic.ops.plastic_scan.lanes import LINE, find_tanh, load, splat, store, tanh, total
 from torchplastic.ops.plastic_scan.team import address, in_team, thread, threads
 
 Array = Any  # np.ndarray, of the dtype of w

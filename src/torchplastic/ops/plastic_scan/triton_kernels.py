@@ -83,7 +83,7 @@ def wait(counter, target):
 
 @triton.jit
 def resident_forward(
-    drive, clamp, w, alpha, eta, trace, steps, x, kept, final, arrived,
+    drive, clamp, w, alpha, eta, trace, flags, x, kept, final, arrived,
     T, B, N, M, chunk, blocks, first_program,
     RULE: tl.constexpr, F: tl.constexpr, CLAMP: tl.constexpr, KEEP: tl.constexpr,
     R: tl.constexpr, BN: tl.constexpr,
@@ -91,7 +91,7 @@ def resident_forward(
     """A whole episode. A program owns R postsynaptic neurons of one example, and holds their w, alpha and trace.
 
     drive `[T, B, N]`; clamp uint8 of the same shape, where CLAMP; w, alpha `[N, M]`; eta `[N]`; trace, final
-    `[B, N, M]`; steps int8 `[T]`; x `[T + 1, B, M]`, with the outputs of fully clamped steps in it; kept
+    `[B, N, M]`; flags int8 `[T]`; x `[T + 1, B, M]`, with the outputs of fully clamped steps in it; kept
     `[chunks, B, N, M]`, where KEEP; arrived int32 `[B]`, zeros.
     """
     program = tl.program_id(0) + first_program
@@ -110,7 +110,7 @@ def resident_forward(
         if KEEP and t % chunk == 0:
             tl.store(kept + ((t // chunk) * B + b) * matrix + tile, H, mask=inside)
         u = tl.load(x + (t * B + b) * M + i, mask=i < M, other=0, cache_modifier=".cg")
-        is_free = (tl.load(steps + t) & FREE) != 0
+        is_free = (tl.load(flags + t) & FREE) != 0
         after = x + ((t + 1) * B + b) * M + j
         if is_free:
             now = tl.load(drive + (t * B + b) * N + j, mask=j < N, other=0)
@@ -132,7 +132,7 @@ def resident_forward(
 
 @triton.jit
 def resident_backward(
-    x, clamp, w, alpha, eta, steps, kept, g_y, g_trace, g_a, g_drive, g_alpha, g_eta, g_hidden, partial, arrived,
+    x, clamp, w, alpha, eta, flags, kept, g_y, g_trace, g_a, g_drive, g_alpha, g_eta, g_hidden, partial, arrived,
     T, B, N, M, chunk, blocks, first_program,
     RULE: tl.constexpr, F: tl.constexpr, CLAMP: tl.constexpr, NEED_DRIVE: tl.constexpr, NEED_ETA: tl.constexpr,
     R: tl.constexpr, BN: tl.constexpr, BQ: tl.constexpr,
@@ -164,7 +164,7 @@ def resident_backward(
     met = 0
     for back in range(T):
         t = T - 1 - back
-        what = tl.load(steps + t)
+        what = tl.load(flags + t)
         u = tl.load(x + (t * B + b) * M + i, mask=i < M, other=0)
         v = tl.load(x + ((t + 1) * B + b) * M + j, mask=j < M, other=0)
         d, s = decay(v, eta_j, RULE), eta_j * v
@@ -303,21 +303,20 @@ def step_forward(
 
 @triton.jit
 def through_neurons(
-    x, gx, delta, clamp, eta, gs, gd, z, LR, between, s, left, right,
-    t, k, example, j, inner, first_pair, B, N, M, between_k, between_l, between_b, between_j,
+    x, gx, delta, clamp, eta, gs, gd, z, LR, between, s, E,
+    t, k, example, j, inner, B, N, M, between_k, between_l, between_b, between_j,
     RULE: tl.constexpr, F: tl.constexpr, CLAMP: tl.constexpr, DECAY: tl.constexpr,
 ):  # fmt: skip
     """Free step k of a chunk, step t of all, back through the rule and the nonlinearity, for some neurons j.
 
-    Completes gx of its output and delta, adds to gs and gd of the k earlier steps l, and writes the factors of the
-    pairs (k, l): left `u_k * u_l`, right `L(l..k) s_l delta_k`. DECAY: gd is wanted. Shapes as in `step_backward`.
+    Completes gx of its output and delta, adds to gs and gd of the k earlier steps l, and writes E of the pairs (k, l),
+    `L(l..k) s_l delta_k`. DECAY: gd is wanted. Shapes as in `step_backward`.
     """
     neurons = (example < B)[:, None] & (j < N)[None, :]
     at = example[:, None] * N + j[None, :]
     at_in_lines = example[:, None] * M + j[None, :]
     step, step_in_lines = B * N, B * M
     eta_j = tl.load(eta + j, mask=j < N, other=0)[None, :]
-    u = tl.load(x + t * step_in_lines + at_in_lines, mask=neurons, other=0)
     v = tl.load(x + (t + 1) * step_in_lines + at_in_lines, mask=neurons, other=0)
     g_v = tl.load(gx + (t + 1) * step + at, mask=neurons, other=0)
     g_s = tl.load(gs + k * step + at, mask=neurons, other=0)
@@ -339,31 +338,29 @@ def through_neurons(
         if DECAY:
             more = g_a * tl.load(LR + pair, mask=neurons, other=0)
             tl.store(gd + row, tl.load(gd + row, mask=neurons, other=0) + more, mask=neurons)
-        u_l = tl.load(x + (t - k + earlier) * step_in_lines + at_in_lines, mask=neurons, other=0)
-        tl.store(left + (first_pair + earlier) * step + at, u * u_l, mask=neurons)
-        s_l = tl.load(s + row, mask=neurons, other=0)
-        tl.store(right + (first_pair + earlier) * step_in_lines + at_in_lines, decayed * s_l, mask=neurons)
+        held = E + ((k % 2) * inner + earlier) * step_in_lines + at_in_lines
+        tl.store(held, decayed * tl.load(s + row, mask=neurons, other=0), mask=neurons)
 
 
 @triton.jit
 def last_step_backward(
-    x, gx, delta, clamp, eta, gs, gd, z, LR, between, s, left, right,
-    t, k, inner, first_pair, B, N, M, between_k, between_l, between_b, between_j,
+    x, gx, delta, clamp, eta, gs, gd, z, LR, between, s, E,
+    t, k, inner, B, N, M, between_k, between_l, between_b, between_j,
     RULE: tl.constexpr, F: tl.constexpr, CLAMP: tl.constexpr, DECAY: tl.constexpr, BB: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
     """`through_neurons` of the last free step of a chunk, which no step's matrices come before."""
     example = tl.program_id(0) * BB + tl.arange(0, BB)
     j = tl.program_id(1) * R + tl.arange(0, R)
     through_neurons(
-        x, gx, delta, clamp, eta, gs, gd, z, LR, between, s, left, right,
-        t, k, example, j, inner, first_pair, B, N, M, between_k, between_l, between_b, between_j, RULE, F, CLAMP, DECAY,
+        x, gx, delta, clamp, eta, gs, gd, z, LR, between, s, E,
+        t, k, example, j, inner, B, N, M, between_k, between_l, between_b, between_j, RULE, F, CLAMP, DECAY,
     )  # fmt: skip
 
 
 @triton.jit
 def step_backward(
-    x, gx, delta, clamp, w, alpha, eta, trace, L, gs, gd, z, LR, between, s, left, right,
-    t, k, inner, first_pair, B, N, M, between_k, between_l, between_b, between_j,
+    x, gx, delta, clamp, w, alpha, eta, trace, L, gs, gd, z, LR, between, s, E,
+    t, k, inner, B, N, M, between_k, between_l, between_b, between_j,
     RULE: tl.constexpr, F: tl.constexpr, CLAMP: tl.constexpr, DECAY: tl.constexpr, ZERO: tl.constexpr,
     BB: tl.constexpr, R: tl.constexpr, BN: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
@@ -371,8 +368,8 @@ def step_backward(
 
     A program owns R presynaptic neurons of BB examples; w, alpha and the trace at the chunk's start are read once.
     x `[T + 1, B, M]`; delta `[T, B, M]`; gx `[T + 1, B, N]`; clamp `[T, B, N]`; trace `[B, N, N]`; L `[B, N]` of this
-    step; gs, gd, s `[≥ inner, B, N]`; z, LR `[F, inner, B, N]`; between `[F, inner, …]` with these strides; left, right
-    `[…, B, N]` and `[…, B, M]`, of which the pairs of this step begin at `first_pair`. PAIRS as in `step_forward`.
+    step; gs, gd, s `[≥ inner, B, N]`; z, LR `[F, inner, B, N]`; between `[F, inner, …]` with these strides; E
+    `[2, inner, B, M]`, the pairs of this step and of the next in turn. PAIRS as in `step_forward`.
     """
     example = tl.program_id(0) * BB + tl.arange(0, BB)
     i = tl.program_id(1) * R + tl.arange(0, R)
@@ -397,9 +394,14 @@ def step_backward(
                 total += decayed[:, None, :] * (A[None] * tl.load(trace + of_examples, mask=there, other=0))
             if PAIRS > 1:
                 asked = row_there[:, None] & (j < N)[None, :]
-                at = ((first_pair + row_step) * B + row_example)[:, None] * M + j[None, :]
-                E = tl.load(right + at, mask=asked, other=0)
-                q = tl.dot(E, tl.trans(A), q, input_precision="ieee", out_dtype=w.dtype.element_ty)
+                at = (((k % 2) * inner + row_step) * B + row_example)[:, None] * M + j[None, :]
+                q = tl.dot(
+                    tl.load(E + at, mask=asked, other=0),
+                    tl.trans(A),
+                    q,
+                    input_precision="ieee",
+                    out_dtype=w.dtype.element_ty,
+                )
     presynaptic = i[None, :]
     asked = row_there[:, None] & (i < N)[None, :]
     u_l = tl.load(x + ((t - k + row_step) * B + row_example)[:, None] * M + presynaptic, mask=asked, other=0)
@@ -413,8 +415,8 @@ def step_backward(
     if PAIRS > 1:
         tl.debug_barrier()
         through_neurons(
-            x, gx, delta, clamp, eta, gs, gd, z, LR, between, s, left, right,
-            t - 1, k - 1, example, i, inner, first_pair - (k - 1), B, N, M,
+            x, gx, delta, clamp, eta, gs, gd, z, LR, between, s, E,
+            t - 1, k - 1, example, i, inner, B, N, M,
             between_k, between_l, between_b, between_j, RULE, F, CLAMP, DECAY,
         )  # fmt: skip
 
@@ -443,36 +445,48 @@ def next_trace(
 
 @triton.jit
 def through_the_trace(
-    trace, alpha, U, E, total, G, g_alpha, steps, B, N, M, total_b, total_j,
-    ZERO: tl.constexpr, FRESH: tl.constexpr, CARRY: tl.constexpr, LEARN: tl.constexpr,
+    trace, alpha, x, delta, eta, total, G, g_alpha, t, steps, B, N, M, total_b, total_j,
+    RULE: tl.constexpr, ZERO: tl.constexpr, FRESH: tl.constexpr, CARRY: tl.constexpr, LEARN: tl.constexpr,
     R: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """With `C = sum over steps of U (x) E`: `G = total * G + alpha * C`, `g_alpha += sum over examples of trace * C`.
+    """The free steps t … t + steps - 1 of a chunk: `G = total * G + alpha * sum of u (x) (L * delta)`, and dL/dalpha.
 
+    `g_alpha += sum of (u (x) delta) * H_k`, with the traces H_k that the steps read made one after the other.
     CARRY: somebody wants G; FRESH: it is zero before, and not read. LEARN: alpha learns; ZERO: the trace is zero.
     """
     i = tl.program_id(0) * R + tl.arange(0, R)
     j = tl.program_id(1) * BN + tl.arange(0, BN)
     tile = i.to(tl.int64)[:, None] * N + j[None, :]
     inside = (i < N)[:, None] & (j < N)[None, :]
+    eta_j = tl.load(eta + j, mask=j < N, other=0)
     if CARRY:
         A = tl.load(alpha + tile, mask=inside, other=0)
     learned = tl.zeros([R, BN], alpha.dtype.element_ty)
     example = tile
     for b in range(B):
         product = tl.zeros([R, BN], alpha.dtype.element_ty)
+        H = tl.zeros([R, BN], alpha.dtype.element_ty)
+        if LEARN and not ZERO:
+            H = tl.load(trace + example, mask=inside, other=0)
+        L = tl.full([BN], 1, alpha.dtype.element_ty)
         for k in range(steps):
-            u = tl.load(U + (k * B + b) * M + i, mask=i < N, other=0)
-            e = tl.load(E + (k * B + b) * N + j, mask=j < N, other=0)
-            product += u[:, None] * e[None, :]
+            now = ((t + k) * B + b) * M
+            u = tl.load(x + now + i, mask=i < N, other=0)
+            v = tl.load(x + now + B * M + j, mask=j < N, other=0)
+            g = tl.load(delta + now + j, mask=j < N, other=0)
+            d = decay(v, eta_j, RULE)
+            if CARRY:
+                product += u[:, None] * (L * g)[None, :]
+                L = L * d
+            if LEARN:
+                learned += u[:, None] * g[None, :] * H
+                H = d[None, :] * H + u[:, None] * (eta_j * v)[None, :]
         if CARRY:
-            g = A * product
+            back = A * product
             if not FRESH:
                 scale = tl.load(total + b * total_b + j * total_j, mask=j < N, other=0)
-                g += scale[None, :] * tl.load(G + example, mask=inside, other=0)
-            tl.store(G + example, g, mask=inside)
-        if LEARN and not ZERO:
-            learned += product * tl.load(trace + example, mask=inside, other=0)
+                back += scale[None, :] * tl.load(G + example, mask=inside, other=0)
+            tl.store(G + example, back, mask=inside)
         example += N * N
-    if LEARN and not ZERO:
+    if LEARN:
         tl.store(g_alpha + tile, tl.load(g_alpha + tile, mask=inside, other=0) + learned, mask=inside)
