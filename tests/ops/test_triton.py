@@ -27,7 +27,7 @@ from tests.ops.parity import (
     random_inputs,
     triton,
 )
-from torchplastic.functional import plastic_scan
+from torchplastic.functional import plastic_scan, training_bytes
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import resident, triton_support
 
@@ -132,6 +132,24 @@ def test_the_trace_is_kept_once_a_chunk(form):
     inputs = random_inputs(9, 2, 5)
     kept = run.forward(inputs["drive"], inputs["hidden"], inputs["trace"], keep=True)[2]
     assert kept.shape == (3, 2, 5, 32)
+
+
+def test_what_is_kept_is_counted_beforehand(form):
+    """What autograd holds on to, beside the inputs, is below the count of a whole training step."""
+    T, B, N = 40, 2, 24
+    inputs = random_inputs(T, B, N)
+    leaves = [inputs[name].requires_grad_() for name in NAMES]
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        triton(*leaves[:4], tp.PlasticState(*leaves[4:]))
+    own = sum(kept.values()) - sum(leaf.untyped_storage().nbytes() for leaf in leaves)
+    assert 0 < own < training_bytes([False] * T, B, N, impl="triton", itemsize=8)
 
 
 @pytest.mark.parametrize(

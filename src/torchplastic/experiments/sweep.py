@@ -27,7 +27,7 @@ from torchplastic.train.progress import Standing, SweepProgress
 
 POLL = 0.5  # seconds between two looks at the runs
 JOBS = 2  # seeds at a time, where each has no GPU to share
-FREE = ("seed", "episodes", "threads", "save_seconds", "log_every")  # settings that may differ when a sweep goes on
+FREE = ("seed", "episodes", "threads", "capture", "save_seconds", "log_every")  # may differ when a sweep goes on
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torchplastic.runs import flatten
 #: Keys (last part) that tell runs of one group apart: chance, length, place and machine, none of them the recipe.
 IGNORED = {
     *("seed", "episodes", "out", "path", "dir", "data_dir", "device", "devices", "threads", "jobs"),
-    *("log_every", "save_seconds"),
+    *("log_every", "save_seconds", "capture"),
     *("command", "date", "hardware", "versions"),
 }
 
