@@ -145,8 +145,8 @@ class Backward:
         full = self.plastic.full
         if not self.compiled:
             self.matrices.load(H, self.zero)
-        between = self.decays.between(d, s)
-        between = algebra.take(between, free)
+        every = self.decays.between(d, s)
+        between = algebra.take(every, free)
         of_v = d.shape[1:] == s.shape[1:]  # d may depend on v
         in_sum = full and one_decay(d) and not of_v
         p = LR = None
@@ -172,7 +172,7 @@ class Backward:
             eps = self.plastic.vector(algebra.take(delta, free))
             if in_sum:
                 sums = sums or ((eps * uP).sum(-1), (groups.spread(z, inner, 1) * s).mul_(eps.unsqueeze(1)).sum(-1))
-                gd[:inner, :, 0] += decay_gradient(*sums, d, between)
+                gd[:inner, :, 0] += decay_gradient(*sums, before[:inner], every, free)
             else:
                 assert LR is not None
                 gd[:inner] += (eps.unsqueeze(1) * LR).sum(0)
@@ -314,14 +314,14 @@ def one_decay(d: Tensor) -> bool:
     return d.shape[1:] == (1, 1)
 
 
-def decay_gradient(uP: Tensor, sz: Tensor, d: Tensor, between: Tensor) -> Tensor:
+def decay_gradient(uP: Tensor, sz: Tensor, before: Tensor, between: Tensor, free: Sequence[int]) -> Tensor:
     """dL/dd of the inner steps through the plastic inputs of the free ones, summed over the neurons, `[inner, B]`.
 
-    From the sums over the neurons uP of `eps_m * u_m P`, `[F, B]`, and sz of `eps_m * s_k * z(m, k)`, `[F, inner, B]`:
-    sum_m L(k..m) r(m, k) with r(m, k) = eps_m . R(m, k), R as in `plastic_inputs`:
-    r(m, 0) = eps_m . u_m P;  r(m, k+1) = d_k r(m, k) + eps_m . (s_k z(m, k)).
+    From the sums over the neurons uP of `eps_m * u_m P`, `[F, B]`, and sz of `eps_m * s_k * z(m, k)`, `[F, inner, B]`,
+    with before, L_k `[inner, 1, 1]`, and between, L(l..k) of all inner steps `[k, l, 1, 1]`:
+    sum_m L(k..m) r(m, k) with r(m, k) = eps_m . R(m, k), R as in `plastic_inputs` but written out:
+    r(m, k) = L_k eps_m . u_m P + sum_l L(l..k) eps_m . (s_l * z(m, l)).
     """
-    r = [uP]
-    for k, given in enumerate(sz[:, :-1].unbind(1)):
-        r.append(torch.addcmul(given, d[k], r[k]))
-    return (between.squeeze(-1) * torch.stack(r, 1)).sum(0)
+    pairs = between[..., 0, 0]
+    r = torch.addcmul(pairs @ sz, before[..., 0], uP.unsqueeze(1))
+    return (algebra.take(pairs, free).unsqueeze(-1) * r).sum(0)

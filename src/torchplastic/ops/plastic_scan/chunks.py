@@ -12,7 +12,7 @@ LONGEST_RUN = 32  # steps of a clamped run inside a chunk
 LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 18, 20, 24, 28, 32, 40, 48, 64)  # free steps, to choose from
 PASSES = 14  # matrices of an example that a chunk moves with a full alpha; 10 with a vector
 VECTOR_PASSES = 10
-PAIR_VECTORS = 30  # vectors of an example that a pair moves
+PAIR_VECTORS = 60  # vectors of an example that a pair moves
 
 
 class Machine(NamedTuple):
