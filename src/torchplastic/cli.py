@@ -409,8 +409,8 @@ def bench(args: Sequence[str]) -> int:
         """Training step of each form, in one process and in turn: median time, memory, ratios."""
 
         names: tyro.conf.Positional[tuple[str, ...]] = ()
-        """Which suites: patterns, images, omniglot, maze, scaling-n, scaling-t, scaling-b, large (on a GPU); without a
-        name all that suit the device."""
+        """Which suites: patterns, fifty-bit, images, omniglot, maze, scaling-n, scaling-t, scaling-b, large (on a GPU);
+        without a name all that suit the device."""
         json: Path | None = None
         """Write the results to this file, which must not exist."""
         rounds: int = 15

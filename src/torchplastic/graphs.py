@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -35,7 +36,8 @@ class CapturedStep:
         update: a function of tensors, also nested in tuples, lists and dicts, that returns such. It reads nothing back
             to the host (`.item()`, `print`, a mask without `clamped_steps`). Parameters, and whatever else it reads
             that is no argument, may change in place alone; a learning rate that changes has to be a tensor, and the
-            optimiser `capturable=True`.
+            optimiser `capturable=True`. What it returns comes without gradient; nobody else may hold a result of the
+            same parameters whose graph is alive.
         warmup: calls before a graph is made.
 
     Raises:
@@ -56,17 +58,17 @@ class CapturedStep:
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         if not tensors or tensors[0].device.type != CAPTURED_ON:
             return self.update(*arguments)
-        others = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        others = tuple(Tensor if isinstance(leaf, Tensor) else leaf for leaf in leaves)
         key = (spec, others, tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors))
         if key in self._graphs:
             return self._graphs[key](tensors)
         self._calls[key] = self._calls.get(key, 0) + 1
-        if self._calls[key] <= self.warmup:
-            with aside():
-                return self.update(*arguments)
-        places = [tensor.clone() for tensor in tensors]
+        places = [tensor.detach().clone() for tensor in tensors]  # also when warming up: aligned as they then will be
         filled = iter(places)
         given = tree_unflatten([next(filled) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec)
+        if self._calls[key] <= self.warmup:
+            with aside():
+                return detached(self.update(*given))
         self._graphs[key] = Graph(lambda: self.update(*given), places)
         return self._graphs[key](tensors)
 
@@ -80,15 +82,20 @@ class Graph:
 
     def __call__(self, tensors: list[Tensor]) -> Any:
         for place, tensor in zip(self.places, tensors, strict=True):
-            place.copy_(tensor, non_blocking=True)
+            place.copy_(tensor.detach(), non_blocking=True)
         return tree_map(lambda output: output.clone() if isinstance(output, Tensor) else output, self.replay())
+
+
+def detached(outputs: Any) -> Any:
+    """The same tensors without the autograd graph behind them, whose streams a later capture would meet."""
+    return tree_map(lambda output: output.detach() if isinstance(output, Tensor) else output, outputs)
 
 
 def capture(function: Callable[[], Any]) -> Callable[[], Any]:
     """Record a call without making it -> what makes it, and gives the same tensors each time, filled anew."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        outputs = function()
+    with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):  # the stream comes back on errors too
+        outputs = detached(function())
 
     def replay() -> Any:
         graph.replay()
@@ -101,9 +108,12 @@ def capture(function: Callable[[], Any]) -> Callable[[], Any]:
 def _side_stream() -> Any:
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        yield
-    torch.cuda.current_stream().wait_stream(stream)
+    try:
+        with torch.cuda.stream(stream), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")  # as is meant
+            yield
+    finally:
+        torch.cuda.current_stream().wait_stream(stream)
 
 
 def aside() -> AbstractContextManager[None]:

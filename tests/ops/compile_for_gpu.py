@@ -23,7 +23,7 @@ STRIDES = {"between_k", "between_l", "between_b", "between_j", "total_b", "total
 
 
 def compiled(kernel, dtype, warps, **constants):
-    """-> registers of a thread, and bytes of its stack, where registers spill."""
+    """-> registers of a thread, bytes of its stack, where registers spill, and of shared memory of a program."""
     names = kernel.arg_names
     types = {}
     for name in names:
@@ -33,14 +33,15 @@ def compiled(kernel, dtype, warps, **constants):
     aligned = [["tt.divisibility", 16]]
     attributes = {(names.index(n),): aligned for n in names if types[n].startswith("*") or n in DIVISIBLE}
     source = ASTSource(kernel, types, {(names.index(name),): value for name, value in constants.items()}, attributes)
-    binary = triton.compile(source, target=HOPPER, options={"num_warps": warps}).asm["cubin"]
+    made = triton.compile(source, target=HOPPER, options={"num_warps": warps})
+    binary = made.asm["cubin"]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.cubin"
         file.write_bytes(binary)
         tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
         report = subprocess.run([tool, "-res-usage", file], capture_output=True, text=True, check=True).stdout
     registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", report).groups()
-    return {"registers": int(registers), "stack": int(stack)}
+    return {"registers": int(registers), "stack": int(stack), "shared": made.metadata.shared}
 
 
 def main():
@@ -56,8 +57,8 @@ def main():
             kernels.resident_backward, dtype, resident.BACKWARD_WARPS, **step, **tile,
             NEED_DRIVE=True, NEED_ETA=True, BQ=128,
         )  # fmt: skip
-        for batch, pairs in ((1, 1), (1, 16), (16, 16)):
-            shared = fused.tile_of(batch, 4096)
+        for batch, pairs in ((1, 1), (1, 16), (16, 16), (16, fused.LONGEST)):
+            shared = fused.tile_of(batch, 4096, pairs, itemsize)
             sizes = {"BB": shared.BB, "R": shared.R, "BN": shared.BN, "PAIRS": pairs, "ZERO": False}
             of = f"{dtype}, {batch} examples, {pairs} pairs"
             found[f"step_forward {of}"] = compiled(

@@ -71,6 +71,14 @@ def test_parity_of_large_networks(form, rule, B, N):
         assert error <= 4 * of_plain + 2e-6 * exact[name].abs().max(), name
 
 
+def test_long_chunks_of_a_batch():
+    """Of these the table of pairs is largest."""
+    if triton_support.find_kernels() is None:
+        pytest.skip("needs the extra gpu")
+    for dtype, rtol in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
+        assert_parity(on_gpu(80, 4, 300, dtype=dtype), triton, chunk=100, rtol=rtol)
+
+
 def test_a_graph_replays_the_same_steps(form):
     generator = torch.Generator().manual_seed(0)
     told = (True, True, False, False, False, True, False)
@@ -88,7 +96,7 @@ def test_a_graph_replays_the_same_steps(form):
             loss = (y[-1] - target).square().sum()
             loss.backward()
             optimizer.step()
-            return loss.detach()
+            return loss
 
         return rnn, update
 

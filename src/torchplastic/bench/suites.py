@@ -168,15 +168,17 @@ def compiled_loop(rnn: PlasticRNN) -> Callable[..., tuple[Tensor, None]]:
     return run
 
 
-def _patterns() -> list[Case]:
+def _recall(experiment: str, *forms: str) -> list[Case]:
+    """The episodes of an experiment on bit patterns."""
+
     def case(form: str) -> Case:
-        config = registry.settings("patterns", form)
+        config = registry.settings(experiment, form)
         assert isinstance(config, RecallConfig)
         task = config.task
         label = f"{task.neurons} neurons, {task.steps} steps, {task.input}"
-        return Case("patterns", form, label, task, learn_eta=config.model.learn_eta)
+        return Case(experiment, form, label, task, learn_eta=config.model.learn_eta)
 
-    return [case("paper"), case("additive")]
+    return [case(form) for form in forms]
 
 
 def _images() -> list[Case]:
@@ -194,6 +196,13 @@ def _images() -> list[Case]:
         case("paper", f"{task.steps} steps, {free} of them free"),
         case("free steps", f"its {free} free steps alone", unclamped),
     ]
+
+
+def _network_of_the_maze() -> Case:
+    """A network and a batch as large as an update's, alone: every step is a free one."""
+    task = Patterns(bits=99, patterns=1, shown=186, gap=4, cycles=1, test=10, input="additive")
+    label = f"{task.neurons} neurons, {task.steps} steps, batch 30, the network alone"
+    return Case("maze", "network", label, task, batch=30, learn_eta=True)
 
 
 def _scaling(what: str) -> list[Case]:
@@ -255,10 +264,11 @@ class Measured(Protocol):
 
 
 SUITES: dict[str, Callable[[], Sequence[Measured]]] = {
-    "patterns": _patterns,
+    "patterns": lambda: _recall("patterns", "paper", "additive"),
+    "fifty-bit": lambda: _recall("fifty-bit", "paper"),
     "images": _images,
     "omniglot": lambda: [OmniglotCase()],
-    "maze": lambda: CASES,
+    "maze": lambda: [*CASES, _network_of_the_maze()],
     "large": _large,
     "scaling-n": lambda: _scaling("N"),
     "scaling-t": lambda: _scaling("T"),

@@ -125,7 +125,7 @@ class Trainer:
     def _keep_rates(self) -> None:
         """A graph reads learning rates where they lie: they become tensors, which are filled."""
         for group in self.optimizer.param_groups if self.capture else ():
-            group["lr"] = torch.tensor(float(group["lr"]), device=self.fabric.device)
+            group["lr"] = torch.tensor(float(group["lr"]), dtype=torch.float32, device=self.fabric.device)
             group["capturable"] = self.fabric.device.type == "cuda"
 
     def _optimizer_state(self) -> dict[str, Any]:

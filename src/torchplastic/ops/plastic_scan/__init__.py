@@ -16,6 +16,7 @@ from torchplastic.ops.plastic_scan import resident, stepwise, triton_support
 from torchplastic.ops.plastic_scan.chunked import chunked
 from torchplastic.ops.plastic_scan.chunks import cut, longest_chunk
 from torchplastic.ops.plastic_scan.forward import Problem
+from torchplastic.ops.plastic_scan.fused import LONGEST
 from torchplastic.ops.plastic_scan.plain import plain
 from torchplastic.ops.plastic_scan.reference import reference
 from torchplastic.rules import HEBB, OJA, Rule, get_rule
@@ -166,7 +167,7 @@ def _fast(
         chunk = longest_chunk(
             clamped_steps, *drive.shape[1:], full=alpha.dim() == 2, device=drive.device.type, itemsize=w.element_size()
         )
-    pieces = cut(clamped_steps, chunk, longest_run=0) if fused else cut(clamped_steps, chunk)
+    pieces = cut(clamped_steps, min(chunk, LONGEST), longest_run=0) if fused else cut(clamped_steps, chunk)
     problem = Problem(rule, clamp, nonlinearity, pieces, fresh, fused)
     return chunked(drive, w, alpha, eta, hidden, trace, problem)
 

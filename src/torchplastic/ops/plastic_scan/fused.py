@@ -20,6 +20,8 @@ from torchplastic.ops.plastic_scan.chunks import Chunk
 from torchplastic.rules import Rule
 
 FEWEST_PAIRS = 16  # rows of a matrix product in Triton
+LONGEST = 64  # free steps of a chunk: the pairs of more do not fit into a multiprocessor's shared memory
+PAIR_BYTES = 1024  # of a column of the pairs' table of a program, for the same reason
 
 
 class Tile(NamedTuple):
@@ -31,10 +33,14 @@ class Tile(NamedTuple):
     warps: int
 
 
-def tile_of(batch: int, N: int) -> Tile:
+def tile_of(batch: int, N: int, pairs: int = 1, itemsize: int = 4) -> Tile:
     """Few neurons a program where there are few of them, more examples where w and alpha would be read for each."""
     examples = 4 if batch >= 4 else 2 if batch >= 2 else 1
-    return Tile(examples, 16 if N < 2048 else 32, 64 if examples == 1 else 32, 4 if examples == 1 else 8)
+    while examples > 1 and examples * pairs * itemsize > PAIR_BYTES:
+        examples //= 2
+    if examples == 1:
+        return Tile(1, 16 if N < 4096 else 32, 64, 4)
+    return Tile(examples, 16 if N < 2048 else 32, 32, 8)
 
 
 PASS = {"R": 32, "BN": 64}  # of a pass over a trace
@@ -66,8 +72,8 @@ class Fused:
         _, z, S, L, uP = tables
         _, B, N = drive.shape
         drive = drive.detach().contiguous()
-        tile = tile_of(B, N)
         for k in range(steps):
+            tile = tile_of(B, N, _pairs(k), drive.element_size())
             triton_support.launch(
                 self.kernels.step_forward, (-(-B // tile.BB), -(-N // tile.R)),
                 (x, drive, self.clamp, self.w, self.alpha, self.eta, self.trace, z[k], S, L, uP[k]),
@@ -85,8 +91,6 @@ class Fused:
         steps, (_, B, N), M = len(tables.free), gx.shape, x.shape[2]
         between = tables.between
         strides = [0 if size == 1 else stride for size, stride in zip(between.shape, between.stride(), strict=True)]
-        tile = tile_of(B, N)
-        grid = (-(-B // tile.BB), -(-N // tile.R))
         z = tables.z.contiguous()
         vectors = (
             gs, gs if gd is None else gd, z, z if tables.LR is None else tables.LR.contiguous(), between,
@@ -94,6 +98,8 @@ class Fused:
         )  # fmt: skip
         options = {**self.options, "DECAY": gd is not None}
         for k in reversed(range(steps)):
+            tile = tile_of(B, N, _pairs(k), x.element_size())
+            grid = (-(-B // tile.BB), -(-N // tile.R))
             sizes = (tables.start + k, k, steps, B, N, M, *strides)
             if k == steps - 1:
                 triton_support.launch(

@@ -11,7 +11,7 @@ Axes: T time, B batch, N neurons; matrices are `[pre, post]`, rows are stored M 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -154,7 +154,7 @@ class Run:
         )  # fmt: skip
 
 
-@lru_cache(maxsize=64)
+@cache  # never freed: a CUDA graph reads them where they lie
 def _flags(clamped_steps: tuple[bool, ...], need_drive: bool, need_hidden: bool, device: torch.device) -> Tensor:
     """What each step asks for: whether it is free, and whether dL/d(output of the step before it) is wanted."""
     from torchplastic.ops.plastic_scan.triton_kernels import IS_FREE, PASSES_ON

@@ -105,15 +105,16 @@ def resident_forward(
     A = tl.load(alpha + tile, mask=inside, other=0)
     H = tl.load(trace + b * matrix + tile, mask=inside, other=0)
     eta_j = tl.load(eta + j, mask=j < N, other=0)
+    what = tl.load(flags)
+    now = tl.load(drive + b * N + j, mask=j < N, other=0)
     met = 0
     for t in range(T):
         if KEEP and t % chunk == 0:
             tl.store(kept + ((t // chunk) * B + b) * matrix + tile, H, mask=inside)
         u = tl.load(x + (t * B + b) * M + i, mask=i < M, other=0, cache_modifier=".cg")
-        is_free = (tl.load(flags + t) & FREE) != 0
+        is_free = (what & FREE) != 0
         after = x + ((t + 1) * B + b) * M + j
         if is_free:
-            now = tl.load(drive + (t * B + b) * N + j, mask=j < N, other=0)
             v = nonlinear(tl.sum(u[:, None] * (W + A * H), axis=0) + now, F)
             if CLAMP:
                 held = tl.load(clamp + (t * B + b) * N + j, mask=j < N, other=0)
@@ -124,7 +125,11 @@ def resident_forward(
             met += blocks
         else:
             v = tl.load(after, mask=j < M, other=0)
+        # while the others arrive: the trace moves, and what the next step needs of its own is fetched
         H = decay(v, eta_j, RULE)[None, :] * H + u[:, None] * (eta_j * v)[None, :]
+        more = t + 1 < T
+        what = tl.load(flags + t + 1, mask=more, other=0)
+        now = tl.load(drive + ((t + 1) * B + b) * N + j, mask=(j < N) & more, other=0)
         if is_free:
             wait(arrived + b, met)
     tl.store(final + b * matrix + tile, H, mask=inside)
@@ -232,7 +237,7 @@ def resident_backward(
     tl.store(g_hidden + b * N + j, g_v, mask=mine)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["t", "k"])
 def step_forward(
     x, drive, clamp, w, alpha, eta, trace, z, S, L, uP,
     t, k, B, N, M,
@@ -324,6 +329,7 @@ def through_neurons(
         g_v += eta_j * (g_s - 2 * v * tl.load(gd + k * step + at, mask=neurons, other=0))
     else:
         g_v += eta_j * g_s
+    tl.debug_barrier()  # all have read gx
     tl.store(gx + (t + 1) * step + at, g_v, mask=neurons)
     g_a = g_v * slope(v, F)
     if CLAMP:
@@ -342,7 +348,7 @@ def through_neurons(
         tl.store(held, decayed * tl.load(s + row, mask=neurons, other=0), mask=neurons)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["t", "k"])
 def last_step_backward(
     x, gx, delta, clamp, eta, gs, gd, z, LR, between, s, E,
     t, k, inner, B, N, M, between_k, between_l, between_b, between_j,
@@ -357,7 +363,7 @@ def last_step_backward(
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["t", "k"])
 def step_backward(
     x, gx, delta, clamp, w, alpha, eta, trace, L, gs, gd, z, LR, between, s, E,
     t, k, inner, B, N, M, between_k, between_l, between_b, between_j,
@@ -421,7 +427,7 @@ def step_backward(
         )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["steps"])
 def next_trace(
     trace, total, U, E, out, steps, N, M, total_b, total_j, ZERO: tl.constexpr, R: tl.constexpr, BN: tl.constexpr
 ):
@@ -443,7 +449,7 @@ def next_trace(
     tl.store(out + tile, H, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["t", "steps"])
 def through_the_trace(
     trace, alpha, x, delta, eta, total, G, g_alpha, t, steps, B, N, M, total_b, total_j,
     RULE: tl.constexpr, ZERO: tl.constexpr, FRESH: tl.constexpr, CARRY: tl.constexpr, LEARN: tl.constexpr,
