@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import torchplastic
 from tests.command import COMMAND, plastic, rows, timeless, tiny
 from torchplastic.bench.suites import SUITES
+from torchplastic.ops.plastic_scan import triton_support
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +224,15 @@ def test_too_large_a_run_is_refused_before_it_starts(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "GiB" in error
     assert "--model.impl auto" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_needs_a_gpu_is_refused_before_it_starts(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(triton_support, "interpreted", lambda: False)
+    assert plastic(*tiny(tmp_path / "run", "--model.impl", "triton")) == 2
+    assert 'got torch.float32 on cpu. Use impl="auto".' in capsys.readouterr().err
+    assert plastic(*tiny(tmp_path / "run", "--capture")) == 2
+    assert "--capture needs one GPU; this run has 1 of cpu. Leave it out." in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -18,6 +18,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 
 import torchplastic
+from torchplastic import functional
 from torchplastic.experiments import registry, signals
 from torchplastic.experiments.config import Config, from_dict
 from torchplastic.experiments.networks import generator, make_optimizer
@@ -52,6 +53,7 @@ def start(config: Config, out: Path | None = None, device: str = "auto", devices
         return _take_part(config, fabric)
     if config.capture and not captures(fabric):
         raise ValueError(f"--capture needs one GPU; this run has {devices} of {fabric.device.type}. Leave it out.")
+    _require_form(config, fabric.device)
     _require_memory(config, fabric, devices)
     registry.get(config.experiment).data(config)  # before anything is made
     _require_division(config, config.episodes, devices)
@@ -230,6 +232,14 @@ def _fabric(config: Config, device: str, processes: int) -> Fabric:
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(f"--device {device} cannot be used here: {str(error).splitlines()[0]}") from None
     return whole_inputs(fabric)
+
+
+def _require_form(config: Config, device: torch.device) -> None:
+    """ValueError where the form that runs the network cannot do so here: a step of one neuron tells."""
+    impl = getattr(config.model, "impl", "auto")
+    if impl in ("stepwise", "triton"):  # the others run everywhere
+        one = torch.zeros(1, 1, 1, device=device)
+        functional.plastic_scan(one, one[0], one[0], config.model.eta, rule=config.model.rule, impl=impl)
 
 
 def _require_memory(config: Config, fabric: Fabric, devices: int) -> None:
