@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import torchplastic as tp
+from torchplastic import graphs
 
 
 def learner(seed=0):
@@ -54,6 +55,15 @@ def test_other_shapes_and_other_values_are_captured_apart(recorder):
         for episode in sequence:
             step(episode)
     assert (recorder.captured, recorder.replayed) == (3, 6)
+
+
+def test_lengths_without_end_do_not_take_memory_without_end(recorder, monkeypatch):
+    monkeypatch.setattr(graphs, "MOST", 2)
+    step = tp.CapturedStep(learner()[1], warmup=1)
+    for T in (2, 3, 4, 5):
+        for episode in episodes(3, T=T, told=(False,) * T):
+            step(episode)
+    assert (recorder.captured, recorder.replayed) == (2, 4)
 
 
 def test_what_is_returned_is_not_written_again(recorder):

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 CAPTURED_ON = "cuda"
+MOST = 16  # graphs of one step: each holds the memory of a whole step for itself
 
 
 class CapturedStep:
@@ -30,7 +31,7 @@ class CapturedStep:
 
     The first `warmup` calls with tensors of some shapes run as they are, the next is captured, and those after it copy
     their tensors into the captured one's and replay it. Other shapes, or other values beside tensors (such as
-    `clamped_steps`), are captured apart. On a CPU every call runs as it is.
+    `clamped_steps`), are captured apart; after 16 graphs, what is new runs as it is. On a CPU every call does.
 
     Args:
         update: a function of tensors, also nested in tuples, lists and dicts, that returns such. It reads nothing back
@@ -66,7 +67,7 @@ class CapturedStep:
         places = [tensor.detach().clone() for tensor in tensors]  # also when warming up: aligned as they then will be
         filled = iter(places)
         given = tree_unflatten([next(filled) if isinstance(leaf, Tensor) else leaf for leaf in leaves], spec)
-        if self._calls[key] <= self.warmup:
+        if self._calls[key] <= self.warmup or len(self._graphs) >= MOST:
             with aside():
                 return detached(self.update(*given))
         self._graphs[key] = Graph(lambda: self.update(*given), places)

@@ -48,6 +48,8 @@ def plasticity_rate(who: str, N: int, eta: Tensor | float | None, alpha: Tensor 
         return None
     if eta is None:
         raise ValueError(f"{who}: eta is needed where alpha is given; pass a float, a 0-dim tensor or ({N},).")
+    if isinstance(eta, int | float):
+        return like.new_full((), eta)  # made on the device: nothing is copied there
     rate = torch.as_tensor(eta, dtype=None if isinstance(eta, Tensor) else like.dtype, device=like.device)
     if tuple(rate.shape) not in {(), (N,)}:
         raise ValueError(f"{who}: eta must be a number, 0-dim or ({N},); got {tuple(rate.shape)}.")
