@@ -1,11 +1,12 @@
 import base64
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.report.builders import some_samples, write_bench, write_run, write_sweep
-from torchplastic.report import make_report, page
+from torchplastic.report import make_report, page, sections
 
 
 def test_a_run_on_one_self_contained_page(tmp_path):
@@ -151,3 +152,11 @@ def test_wrong_paths(tmp_path):
         make_report([])
     with pytest.raises(ValueError, match="is no run directory, sweep or bench file: it does not exist"):
         make_report([tmp_path / "x"])
+
+
+def test_chance_that_is_a_drawn_level_is_not_drawn_twice():
+    told = {"reward": {"chance": 0.5}, "baselines": {"random walk": 0.5, "perfect knowledge": 9.0}}
+    groups = [SimpleNamespace(runs=[SimpleNamespace(evaluations={"episodes-10": told})])]
+    assert sections._chance(groups, "reward", {"random walk": 0.6}) is None
+    assert sections._chance(groups, "reward", {"perfect knowledge": 9.1}) == 0.5
+    assert sections._chance(groups, "reward", {}) == 0.5

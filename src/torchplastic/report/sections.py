@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -118,7 +118,7 @@ def _learning(name: str, groups: Sequence[Group], literature: Literature) -> lis
     same = all(row.get("loss") == row.get(measure) for group in groups for run in group.runs for row in run.rows)
     for which in dict.fromkeys((*(() if same else ("loss",)), measure, f"{measure}_median", "eta")):
         levels = _baselines(groups, which)
-        chance = None if "random walk" in levels else _chance(groups, which)  # the same, of other episodes
+        chance = _chance(groups, which, levels)
         for spread in ("range", "quartiles"):
             if spread == "quartiles" and (which == "eta" or not learning.has_quartiles(groups, which)):
                 continue
@@ -174,13 +174,16 @@ def _varies(groups: Sequence[Group], key: str) -> bool:
     return len(values - {None}) > 1
 
 
-def _chance(groups: Sequence[Group], measure: str) -> float | None:
+def _chance(groups: Sequence[Group], measure: str, levels: Mapping[str, float]) -> float | None:
+    """The level of chance that evaluations name; None where it is one of these levels, measured on other episodes."""
     found = {
         evaluation[measure]["chance"]
         for group in groups
         for run in group.runs
         for evaluation in run.evaluations.values()
-        if isinstance(evaluation.get(measure), dict) and evaluation[measure].get("chance") is not None
+        if isinstance(evaluation.get(measure), dict)
+        and (level := evaluation[measure].get("chance")) is not None
+        and level not in [value for name, value in evaluation.get("baselines", {}).items() if name in levels]
     }
     return float(found.pop()) if len(found) == 1 else None
 
