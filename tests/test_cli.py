@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 import torchplastic
 from tests.command import COMMAND, plastic, rows, timeless, tiny
 from torchplastic.bench.suites import SUITES
+from torchplastic.experiments import launch
 from torchplastic.ops.plastic_scan import triton_support
 
 
@@ -234,6 +235,21 @@ def test_what_needs_a_gpu_is_refused_before_it_starts(tmp_path, capsys, monkeypa
     assert plastic(*tiny(tmp_path / "run", "--capture")) == 2
     assert "--capture needs one GPU; this run has 1 of cpu. Leave it out." in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_gpu_trained_is_looked_at_anywhere(tmp_path, capsys, monkeypatch):
+    """Samples at the end, and an evaluation, run on a CPU."""
+    pytest.importorskip("triton", reason="needs the extra gpu")
+    monkeypatch.setattr(triton_support, "INTERPRETED", 0)
+    finish = launch._finish
+
+    def finished(*args):
+        monkeypatch.setattr(triton_support, "interpreted", lambda: False)
+        finish(*args)
+
+    monkeypatch.setattr(launch, "_finish", finished)
+    assert plastic(*tiny(tmp_path / "run", "--model.impl", "triton", "--episodes", "2")) == 0
+    assert plastic("eval", tmp_path / "run", "--episodes", "4") == 0
 
 
 def test_a_diverging_run_exits_1_and_names_the_last_good_checkpoint(tmp_path, capsys):

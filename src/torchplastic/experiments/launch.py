@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
@@ -29,6 +30,7 @@ from torchplastic.train.progress import Progress
 from torchplastic.train.trainer import NotFiniteError, Plan, Trainer
 
 FORMAT = 1  # of checkpoints
+BOUND = ("stepwise", "triton")  # forms that run on some machines alone
 SHAPING = {"kind", "alpha", "rule", "learn_eta", "channels"}  # settings of a network that its tensors depend on
 
 
@@ -131,7 +133,7 @@ def evaluate(
             f"{path} was trained with {trained_on}; where it had them there are now {data}. Say where they lie, or "
             "which others to evaluate on, with --data-dir."
         )
-    model = experiment.build(config).model
+    model = experiment.build(_anywhere(config)).model
     trained = (run.summary or run.checkpoint()).get("episodes" if run.summary else "episode")
     try:
         model.load_state_dict(run.weights())
@@ -234,10 +236,17 @@ def _fabric(config: Config, device: str, processes: int) -> Fabric:
     return whole_inputs(fabric)
 
 
+def _anywhere(config: Config) -> Config:
+    """The same network on whatever machine looks at it: a form that is bound to one was for training."""
+    if getattr(config.model, "impl", None) in BOUND:
+        return replace(config, model=replace(config.model, impl="auto"))  # type: ignore[call-arg]
+    return config
+
+
 def _require_form(config: Config, device: torch.device) -> None:
     """ValueError where the form that runs the network cannot do so here: a step of one neuron tells."""
     impl = getattr(config.model, "impl", "auto")
-    if impl in ("stepwise", "triton"):  # the others run everywhere
+    if impl in BOUND:
         one = torch.zeros(1, 1, 1, device=device)
         functional.plastic_scan(one, one[0], one[0], config.model.eta, rule=config.model.rule, impl=impl)
 
@@ -348,8 +357,9 @@ def _train(run: Run, config: Config, trainer: Trainer, caught: list[int]) -> Out
 def _finish(run: Run, config: Config, trainer: Trainer) -> None:
     """The last acts of a run: weights, samples, summary."""
     experiment = registry.get(config.experiment)
-    after = trainer.module.cpu().eval()
-    before = experiment.build(config).model.eval()
+    before = experiment.build(_anywhere(config)).model.eval()
+    after = deepcopy(before)
+    after.load_state_dict(trainer.module.state_dict())
     metadata = {
         "experiment": config.experiment,
         "form": config.form,
