@@ -215,3 +215,14 @@ def test_the_kernels_compile_for_a_gpu():
     assert len(found) >= 10
     assert max(kernel["shared"] for kernel in found.values()) <= 232_448  # of a program on Hopper
     assert found["resident_forward float32"]["stack"] == 0  # nothing of w, alpha and the trace leaves the registers
+
+
+def test_a_gradient_that_comes_in_is_not_written_to(form):
+    """Also where rows need no padding."""
+    N = resident.LINE
+    inputs = random_inputs(2, 1, N)
+    w = inputs["w"].requires_grad_()
+    _, state = triton(inputs["drive"], w, *(inputs[name] for name in ("alpha", "eta")))
+    given = torch.ones_like(state.trace)
+    state.trace.backward(given)
+    assert (given == 1).all()
