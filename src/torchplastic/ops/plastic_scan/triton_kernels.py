@@ -127,9 +127,9 @@ def resident_forward(
             v = tl.load(after, mask=j < M, other=0)
         # while the others arrive: the trace moves, and what the next step needs of its own is fetched
         H = decay(v, eta_j, RULE)[None, :] * H + u[:, None] * (eta_j * v)[None, :]
-        more = t + 1 < T
-        what = tl.load(flags + t + 1, mask=more, other=0)
-        now = tl.load(drive + ((t + 1) * B + b) * N + j, mask=(j < N) & more, other=0)
+        ahead = tl.minimum(t + 1, T - 1)
+        what = tl.load(flags + ahead)
+        now = tl.load(drive + (ahead * B + b) * N + j, mask=j < N, other=0)
         if is_free:
             wait(arrived + b, met)
     tl.store(final + b * matrix + tile, H, mask=inside)
@@ -225,7 +225,7 @@ def resident_backward(
             arrive(arrived + b)
             met += blocks
         G = d[None, :] * G + A * (u[:, None] * ga[None, :])
-        g_v = tl.load(g_y + ((t - 1) * B + b) * N + j, mask=mine & (t > 0), other=0)
+        g_v = tl.load(g_y + ((t - 1) * B + b) * N + j, mask=mine & (t + 0 * j > 0), other=0)  # nothing before step 0
         if (what & PASS_ON) != 0:
             wait(arrived + b, met)
             all_parts = where + q[:, None] * M + j[None, :]
