@@ -94,7 +94,7 @@ class Case:
         steps: dict[str, Callable[[], None]] = {}
         held = [episode.inputs, episode.target, *([] if episode.clamp is None else [episode.clamp])]
         for form, (impl, compiled, graph, devices) in FORMS.items():
-            if device.type not in devices or not (self.plain or form not in PLAIN):
+            if device.type not in devices or (form in PLAIN and not self.plain):
                 continue
             rnn = PlasticRNN(None, self.task.neurons, learn_eta=self.learn_eta, impl=impl, device=device)
             run = compiled_loop(rnn) if compiled else rnn
@@ -224,9 +224,7 @@ def _scaling(what: str) -> list[Case]:
 
 def _large() -> list[Case]:
     """A network and a batch whose matrices no cache holds: bound by memory."""
-    task = Patterns(
-        bits=4095, patterns=2, shown=3, gap=2, cycles=1, test=10, input="additive"
-    )  # 4096 neurons, 20 steps
+    task = Patterns(bits=4095, patterns=2, shown=3, gap=2, cycles=1, test=10, input="additive")
     label = f"{task.neurons} neurons, {task.steps} steps, batch 16"
     return [Case("large", "batch", label, task, batch=16, learn_eta=True, plain=False)]
 
