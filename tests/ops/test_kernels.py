@@ -1,128 +1,91 @@
-"""The compiled kernels against einsum: odd sizes, several threads, float32 and float64."""
+"""The compiled kernels where the tests of plastic_scan do not reach: odd sizes shared by threads, single products."""
 
-from itertools import pairwise
-
+import numpy as np
 import pytest
 import torch
 
+from tests.ops.parity import assert_parity, chunked, random_clamp, random_inputs
 from torchplastic.functional import plastic_scan
-from torchplastic.ops.plastic_scan import algebra, stepwise
-from torchplastic.ops.plastic_scan.chunks import Chunk
-from torchplastic.rules import HEBB, OJA
+from torchplastic.ops.plastic_scan import algebra, compiled, stepwise
+from torchplastic.ops.plastic_scan.chunks import cut
+from torchplastic.ops.plastic_scan.forward import Problem
+from torchplastic.rules import HEBB, RULES
 
 pytest.importorskip("numba", reason="needs the extra fast")
-from torchplastic.ops.plastic_scan.compiled import Backward, Compiled, Forward, find_kernels
 
-pytestmark = pytest.mark.skipif(find_kernels() is None, reason="needs an OpenMP runtime beside PyTorch")
+pytestmark = pytest.mark.skipif(compiled.find_kernels() is None, reason="needs an OpenMP runtime beside PyTorch")
 SIZES = [1, 5, 16, 33, 131]
 close = torch.testing.assert_close
 at = stepwise.Run.at
 
 
-@pytest.fixture(params=[(torch.float64, 1), (torch.float64, 2), (torch.float64, 3), (torch.float32, 2)], ids=str)
-def make(request, generator):
-    """-> Compiled and random tensors for N neurons and B examples, whatever N shared by that many threads."""
-    dtype, threads = request.param
+@pytest.fixture(params=[1, 2, 3])
+def threads(request, monkeypatch):
+    """That many threads, whatever the size of the matrices."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    monkeypatch.setattr(algebra, "SPLIT_FROM", 0)
+    yield request.param
+    torch.set_num_threads(before)
 
-    def of(N, B):
-        def normal(*shape):
-            return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
-        w, alpha = normal(N, N), normal(N, N)
-        compiled = Compiled(HEBB, "tanh", None, w, alpha, torch.tensor(0.1, dtype=dtype), B)
-        compiled.threads = threads
-        return compiled, normal, alpha
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("N", SIZES)
+def test_any_size_shared_by_any_number_of_threads(threads, N, rule, poisoned_buffers):
+    for kind in ("free", "steps", "mixed"):
+        clamp = random_clamp(kind, 11, 2, N)
+        assert_parity(random_inputs(11, 2, N, eta="neuron"), chunked, rule=rule, clamp=clamp, chunk=4)
+
+
+@pytest.fixture
+def run():
+    """-> a Run for N neurons of that dtype."""
+
+    def of(N, dtype):
+        w = torch.zeros(N, N, dtype=dtype)
+        return compiled.Run(Problem(HEBB, None, "tanh", []), w, w, w.new_zeros(N), 1)
 
     return of
 
 
-@pytest.mark.parametrize("N", SIZES)
-def test_a_matrix_is_laid_out_in_whole_lines(make, N):
-    compiled, normal, alpha = make(N, 2)
-    H = normal(2, N, N)
-    compiled.load(H, zero=False)
-    for got, expected in (
-        (compiled.transposed_alpha(), alpha.T),
-        (compiled.alpha_in_lines(), alpha),
-        (compiled.P, alpha * H),
-    ):
-        got = torch.from_numpy(got)
-        assert got.shape[-1] % 16 == 0
-        assert torch.equal(got[..., :N], expected)
-        assert not got[..., N:].any()
-
-
 @pytest.mark.parametrize("rows", [1, 2, 7, 1030])
 @pytest.mark.parametrize("N", SIZES)
-def test_a_product_of_rows(make, N, rows):
-    compiled, normal, _ = make(N, 1)
-    left, right, out = normal(rows, N), normal(rows, N + 3), normal(N, N)
-    expected = left.double().T @ right[:, :N].double()
-    for fresh in (False, True):
-        got = compiled.add_product(left, right, out.clone(), fresh)
-        close(got.double(), expected + (0 if fresh else out), rtol=1e-4, atol=1e-4)
-        if out.dtype == torch.float64:
-            close(got, expected + (0 if fresh else out), rtol=1e-12, atol=1e-12)
+def test_a_product_of_rows(threads, run, N, rows, generator):
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-4)):
+        left, right = (torch.randn(rows, N + 3, generator=generator).to(dtype) for _ in range(2))
+        out = torch.full((N, N), torch.nan, dtype=dtype)
+        run(N, dtype).product(left, right, out)
+        expected = left[:, :N].double().T @ right[:, :N].double()
+        close(out.double(), expected, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 4, 6, 70])
 @pytest.mark.parametrize("N", SIZES)
-def test_products_with_the_adjoint(make, N, steps):
-    compiled, normal, _ = make(N, 2)
-    G, H, U, E = normal(2, N, N), normal(2, N, N), normal(steps, 2, N), normal(steps + 1, 2, N)
-    uG, eG, Q = compiled.through_the_end(G, H, U, E)
-    tolerance = {"rtol": 1e-4, "atol": 1e-4} if G.dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
-    close(uG, torch.einsum("nbi,bij->nbj", U, G), **tolerance)
-    close(eG, torch.einsum("nbj,bij->nbi", E, G), **tolerance)
-    close(Q, (G * H).sum(1), **tolerance)
-    assert compiled.through_the_end(G, None, None, None) == (None, None, None)
+def test_a_matrix_is_transposed_in_whole_lines(threads, run, N, generator):
+    made = run(N, torch.float32)
+    matrix, out = torch.randn(N, N, generator=generator), torch.full((N, made.M), torch.nan)
+    made.kernels.products.transpose(made.at("transpose"), matrix.numpy(), out.numpy(), threads)
+    assert out.shape[1] % 16 == 0
+    assert torch.equal(out[:, :N], matrix.T)
+    assert not out[:, N:].any()
 
 
-@pytest.mark.parametrize("rule", [HEBB, OJA])
-@pytest.mark.parametrize("free", [(0,), (0, 1, 2, 3), (0, 1, 5, 6)], ids=str)
-@pytest.mark.parametrize("N", SIZES)
-def test_the_trace_and_its_adjoint(make, N, free, rule):
-    """Step by step: `H' = d * H + u (x) s`; back, `dalpha += H * (u (x) eps)`, `G = d * G + alpha * (u (x) eps)`."""
-    compiled, normal, alpha = make(N, 2)
-    compiled.rule = int(rule is OJA)
-    steps, held = free[-1] + 3, [k for k in range(free[-1] + 3) if k not in free]
-    chunk = Chunk(1, 1 + steps, free)
-    groups = algebra.Groups([k for k in range(steps) if k not in held or k - 1 not in held], steps)
-    x, delta = torch.zeros(steps + 2, 2, compiled.width).to(alpha), torch.zeros(steps + 1, 2, compiled.width).to(alpha)
-    x[..., :N] = normal(steps + 2, 2, N)
-    delta[[1 + k for k in free], :, :N] = normal(len(free), 2, N)
-    for first, last in pairwise((*groups.first, steps)):
-        x[1 + first : 1 + last] = x[1 + first]
-    H, G, dalpha = normal(2, N, N), normal(2, N, N), normal(N, N)
-    forward = Forward(compiled, normal(steps + 1, 2, N), x)
-    backward = Backward(compiled, x, normal(steps + 2, 2, N), delta, steps)
-    tolerance = {"rtol": 1e-4, "atol": 1e-4} if H.dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
-
-    def step_by_step(H):
-        traces = [H]
-        for t in range(1, 1 + steps):
-            d, s = rule.linear(x[t + 1, :, None, :N], torch.from_numpy(compiled.eta))
-            traces.append(d * traces[-1] + x[t, :, :N, None] * s)
-        return traces
-
-    for given in (H, torch.zeros_like(H)):
-        traces = step_by_step(given)
-        zero = given is not H
-        close(forward.next_trace(given, chunk, groups, torch.empty_like(H), zero), traces[-1], **tolerance)
-        for after in (G, None):
-            expected, sums = torch.zeros_like(G) if after is None else after, dalpha.clone()
-            for t in range(steps, 0, -1):
-                M = x[t, :, :N, None] * delta[t, :, None, :N]
-                sums += (traces[t - 1] * M).sum(0)
-                d, _ = rule.linear(x[t + 1, :, None, :N], torch.from_numpy(compiled.eta))
-                expected = d * expected + alpha * M
-            trace, end, got = None if zero else given, None if after is None else after.clone(), dalpha.clone()
-            close(backward.through_the_trace(trace, chunk, groups, end, True, got), expected, **tolerance)
-            close(got, sums, **tolerance)
-            got = dalpha.clone()
-            assert backward.through_the_trace(trace, chunk, groups, after, False, got) is after
-            close(got, sums, **tolerance)
-            assert backward.through_the_trace(trace, chunk, groups, after, False, None) is after
+def test_steps_that_hold_a_pattern_are_one_group():
+    """A run's first step has the u of a free one; the second and those after it have what the run is clamped to."""
+    told = [False, True, True, True, True, False, True, True, True, True]
+    drive = torch.arange(len(told)).float().view(-1, 1, 1).repeat(1, 2, 3)
+    drive[1:5] = 1
+    drive[6:8], drive[8:10] = 6, 8
+    chunks = cut(told, 8)
+    assert len(chunks) == 1
+    group = compiled.groups_of(chunks, drive, merge=True)
+    assert group.tolist() == [0, 1, 2, 2, 2, 3, 4, 5, 5, 6]
+    plan = compiled.plan_of(chunks, group)
+    assert (plan.firsts == [0, 1, 2, 5, 6, 7, 9]).all()
+    assert plan.groups() == 7
+    assert plan.pairs() == [3]
+    drive[3, 1, 2] = torch.nan  # is equal to nothing, itself included
+    assert compiled.groups_of(chunks, drive, merge=True).tolist() == [0, 1, 2, 2, 3, 4, 5, 6, 6, 7]
+    assert (compiled.groups_of(chunks, drive, merge=False) == np.arange(len(told))).all()
 
 
 def test_steps_that_share_u_are_one_group(generator):

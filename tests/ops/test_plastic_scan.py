@@ -58,11 +58,11 @@ def kernels_where_needed(request, free_steps):
 
 
 def test_the_compiled_steps_serve_where_they_can(free_steps, request):
-    alpha = torch.zeros(3, 3)
-    assert compiled.serves(tp.RULES["oja"], "tanh", alpha) == ("compiled" in request.node.name.split("[")[1])
+    w = torch.zeros(3, 3)
+    assert compiled.serves(tp.RULES["oja"], w) == ("compiled" in request.node.name.split("[")[1])
     own = tp.Rule(tp.RULES["oja"].update, lambda v, eta: (1 - eta, eta * v))
-    for rule, matrix in ((own, alpha), (tp.RULES["oja"], alpha[0]), (tp.RULES["oja"], alpha.half())):
-        assert not compiled.serves(rule, "tanh", matrix)
+    for rule, matrix in ((own, w), (tp.RULES["oja"], w.half()), (tp.RULES["oja"], w.to("meta"))):
+        assert not compiled.serves(rule, matrix)
 
 
 @pytest.mark.parametrize("rule", tp.RULES)
@@ -102,7 +102,8 @@ def test_the_pytorch_steps_use_no_number_of_the_host(rule, alpha, grads, free_st
 def test_a_chosen_length_is_that_length_given(alpha):
     T, B, N = 23, 2, 7
     inputs = random_inputs(T, B, N, alpha=alpha)
-    chosen = longest_chunk([False] * T, B, N, full=alpha == "full", itemsize=8)
+    full = alpha == "full"
+    chosen = longest_chunk([False] * T, B, N, full=full, machine=compiled.machine("cpu", full=full), itemsize=8)
     expected = evaluate(partial(chunked, chunk=chosen), inputs)
     for name, got in evaluate(chunked, inputs).items():
         assert torch.equal(got, expected[name]), name

@@ -130,7 +130,7 @@ def test_the_trace_is_kept_once_a_chunk(form):
         *(random_inputs(9, 2, 5, eta="neuron")[name] for name in ("w", "alpha", "eta")), 2,
     )  # fmt: skip
     inputs = random_inputs(9, 2, 5)
-    kept = run.forward(inputs["drive"], inputs["hidden"], inputs["trace"], keep=True)[2]
+    (kept,) = run.forward(inputs["drive"], inputs["hidden"], inputs["trace"], (True,) * 6)[2]
     assert kept.shape == (3, 2, 5, 32)
 
 

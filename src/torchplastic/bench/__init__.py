@@ -101,7 +101,7 @@ def measure(case: Measured, rounds: int, device: torch.device) -> list[dict[str,
             "per_second": case.count() / statistics.median(seconds[impl]),
             "seconds": spread(seconds[impl]),
             "peak_bytes": peaks[impl],
-            "floor_bytes": case.floor_bytes(impl),
+            "floor_bytes": case.floor_bytes(impl, device),
         }
         for impl in peaks
     ]

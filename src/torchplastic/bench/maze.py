@@ -79,7 +79,7 @@ class MazeCase:
         """N neurons, T steps, B mazes."""
         return {"N": self.config.model.neurons, "T": self.steps_of_episode, "B": self.batch}
 
-    def floor_bytes(self, form: str) -> int | None:
+    def floor_bytes(self, form: str, device: torch.device) -> int | None:
         """Not counted."""
         return None
 
@@ -143,7 +143,7 @@ class EpisodesCase:
         """N numbers observed, T moves, B mazes."""
         return {"N": Maze().observed, "T": Maze().steps, "B": self.batch}
 
-    def floor_bytes(self, form: str) -> int | None:
+    def floor_bytes(self, form: str, device: torch.device) -> int | None:
         """Not counted."""
         return None
 

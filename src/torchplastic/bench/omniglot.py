@@ -61,7 +61,7 @@ class OmniglotCase:
         """N features, T pictures, B episodes."""
         return {"N": 64, "T": 6, "B": self.batch}
 
-    def floor_bytes(self, form: str) -> int | None:
+    def floor_bytes(self, form: str, device: torch.device) -> int | None:
         """Not counted."""
         return None
 

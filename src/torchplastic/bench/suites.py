@@ -21,6 +21,7 @@ from torchplastic.data.pictures import stand_in
 from torchplastic.experiments import registry
 from torchplastic.experiments.images import ImagesConfig
 from torchplastic.experiments.recall import RecallConfig
+from torchplastic.ops.plastic_scan import compiled as kernels
 from torchplastic.ops.plastic_scan.chunks import PASSES, cut, longest_chunk
 from torchplastic.tasks.base import Episode, RecallTask
 from torchplastic.tasks.images import ImageEpisodes, unclamped
@@ -77,12 +78,13 @@ class Case:
         episode = self.part(self.task.episodes(1, torch.Generator().manual_seed(0)))
         return {"N": self.task.neurons, "T": len(episode.clamped_steps), "B": self.batch}
 
-    def floor_bytes(self, form: str) -> int | None:
+    def floor_bytes(self, form: str, device: torch.device) -> int | None:
         """Bytes that a training step by chunks must move, by count (ops/README.md)."""
         if form in (*PLAIN, "stepwise"):
             return None
         episode = self.part(self.task.episodes(1, torch.Generator().manual_seed(0)))
-        longest = longest_chunk(episode.clamped_steps, self.batch, self.task.neurons)
+        machine = kernels.machine(device.type)
+        longest = longest_chunk(episode.clamped_steps, self.batch, self.task.neurons, machine=machine)
         chunks = cut(episode.clamped_steps, longest)
         free = sum(len(chunk.free) for chunk in chunks)
         return 4 * self.task.neurons**2 * (2 * (2 + self.batch) * free + PASSES * self.batch * len(chunks))
@@ -254,7 +256,7 @@ class Measured(Protocol):
     def sizes(self) -> dict[str, int]:
         """N, T and B."""
 
-    def floor_bytes(self, form: str) -> int | None:
+    def floor_bytes(self, form: str, device: torch.device) -> int | None:
         """What a step of that form must move by count; None where nobody has counted."""
 
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:

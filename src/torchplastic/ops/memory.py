@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchplastic.ops.plastic_scan import resident, stepwise
+from torchplastic.ops.plastic_scan import compiled, resident, stepwise
 from torchplastic.ops.plastic_scan.chunks import cut, longest_chunk
 
 STEP_MATRICES = 4  # N² tensors that autograd keeps per step of the plain loop: alpha H, w + alpha H, eta u v, H
@@ -38,7 +38,9 @@ def training_bytes(
         traces = STEP_MATRICES * T * B * matrix
     else:
         if longest is None:
-            longest = longest_chunk(clamped_steps, B, N, full=alpha == "full", device=device, itemsize=itemsize)
+            full = alpha == "full"
+            machine = compiled.machine(device, full=full)
+            longest = longest_chunk(clamped_steps, B, N, full=full, machine=machine, itemsize=itemsize)
         chunks = cut(clamped_steps, longest, longest_run=0) if impl == "triton" else cut(clamped_steps, longest)
         tables = sum(len(c.free) * B * (c.inner * (N if alpha == "full" else 1) + N) for c in chunks)
         traces = (len(chunks) + 5) * B * matrix + tables + 2 * matrix

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchplastic.ops import checks
 from torchplastic.ops.nonlinearity import NONLINEARITIES
-from torchplastic.ops.plastic_scan import resident, stepwise, triton_support
+from torchplastic.ops.plastic_scan import compiled, resident, stepwise, triton_support
 from torchplastic.ops.plastic_scan.chunked import chunked
 from torchplastic.ops.plastic_scan.chunks import cut, longest_chunk
 from torchplastic.ops.plastic_scan.forward import Problem
@@ -164,8 +164,9 @@ def _fast(
     if fused:
         alpha = alpha.expand_as(w)
     if chunk is None:
+        machine = compiled.machine(drive.device.type, rule, alpha.dim() == 2)
         chunk = longest_chunk(
-            clamped_steps, *drive.shape[1:], full=alpha.dim() == 2, device=drive.device.type, itemsize=w.element_size()
+            clamped_steps, *drive.shape[1:], full=alpha.dim() == 2, machine=machine, itemsize=w.element_size()
         )
     pieces = cut(clamped_steps, min(chunk, LONGEST), longest_run=0) if fused else cut(clamped_steps, chunk)
     problem = Problem(rule, clamp, nonlinearity, pieces, fresh, fused)

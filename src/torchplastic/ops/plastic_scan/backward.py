@@ -10,6 +10,7 @@ between l and k, L_k over those before k.  A leading g is dL/d…: gs, gd, gu, g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,9 +18,30 @@ from torch import Tensor
 from torchplastic.ops import workspace
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import algebra
-from torchplastic.ops.plastic_scan import compiled as fast
 from torchplastic.ops.plastic_scan.forward import Prepared, Problem, prepare
 from torchplastic.ops.plastic_scan.fused import Fused
+
+
+class Tables(NamedTuple):
+    """What the free steps of a chunk read in the backward pass; k now, l earlier, i counts free steps."""
+
+    start: int
+    free: Sequence[int]
+    groups: algebra.Groups
+    U: Tensor
+    """`[G, B, ≥ N]`"""
+    between: Tensor
+    """L(l..k) of the free steps k, `[F, inner, 1 or B, 1 or N]`"""
+    s: Tensor
+    """`[inner, B, N]`"""
+    z: Tensor
+    """By group, `[F, G, B, N]`"""
+    recalled: Tensor
+    """u P of the free steps, `[F, B, N]`"""
+    LR: Tensor | None
+    """`[F, inner, B, N]`, where d depends on v"""
+    L: Tensor
+    """L_k `[≥ inner, 1 or B, 1 or N]`"""
 
 
 class Backward:
@@ -44,17 +66,12 @@ class Backward:
         self.need_drive, _, self.need_alpha, self.need_eta, self.need_hidden, self.need_trace = needs[:6]
         self.decays = algebra.Decays(problem.rule, self.eta)
         pairs = max(sum(map(g.before, c.free)) for c, g in zip(problem.chunks, groups, strict=True))
-        self.g_alpha = algebra.AlphaGradient(self.alpha, x.shape[1], 0 if prepared.compiled or problem.fused else pairs)
+        self.g_alpha = algebra.AlphaGradient(self.alpha, x.shape[1], 0 if problem.fused else pairs)
         self.g_eta = torch.zeros_like(self.x[0])  # dL/deta before its sum
         self.delta_in_lines = delta = torch.zeros_like(x[1:])
         self.delta = delta[..., : self.w.shape[0]]  # dL/d(input of the nonlinearity)
         self.gx = self.x.new_zeros(self.x.shape)  # dL/dx; row 0 belongs to the initial hidden
-        self.compiled = self.M = None
-        if prepared.compiled:
-            longest = max(g.before(c.inner) for c, g in zip(problem.chunks, groups, strict=True))
-            self.compiled = fast.Backward(prepared.compiled, x, self.gx, delta, longest)
-        elif not problem.fused:
-            self.M = workspace.empty_like(self.kept[0])  # scratch
+        self.M = None if problem.fused else workspace.empty_like(self.kept[0])  # scratch
         g_y, g_hidden, g_trace = grads
         if g_y is not None:
             self.gx[1:] = g_y
@@ -78,10 +95,7 @@ class Backward:
             steps = [c.start + k for c in chunks for k in c.free]
             left, right = (algebra.take(rows, steps).flatten(0, 1) for rows in (x, self.delta))
             g_w = workspace.empty(self.w.shape, self.w)
-            if self.compiled:
-                self.compiled.compiled.add_product(left, right, g_w, fresh=True)
-            else:
-                torch.mm(left.T, right, out=g_w)
+            torch.mm(left.T, right, out=g_w)
         g_eta = self.g_eta.sum(0) if self.eta.dim() else self.g_eta.sum()
         if self.need_trace and self.G is None:
             self.G = torch.zeros_like(self.kept[0])
@@ -143,8 +157,7 @@ class Backward:
         groups = self.groups[i]
         steps = slice(start, start + inner)
         full = self.plastic.full
-        if not self.compiled:
-            self.matrices.load(H, self.zero)
+        self.matrices.load(H, self.zero)
         every = self.decays.between(d, s)
         between = algebra.take(every, free)
         of_v = d.shape[1:] == s.shape[1:]  # d may depend on v
@@ -155,13 +168,9 @@ class Backward:
         # where d depends on v, its gradient joins dL/dv
         gd_of_v = gd[:inner] if gd is not None and of_v else None
         U = groups.one_of_each(self.x[steps])
-        tables = fast.Tables(start, free, groups, U, between, s, z, uP, None if gd_of_v is None else LR, before)
+        tables = Tables(start, free, groups, U, between, s, z, uP, None if gd_of_v is None else LR, before)
         of_constant = gd is not None and gd_of_v is None  # d is the same at all steps: nobody in the loop asks for gd
-        sums = None
-        if self.compiled:
-            trace = None if self.zero else H
-            sums = self.compiled.run(tables, wanted, trace, gs, gd_of_v, summed=of_constant and in_sum)
-        elif isinstance(self.matrices, Fused):
+        if isinstance(self.matrices, Fused):
             self.matrices.backward(self.in_lines, self.gx, self.delta_in_lines, tables, 0 in wanted, gs, gd_of_v)
         else:
             self.steps_in_turn(tables, wanted, gs[:inner], gd_of_v)
@@ -171,8 +180,8 @@ class Backward:
             assert gd is not None
             eps = self.plastic.vector(algebra.take(delta, free))
             if in_sum:
-                sums = sums or ((eps * uP).sum(-1), (groups.spread(z, inner, 1) * s).mul_(eps.unsqueeze(1)).sum(-1))
-                gd[:inner, :, 0] += decay_gradient(*sums, before[:inner], every, free)
+                sz = (groups.spread(z, inner, 1) * s).mul_(eps.unsqueeze(1)).sum(-1)
+                gd[:inner, :, 0] += decay_gradient((eps * uP).sum(-1), sz, before[:inner], every, free)
             else:
                 assert LR is not None
                 gd[:inner] += (eps.unsqueeze(1) * LR).sum(0)
@@ -180,7 +189,7 @@ class Backward:
             assert p is not None
             self.g_alpha.add_vectors(algebra.take(delta, free), p)
 
-    def steps_in_turn(self, tables: fast.Tables, wanted: list[int], gs: Tensor, gd: Tensor | None) -> None:
+    def steps_in_turn(self, tables: Tables, wanted: list[int], gs: Tensor, gd: Tensor | None) -> None:
         """The free steps in reverse, in PyTorch: completes delta, gx, gs and gd (where d depends on v)."""
         start, free, groups, U, between, s, z, _, LR, L = tables
         inner = len(gs)
@@ -228,9 +237,6 @@ class Backward:
         """`U G [n, B, N]`, `E G^T`, `colsum(G * H) [B, N]` or, summed, `[B, 1]`; None where G is 0 or a factor None."""
         if self.G is None:
             return None, None, None
-        if self.compiled:
-            uG, sG, Q = self.compiled.compiled.through_the_end(self.G, H, U, E)
-            return uG, sG, Q if Q is None or not summed else Q.sum(-1, keepdim=True)
         Q = None
         if H is not None:
             Q = algebra.dots(self.G, H) if summed else torch.mul(self.G, H, out=self.M).sum(-2)
@@ -274,11 +280,6 @@ class Backward:
         """G brought to the start of chunk i where it is wanted, and dL/dalpha of a full alpha; before is L_k."""
         chunk = self.problem.chunks[i]
         H = self.kept[3 * i]
-        if self.compiled:
-            dalpha = self.g_alpha.total if self.need_alpha else None
-            trace = None if self.zero else H
-            self.G = self.compiled.through_the_trace(trace, chunk, self.groups[i], self.G, carry, dalpha)
-            return
         if isinstance(self.matrices, Fused):
             dalpha = self.g_alpha.total if self.need_alpha else None
             self.G = self.matrices.through_the_trace(

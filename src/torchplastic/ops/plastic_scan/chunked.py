@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchplastic.ops.plastic_scan import compiled
 from torchplastic.ops.plastic_scan.backward import Backward
 from torchplastic.ops.plastic_scan.forward import Problem, run_forward
 from torchplastic.ops.plastic_scan.once import refuse_second_derivative, saved_tensors
+from torchplastic.ops.plastic_scan.whole import run_whole
 
 
 def chunked(
@@ -22,6 +24,8 @@ def chunked(
 
     Equal to `reference` in values and gradients. Without gradients nothing is kept, whatever T.
     """
+    if alpha.dim() == 2 and not problem.fused and compiled.serves(problem.rule, w):
+        return run_whole(compiled.Run, problem, drive, w, alpha, eta.expand(len(w)), hidden, trace)
     inputs = (drive, w, alpha, eta, hidden, trace)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         return _Scan.apply(*inputs, problem)

@@ -28,6 +28,7 @@ class Machine(NamedTuple):
 
 MACHINES = {
     "cpu": Machine(50e9, 160e9, 4.5e-4),  # measured: two cores, ops/README.md
+    "compiled": Machine(50e9, 160e9, 2e-5),  # the same through the kernels of compiled.py: no calls between chunks
     "cuda": Machine(2e12, 2e13, 5e-4),  # from data sheets and the launches of a chunk, not measured
 }
 
@@ -77,14 +78,14 @@ class Chunk(NamedTuple):
 
 
 def longest_chunk(
-    clamped_steps: Sequence[bool], B: int, N: int, *, full: bool = True, device: str = "cpu", itemsize: int = 4
+    clamped_steps: Sequence[bool], B: int, N: int, *, full: bool = True, machine: str = "cpu", itemsize: int = 4
 ) -> int:
     """The length to which `cut` is told to cut: of those in `LENGTHS` the one whose chunks cost least.
 
-    full: whether alpha is a matrix; device: its type; itemsize: bytes of a number.
+    full: whether alpha is a matrix; machine: one of `MACHINES`; itemsize: bytes of a number.
     """
-    machine = MACHINES.get(device, MACHINES["cuda"])
-    return _longest_chunk(tuple(clamped_steps), B, N, full, machine, itemsize)
+    known = MACHINES.get(machine, MACHINES["cuda"])
+    return _longest_chunk(tuple(clamped_steps), B, N, full, known, itemsize)
 
 
 @lru_cache(maxsize=256)

@@ -19,7 +19,6 @@ from torch import Tensor
 from torchplastic.ops import workspace
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import algebra
-from torchplastic.ops.plastic_scan import compiled as fast
 from torchplastic.ops.plastic_scan.chunks import Chunk
 from torchplastic.ops.plastic_scan.fused import Fused
 from torchplastic.rules import Rule
@@ -40,15 +39,7 @@ class Prepared(NamedTuple):
     """alpha, W and P in the layout of products: what the backward pass takes over."""
 
     plastic: algebra.Plastic
-    matrices: algebra.StepMatrices | fast.Compiled | Fused
-
-    @property
-    def compiled(self) -> fast.Compiled | None:
-        return self.matrices if isinstance(self.matrices, fast.Compiled) else None
-
-    def width(self, like: Tensor) -> int:
-        """How long the rows x are stored, with zeros from N on."""
-        return self.compiled.width if self.compiled else algebra.padded(like.shape[-1], like)
+    matrices: algebra.StepMatrices | Fused
 
 
 def prepare(w: Tensor, alpha: Tensor, eta: Tensor, batch: int, problem: Problem) -> Prepared:
@@ -56,11 +47,6 @@ def prepare(w: Tensor, alpha: Tensor, eta: Tensor, batch: int, problem: Problem)
     rule, clamp, nonlinearity = problem[:3]
     if problem.fused:
         return Prepared(algebra.Plastic(alpha, products=False), Fused(rule, nonlinearity, clamp, w, alpha, eta))
-    if fast.serves(rule, nonlinearity, alpha):
-        return Prepared(
-            algebra.Plastic(alpha, products=False),
-            fast.Compiled(rule, nonlinearity, clamp, w, alpha, eta, batch),
-        )
     plastic = algebra.Plastic(alpha)
     return Prepared(plastic, algebra.StepMatrices(w, plastic, batch))
 
@@ -85,12 +71,11 @@ def run_forward(
     prepared = prepare(w, alpha, eta, drive.shape[1], problem)
     plastic, matrices = prepared
     T, B, N = drive.shape
-    x_padded = drive.new_zeros(T + 1, B, prepared.width(drive))
+    x_padded = drive.new_zeros(T + 1, B, algebra.padded(N, drive))
     x = x_padded[..., :N]
     x[0] = hidden
     H = trace
     decays = algebra.Decays(problem.rule, eta)
-    compiled = fast.Forward(prepared.compiled, drive, x_padded) if prepared.compiled else None
     groups_of_chunks = []
     for chunk in problem.chunks:
         start, stop, free = chunk
@@ -112,9 +97,7 @@ def run_forward(
         tables = U, z, S, L, uP
         for k, after in chunk.free_runs():
             more = after < chunk.inner
-            if compiled:
-                compiled.run(tables, start + k, i, g, after - k, more)
-            elif isinstance(matrices, Fused):
+            if isinstance(matrices, Fused):
                 matrices.forward(drive, x_padded, tables, start, after)
             else:
                 _steps_in_turn(prepared, problem, drive, eta, x_padded, tables, start + k, i, g, after - k, more)
@@ -132,17 +115,12 @@ def run_forward(
         if kept is not None:
             kept += [H, uP, z]
         out = workspace.empty_like(H) if kept is not None or H is trace else H
-        if compiled:
-            H = compiled.next_trace(H, chunk, groups, out, zero)
-            continue
         _, s, before, later = decays(v)
         rows = groups.one_of_each(x[start:stop]), groups.sum(later * s)
         if isinstance(matrices, Fused):
             H = matrices.next_trace(H, before[-1], *rows, out, zero)
         else:
             H = algebra.add_outer(out, *rows, beta=0) if zero else algebra.next_trace(H, before[-1], *rows, out)
-    if prepared.compiled:
-        prepared.compiled.release()
     return x_padded, H, prepared, groups_of_chunks
 
 
@@ -159,7 +137,7 @@ def _steps_in_turn(
     steps: int,
     more: bool,
 ) -> None:
-    """`steps` free steps from t on, in PyTorch: fills in x and the chunk's tables, as `fast.Forward.run`."""
+    """`steps` free steps from t on, in PyTorch: fills in x and the chunk's tables."""
     rule, clamp = problem.rule, problem.clamp
     f = NONLINEARITIES[problem.nonlinearity].f
     plastic, matrices = prepared

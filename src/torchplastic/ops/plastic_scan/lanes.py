@@ -6,8 +6,7 @@ itself what is read, computed and written: `store(out, j, a * load(x, j) + load(
 
 Arrays are contiguous; a place is counted from the array's first number.
 
-What is made here becomes part of the kernels, which numba keeps on disk by the date of their file: after a change here,
-touch kernels.py and stepwise_kernels.py.
+What is made here becomes part of the kernels: compiling.py tells what to do after a change.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 
 from torchplastic.ops import workspace
 from torchplastic.ops.plastic_scan import triton_support
-from torchplastic.ops.plastic_scan.once import refuse_second_derivative, saved_tensors
+from torchplastic.ops.plastic_scan.whole import run_whole
 from torchplastic.rules import Rule
 
 CHUNK = 16  # steps between two traces that are kept
@@ -71,11 +71,7 @@ def resident(
     Equal to `reference` in values and gradients. Without gradients nothing is kept, whatever T.
     """
     N = len(w)
-    inputs = (drive, w, alpha.expand(N, N), eta.expand(N), hidden, trace)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        return _Scan.apply(*inputs, problem)
-    x, H, _ = Run(problem, *inputs[1:4], drive.shape[1]).forward(drive, hidden, trace, keep=False)
-    return x[1:, :, :N].contiguous(), x[-1, :, :N].clone(), H
+    return run_whole(Run, problem, drive, w, alpha.expand(N, N), eta.expand(N), hidden, trace)
 
 
 class Run:
@@ -95,9 +91,12 @@ class Run:
         """`[…, N]` with zeros behind each row, `[…, M]`."""
         return pad(given, (0, self.M - self.N)).contiguous()
 
-    def forward(self, drive: Tensor, hidden: Tensor, trace: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """-> x `[T + 1, B, M]`, the final trace, and where told the traces at the starts of chunks."""
+    def forward(
+        self, drive: Tensor, hidden: Tensor, trace: Tensor, needs: Sequence[bool] | None
+    ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+        """-> x `[T + 1, B, M]`, the final trace; kept: the traces at the starts of chunks."""
         T, B, N = drive.shape
+        keep = needs is not None
         problem = self.problem
         x = drive.new_zeros(T + 1, B, self.M)
         x[0, :, :N] = hidden
@@ -112,10 +111,10 @@ class Run:
             sizes=(T, B, N, self.M, problem.chunk, self.grid.blocks), num_warps=FORWARD_WARPS,
             KEEP=keep,
         )  # fmt: skip
-        return x, final[..., :N].contiguous(), kept
+        return x, final[..., :N].contiguous(), (kept,)
 
     def backward(
-        self, x: Tensor, kept: Tensor, grads: Sequence[Tensor | None], needs: Sequence[bool]
+        self, x: Tensor, kept: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Sequence[bool]
     ) -> tuple[Tensor, ...]:
         """Gradients of drive, w, alpha, eta, hidden, trace."""
         T, B, N, M = len(x) - 1, x.shape[1], self.N, self.M
@@ -132,7 +131,7 @@ class Run:
         flags = _flags(self.problem.clamped_steps, need_drive, need_hidden, x.device)
         self._launch(
             "resident_backward",
-            x, self.clamp, self.w, self.alpha, self.eta, flags, kept, gy, G, g_a, g_drive, g_alpha, g_eta, g_x,
+            x, self.clamp, self.w, self.alpha, self.eta, flags, kept[0], gy, G, g_a, g_drive, g_alpha, g_eta, g_x,
             partial, self._counters(), sizes=(T, B, N, M, self.problem.chunk, self.grid.blocks),
             num_warps=BACKWARD_WARPS, NEED_DRIVE=need_drive, NEED_ETA=need_eta,
             BQ=1 << (self.grid.blocks - 1).bit_length(),
@@ -163,23 +162,3 @@ def _flags(clamped_steps: tuple[bool, ...], need_drive: bool, need_hidden: bool,
     passes = [need_hidden, *(need_drive or f for f in free[:-1])]
     flags = [IS_FREE * f + PASSES_ON * p for f, p in zip(free, passes, strict=True)]
     return torch.tensor(flags, dtype=torch.int8, device=device)
-
-
-class _Scan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        drive, w, alpha, eta, hidden, trace, problem = inputs
-        x, H, kept = Run(problem, w, alpha, eta, drive.shape[1]).forward(drive, hidden, trace, keep=True)
-        ctx.problem = problem
-        ctx.save_for_backward(drive, w, alpha, eta, hidden, trace, x, kept, problem.clamp)
-        ctx.set_materialize_grads(False)
-        y, last = x[1:, :, : len(w)], x[-1, :, : len(w)]
-        return y.clone(memory_format=torch.contiguous_format), last.clone(), H  # none a view of another
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        drive, w, alpha, eta, hidden, trace, x, kept, _ = saved_tensors(ctx)
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            results = Run(ctx.problem, w, alpha, eta, x.shape[1]).backward(x, kept, grads, ctx.needs_input_grad)
-        wanted = tuple(g if need else None for g, need in zip(results, ctx.needs_input_grad, strict=False))
-        return *refuse_second_derivative((drive, w, alpha, eta, hidden, trace, *grads), wanted), None

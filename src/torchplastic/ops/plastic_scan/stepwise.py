@@ -15,15 +15,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from torchplastic.ops import workspace
 from torchplastic.ops.plastic_scan import compiled as fast
-from torchplastic.ops.plastic_scan.once import refuse_second_derivative, saved_tensors
-from torchplastic.rules import HEBB, OJA, Rule
+from torchplastic.ops.plastic_scan.whole import run_whole
+from torchplastic.rules import Rule
 
 SMALL, MEDIUM = 128, 512  # neurons: up to SMALL this form is the faster one, up to MEDIUM where most steps are free
 LONGEST_PADDING = 15  # numbers behind a row
@@ -53,8 +53,7 @@ def find_kernels() -> ModuleType | None:
 
 def serves(rule: Rule, like: Tensor) -> bool:
     """Whether the kernels can take this scan."""
-    known = rule is HEBB or rule is OJA
-    return known and like.device.type == "cpu" and like.dtype in fast.DTYPES and find_kernels() is not None
+    return fast.serves(rule, like) and find_kernels() is not None
 
 
 def prefers(clamped_steps: Sequence[bool], N: int) -> bool:
@@ -70,49 +69,29 @@ def stepwise(
     Equal to `reference` in values and gradients. Without gradients nothing is kept, whatever T.
     """
     N = len(w)
-    inputs = (drive, w, alpha.expand(N, N), eta.expand(N), hidden, trace)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        return _Scan.apply(*inputs, problem)
-    x, H, _ = Run(problem, *inputs[1:4], drive.shape[1]).forward(drive, hidden, trace, keep=False)
-    return x[1:, :, :N].contiguous(), x[-1, :, :N].clone(), H
+    return run_whole(Run, problem, drive, w, alpha.expand(N, N), eta.expand(N), hidden, trace)
 
 
-class Run:
+class Run(fast.Kernels):
     """The kernels with what both passes share."""
 
     def __init__(self, problem: Problem, w: Tensor, alpha: Tensor, eta: Tensor, batch: int) -> None:
-        self.kernels: Any = find_kernels()
-        constants: Any = fast.find_kernels()
-        self.dtype = str(w.dtype).removeprefix("torch.")
-        self.clamp = constants.EMPTY_CLAMP if problem.clamp is None else problem.clamp.contiguous().numpy()
-        self.N, self.M = len(w), fast.padded(len(w))
+        super().__init__(find_kernels(), problem, w, alpha, eta)
         self.R = self.N + self.N % 2
-        self.w, self.alpha, self.eta = w.detach(), alpha.detach(), self.rows(eta.detach()).numpy()
-        self.rule = constants.HEBB if problem.rule is HEBB else constants.OJA
-        self.nonlinearity = constants.NONLINEARITIES[problem.nonlinearity]
         self.chunk = problem.chunk
         self.tanh_at = self.at("tanh")
         self.threads = 1 if batch * w.numel() < SERIAL else min(batch, torch.get_num_threads())
-
-    def at(self, name: str) -> int:
-        return int(self.kernels.where(name, self.dtype))
-
-    def rows(self, given: Tensor) -> Tensor:
-        """`[…, N]` with zeros behind each row, `[…, M]`."""
-        if given.is_contiguous() and given.shape[-1] == self.M:
-            return given
-        made = workspace.empty((*given.shape[:-1], self.M), given)
-        made[..., self.N :] = 0
-        made[..., : self.N] = given
-        return made
 
     def even(self, given: Tensor) -> Tensor:
         """`[N, N]` as `[R, M]`."""
         return self.rows(torch.cat([given, given.new_zeros(self.R - self.N, self.N)]))
 
-    def forward(self, drive: Tensor, hidden: Tensor, trace: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """-> x `[T + 1, B, M]`, trace, and where told the traces at the starts of chunks `[chunks, B, R, M]`."""
+    def forward(
+        self, drive: Tensor, hidden: Tensor, trace: Tensor, needs: Sequence[bool] | None
+    ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+        """-> x `[T + 1, B, M]`, trace; kept: the traces at the starts of chunks `[chunks, B, R, M]`."""
         T, B, N = drive.shape
+        keep = needs is not None
         x = drive.new_zeros(T + 1, B, self.M)
         x[0, :, :N] = hidden.detach()
         H = self.in_rows(trace.detach())
@@ -125,7 +104,7 @@ class Run:
             out.numpy(), kept.numpy(), self.nothing_pending(drive).numpy(),
             drive.new_zeros(self.threads, self.M).numpy(), True, self.tanh_at, self.threads,
         )  # fmt: skip
-        return x, out if self.M == N else out[..., :N], kept
+        return x, out if self.M == N else out[..., :N], (kept,)
 
     def nothing_pending(self, like: Tensor) -> Tensor:
         """`[B, 3, M]`: the trace's next move leaves it as it is."""
@@ -142,9 +121,10 @@ class Run:
         return self.rows(trace)
 
     def backward(
-        self, x: Tensor, kept: Tensor, gy: Tensor | None, ghidden: Tensor | None, gtrace: Tensor | None
+        self, x: Tensor, kept: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Sequence[bool]
     ) -> tuple[Tensor, ...]:
         """Gradients of drive, w, alpha, eta, hidden, trace."""
+        (gy, ghidden, gtrace), (starts,), clamp = grads, kept, self.problem.clamp
         T, B, N, M, R = len(x) - 1, x.shape[1], self.N, self.M, self.R
         gx = x.new_zeros(T + 1, B, M)
         if gy is not None:
@@ -162,34 +142,13 @@ class Run:
         scratch = x.new_zeros(self.threads, 7, M)
         self.kernels.backward(
             self.at("backward"), x.numpy(), self.clamp, self.even(self.w).numpy(), self.even(self.alpha).numpy(),
-            self.eta, self.rule, self.nonlinearity, self.chunk, kept.numpy(), G.numpy(), gtrace is not None,
+            self.eta, self.rule, self.nonlinearity, self.chunk, starts.numpy(), G.numpy(), gtrace is not None,
             gx.numpy(), ga.numpy(), dalpha.numpy(), geta.numpy(), scratch.numpy(), traces.numpy(), self.threads,
         )  # fmt: skip
         gw = x[:-1, :, :N].flatten(0, 1).t() @ ga[..., :N].flatten(0, 1)
         galpha = dalpha.sum(0)[:N, :N].contiguous()
-        return ga[..., :N], gw, galpha, geta.sum(0)[:N], gx[0, :, :N].clone(), G[:, :N, :N], gx[1:, :, :N]
-
-
-class _Scan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        drive, w, alpha, eta, hidden, trace, problem = inputs
-        x, H, kept = Run(problem, w, alpha, eta, drive.shape[1]).forward(drive, hidden, trace, keep=True)
-        ctx.problem = problem
-        ctx.save_for_backward(drive, w, alpha, eta, hidden, trace, x, kept, problem.clamp)
-        ctx.set_materialize_grads(False)
-        y, last = x[1:, :, : len(w)], x[-1, :, : len(w)]
-        return y.clone(memory_format=torch.contiguous_format), last.clone(), H.contiguous()  # none a view of another
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        drive, w, alpha, eta, hidden, trace, x, kept, clamp = saved_tensors(ctx)
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            gdrive, *others, gx = Run(ctx.problem, w, alpha, eta, x.shape[1]).backward(x, kept, *grads)
-            if clamp is not None:
-                gdrive = torch.where(clamp, gx, gdrive)
-        wanted = tuple(g if need else None for g, need in zip((gdrive, *others), ctx.needs_input_grad, strict=False))
-        return *refuse_second_derivative((drive, w, alpha, eta, hidden, trace, *grads), wanted), None
+        gdrive = ga[..., :N] if clamp is None else torch.where(clamp, gx[1:, :, :N], ga[..., :N])
+        return gdrive, gw, galpha, geta.sum(0)[:N], gx[0, :, :N].clone(), G[:, :N, :N]
 
 
 class Steps:

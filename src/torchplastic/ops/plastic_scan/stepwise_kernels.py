@@ -9,35 +9,21 @@ groups, which threads take; a group's sums lie apart, so they do not depend on t
 
 from __future__ import annotations
 
-import math
-from functools import cache
 from typing import Any
 
-from numba import types
-
-from torchplastic.ops.plastic_scan.kernels import HEBB, RELU, SIGMOID, TANH, compiled, inner
-from torchplastic.ops.plastic_scan.lanes import LINE, find_tanh, load, splat, store, tanh, total
-from torchplastic.ops.plastic_scan.team import address, in_team, thread, threads
+from torchplastic.ops.plastic_scan import compiling
+from torchplastic.ops.plastic_scan.compiling import compiled, inner
+from torchplastic.ops.plastic_scan.lanes import LINE, load, splat, store, total
+from torchplastic.ops.plastic_scan.neurons import (
+    activate,
+    copy,
+    decay_and_source,
+    through_the_activation,
+    through_the_rule,
+)
+from torchplastic.ops.plastic_scan.team import in_team, thread, threads
 
 Array = Any  # np.ndarray, of the dtype of w
-
-
-@inner
-def decay_and_source(rule: int, v: Array, eta: Array, d: Array, s: Array) -> None:
-    """`H' = d * H + u (x) s`."""
-    one = splat(v.dtype.type(1))
-    for j in range(0, len(v), LINE):
-        rate, y = load(eta, j), load(v, j)
-        source = rate * y
-        store(s, j, source)
-        store(d, j, one - (rate if rule == HEBB else source * y))
-
-
-@inner
-def copy(row: Array, out: Array) -> None:
-    """`out = row`."""
-    for j in range(0, len(row), LINE):
-        store(out, j, load(row, j))
 
 
 @inner
@@ -85,31 +71,12 @@ def move_on_and_recall(
 
 
 @inner
-def activate(nonlinearity: int, tanh_at: int, a: Array, N: int, out: Array) -> None:
-    """`out = f(a)`, and zeros from N on. tanh_at: the address of a tanh for vectors, or 0."""
-    one = a.dtype.type(1)
-    if nonlinearity == TANH and tanh_at != 0:
-        for j in range(0, len(a), LINE):
-            store(out, j, tanh(load(a, j), tanh_at))
-        out[N:] = 0
-        return
-    for j in range(N):
-        now = a[j]
-        if nonlinearity == TANH:
-            now = math.tanh(now)
-        elif nonlinearity == RELU:
-            now = now if now > 0 or now != now else one - one
-        elif nonlinearity == SIGMOID:
-            now = one / (one + math.exp(-now))
-        out[j] = now
-
-
-@inner
 def _forward(
     drive: Array, clamp: Array, w: Array, alpha: Array, eta: Array, rule: int, nonlinearity: int, chunk: int, x: Array,
     H: Array, out: Array, kept: Array, pending: Array, sums: Array, settle: bool, tanh_at: int,
 ) -> None:  # fmt: skip
     T, B, N = drive.shape
+    M = x.shape[2]
     me, team = thread(), threads()
     a = sums[me]
     for b in range(B * me // team, B * (me + 1) // team):
@@ -123,15 +90,15 @@ def _forward(
             if len(kept) and t % chunk == 0:
                 for i in range(N):
                     row = kept[t // chunk, b, i]
-                    copy(trace[i], row)
+                    copy(trace[i], 0, M, row)
                     row[N:] = 0  # what lies behind a row of a trace that was given may be anything
-            activate(nonlinearity, tanh_at, a, N, v)
+            activate(nonlinearity, tanh_at, a, 0, N, M, v)
             if clamp.size:
                 for j in range(N):
                     if clamp[t, b, j]:
                         v[j] = drive[t, b, j]
-            decay_and_source(rule, v, eta, d, s)
-            copy(u, before)
+            decay_and_source(rule, v, eta, 0, M, d, s)
+            copy(u, 0, M, before)
         if settle:
             move_on(trace, before, d, s, out[b])
 
@@ -217,42 +184,11 @@ def sums_of_trace(G: Array, H: Array, u: Array, s: Array, gd: Array, gs: Array, 
 
 
 @inner
-def through_the_rule(rule: int, v: Array, eta: Array, gd: Array, gs: Array, gv: Array, geta: Array) -> None:
-    """The derivatives of d and s by v and eta."""
-    for j in range(0, len(v), LINE):
-        y, rate, of_d, of_s = load(v, j), load(eta, j), load(gd, j), load(gs, j)
-        if rule == HEBB:
-            store(gv, j, load(gv, j) + rate * of_s)
-            store(geta, j, load(geta, j) + y * of_s - of_d)
-        else:
-            both = of_s - y * of_d
-            store(gv, j, load(gv, j) + rate * (both - y * of_d))
-            store(geta, j, load(geta, j) + y * both)
-
-
-@inner
-def through_the_activation(nonlinearity: int, v: Array, gv: Array, ga: Array) -> None:
-    """`ga = gv * f'`, from v = f(a)."""
-    one = splat(v.dtype.type(1))
-    for j in range(0, len(v), LINE):
-        y, slope = load(v, j), one
-        if nonlinearity == TANH:
-            slope = one - y * y
-        elif nonlinearity == SIGMOID:
-            slope = y * (one - y)
-        store(ga, j, load(gv, j) * slope)
-    if nonlinearity == RELU:
-        for j in range(len(v)):
-            if v[j] <= 0:
-                ga[j] = 0
-
-
-@inner
 def _backward(
     x: Array, clamp: Array, w: Array, alpha: Array, eta: Array, rule: int, nonlinearity: int, chunk: int, kept: Array,
     G: Array, given: bool, gx: Array, ga: Array, dalpha: Array, geta: Array, scratch: Array, traces: Array,
 ) -> None:  # fmt: skip
-    T, B, _ = ga.shape
+    T, B, M = ga.shape
     groups, N = len(dalpha), len(G[0])
     me, team = thread(), threads()
     d, d1, s1, none, gd, gs = (
@@ -265,17 +201,17 @@ def _backward(
         for b in range(B * group // groups, B * (group + 1) // groups):
             d1[:] = 1
             for t in range(T, -1, -1):
-                copy(d1, d)
+                copy(d1, 0, M, d)
                 before = t - 1  # the step whose move of the trace comes next
                 start = max(before, 0) // chunk * chunk
                 if t == T or before == start + chunk - 1:
                     for i in range(N):
-                        copy(kept[start // chunk, b, i], H[0, i])
+                        copy(kept[start // chunk, b, i], 0, M, H[0, i])
                     for k in range(start, before):
-                        decay_and_source(rule, x[k + 1, b], eta, d1, s1)
+                        decay_and_source(rule, x[k + 1, b], eta, 0, M, d1, s1)
                         move_on(H[k - start], x[k, b], d1, s1, H[k + 1 - start])
                 if t > 0:
-                    decay_and_source(rule, x[t, b], eta, d1, s1)
+                    decay_and_source(rule, x[t, b], eta, 0, M, d1, s1)
                 else:
                     d1[:] = 1
                     s1[:] = 0
@@ -294,8 +230,8 @@ def _backward(
                 if t == 0:
                     continue
                 v, gv, now = x[t, b], gx[t, b], ga[before, b]
-                through_the_rule(rule, v, eta, gd, gs, gv, geta[group])
-                through_the_activation(nonlinearity, v, gv, now)
+                through_the_rule(rule, v, eta, 0, M, gd, gs, gv, geta[group])
+                through_the_activation(nonlinearity, v, gv, 0, M, now)
                 if clamp.size:
                     for j in range(clamp.shape[2]):
                         if clamp[before, b, j]:
@@ -327,18 +263,8 @@ TAKES = {
     "forward": (_forward, "3 m 2 2 1 i i i 3 3 3 4 3 2 b i"),
     "backward": (_backward, "3 m 2 2 1 i i i 4 3 b 3 3 3 2 3 4"),
 }
-"""Arrays of so many axes; m a mask `[T, B, N]`, i an integer, b a flag."""
 
 
-@cache
 def where(name: str, dtype: str) -> int:
-    """The address of a function for arrays of that dtype; compiles it, or reads it from the cache on disk.
-
-    "tanh" is not ours, and 0 where there is none.
-    """
-    if name == "tanh":
-        return find_tanh(dtype)
-    kinds: dict[str, Any] = {str(axes): types.Array(getattr(types, dtype), axes, "C") for axes in (1, 2, 3, 4)}
-    kinds |= {"m": types.Array(types.boolean, 3, "C"), "i": types.int64, "b": types.boolean}
-    function, takes = TAKES[name]
-    return address(function, [kinds[kind] for kind in takes.split()])
+    """The address of a function for arrays of that dtype."""
+    return compiling.find(TAKES, name, dtype)

@@ -4,8 +4,7 @@ A second pool of threads would fight PyTorch's for the cores: after a parallel o
 the next. So a team is started through the OpenMP runtime that PyTorch itself links (GNU's, or one that speaks its
 interface, as LLVM's and Intel's do on Linux): a region costs about a microsecond, a barrier half of one.
 
-What is made here becomes part of the kernels, which numba keeps on disk by the date of their file: after a change here,
-touch kernels.py and stepwise_kernels.py.
+What is made here becomes part of the kernels: compiling.py tells what to do after a change.
 """
 
 from __future__ import annotations
@@ -44,6 +43,7 @@ threads: Any = types.ExternalFunction("omp_get_num_threads", types.int32())
 
 def address(function: Any, types_of: Sequence[Any]) -> int:
     """Where the machine code of a compiled function lies for arguments of these types; compiles it where needed."""
+    function.compile(tuple(types_of))  # as where a kernel calls it: the cache on disk tells this from a signature
     made = function.get_compile_result(types.none(*types_of))
     return int(made.library.get_pointer_to_function(made.fndesc.llvm_func_name))
 
