@@ -79,7 +79,7 @@ class Plastic:
     """
 
     def __init__(self, alpha: Tensor, products: bool = True) -> None:
-        """products: whether it is multiplied here, and not by compiled kernels."""
+        """products: whether it is multiplied here, and not in kernels."""
         self.full = alpha.dim() == 2
         if self.full and products:
             matrix, N = alpha, len(alpha)
