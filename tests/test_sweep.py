@@ -66,7 +66,7 @@ def test_each_seed_is_the_run_that_train_makes(tmp_path, capsys):
 
 def test_a_killed_seed_is_reported_and_the_rest_goes_on(tmp_path):
     out = tmp_path / "sweep"
-    more = ["--seeds", "3", "--jobs", "2", "--episodes", "1500", "--save-seconds", "0"]
+    more = ["--seeds", "3", "--jobs", "2", "--episodes", "600", "--save-seconds", "0"]
     parent = start(out, *more)
     wait_for_rows(out, [1], parent)
     child_of(parent, 1).kill()
@@ -78,7 +78,7 @@ def test_a_killed_seed_is_reported_and_the_rest_goes_on(tmp_path):
     assert "the same command goes on" in errors
 
     assert plastic(*sweep(out, *more)) == 0
-    assert plastic(*tiny(tmp_path / "alone", "--seed", "1", "--episodes", "1500")) == 0
+    assert plastic(*tiny(tmp_path / "alone", "--seed", "1", "--episodes", "600")) == 0
     assert timeless(out / "seed-1") == timeless(tmp_path / "alone")
 
 
