@@ -97,7 +97,7 @@ def resume(
         run.reopen()
         started = trainer.position.row.get("episodes", 0)
         run.cut_metrics(lambda row: row["episode"] <= done - started)
-        run.change_last_row(_without_last_look(config))
+        run.change_last_row(_as_undisturbed(trainer))
         run.write_config(config.to_dict())
         return _train(run, config, trainer, caught)
 
@@ -164,13 +164,20 @@ def _data_of(run: Run) -> str:
     return str(told.get("data_digest", ""))
 
 
-def _without_last_look(config: Config) -> Callable[[dict[str, Any], int], dict[str, Any]]:
-    """A row that has withheld values only because training ended there loses them when it goes on."""
-    every = getattr(config, "withheld_every", 1)
+def _as_undisturbed(trainer: Trainer) -> Callable[[dict[str, Any], int], dict[str, Any]]:
+    """Give the row that ends at the checkpoint the validation values that an undisturbed run has there.
+
+    A row has them where they are due, and where training ends. When training goes on beyond that end, they go; when it
+    ends at the checkpoint and they are missing, they are computed: the network is the one that the row describes.
+    """
 
     def change(row: dict[str, Any], before: int) -> dict[str, Any]:
-        due = row["episode"] // every > before // every
-        return row if due else {name: value for name, value in row.items() if not name.startswith("withheld_")}
+        if row["episode"] != trainer.position.episode or trainer.withheld is None:
+            return row
+        bare = {name: value for name, value in row.items() if not name.startswith("withheld_")}
+        if not trainer.plan.validates(before, row["episode"]):
+            return bare
+        return row if row != bare else row | trainer.withheld(trainer.module)
 
     return change
 

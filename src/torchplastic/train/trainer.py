@@ -61,6 +61,11 @@ class Plan:
     medians: bool = False
     """Whether rows have the median of the measure beside its mean."""
 
+    def validates(self, before: int, episode: int) -> bool:
+        """Whether the row over the episodes from `before` to `episode` has validation values."""
+        every = self.withheld_every
+        return every > 0 and (episode // every > before // every or episode >= self.episodes)
+
 
 @dataclass
 class Position:
@@ -235,18 +240,10 @@ class Trainer:
         row = {"episode": at.episode, "seconds": at.seconds, **means, "eta": plasticity_rate(self.module)}
         if at.errors:
             row[f"{self.lesson.measure}_median"] = median(at.errors)
-        if self._looks():
-            assert self.withheld is not None
+        if self.withheld and self.plan.validates(at.episode - int(at.row["episodes"]), at.episode):
             row |= self.withheld(self.module)
         self.append(row)
         self.progress.row(row)
-
-    def _looks(self) -> bool:
-        """Whether the row that ends now has withheld values."""
-        at, every = self.position, self.plan.withheld_every
-        if self.withheld is None or every == 0:
-            return False
-        return at.episode // every > (at.episode - at.row["episodes"]) // every or at.episode >= self.plan.episodes
 
     def _save(self) -> None:
         self._read()
