@@ -108,6 +108,26 @@ def test_the_lock_is_held_and_dies_with_its_process(run):
         pass
 
 
+def test_links_are_not_followed_out_of_a_run(run, tmp_path):
+    """A folder and a lock are refused; of a file, the link alone is replaced or removed."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for name in ("lock", "summary.json", "metrics.jsonl"):
+        (outside / name).write_text('{"episode": 1}\n')
+        (run.path / name).symlink_to(outside / name)
+    (run.path / "eval").symlink_to(outside)
+    with pytest.raises(RunError, match="lock is a link to"), run.locked():
+        pass
+    with pytest.raises(RunError, match="eval is a link to"):
+        run.write_eval("episodes-5", {})
+    run.cut_metrics(lambda row: False)
+    run.reopen()
+    run.write_summary({"episodes": 3})
+    assert {path.name: path.read_text() for path in outside.iterdir()} == dict.fromkeys(
+        ("lock", "summary.json", "metrics.jsonl"), '{"episode": 1}\n'
+    )
+
+
 def test_weights_come_without_the_prefixes_of_wrappers(run):
     weights = {"_orig_mod.w": torch.ones(1), "module.alpha": torch.zeros(2), "eta": torch.ones(())}
     assert set(strip_prefixes(weights)) == {"w", "alpha", "eta"}

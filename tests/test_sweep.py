@@ -16,7 +16,8 @@ import torch
 from tests.command import COMMAND, TINY, plastic, timeless, tiny
 from torchplastic.experiments import signals
 from torchplastic.experiments.children import Child, LocalPool
-from torchplastic.experiments.sweep import position
+from torchplastic.experiments.sweep import _clear, position
+from torchplastic.runs import Run, RunError
 from torchplastic.train.progress import Standing, SweepProgress
 
 
@@ -122,8 +123,73 @@ def test_damage_to_one_seed_is_its_own(tmp_path, capsys):
     assert position(out / "seed-1")[0] == 10
     (out / "seed-1" / "config.json").unlink()
     assert plastic(*sweep(out, *more)) == 1
-    assert "has metrics and no config.json" in capsys.readouterr().out
+    assert "has metrics.jsonl and no config.json" in capsys.readouterr().out
     assert position(out / "seed-1")[0] == 10
+
+
+def test_a_seed_that_was_stopped_before_it_trained_starts_anew(tmp_path):
+    out = tmp_path / "sweep"
+    assert plastic(*sweep(out, "--seeds", "1", "--episodes", "10")) == 0
+    path = out / "seed-0"
+    for file in path.iterdir():
+        file.unlink()
+    Run(path).save_checkpoint({"model": {}, "optimizer": {}, "episode": 0})
+    (path / ".checkpoint.pt.abcdefgh").write_bytes(b"torn")
+    (path / "lock").touch()
+    assert plastic(*sweep(out, "--seeds", "1", "--episodes", "10")) == 0
+    assert position(path)[0] == 10
+
+
+def _note(path):
+    (path / "lock").touch()
+    (path / "notes.md").write_text("mine")
+
+
+def _trained(path):
+    Run(path).save_checkpoint({"model": {}, "optimizer": {}, "episode": 7})
+
+
+def _linked(path):
+    path.rmdir()
+    path.with_name("elsewhere").mkdir()
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+def _linked_checkpoint(path):
+    _trained(path)
+    (path / "checkpoint.pt").rename(path.with_name("kept.pt"))
+    (path / "checkpoint.pt").symlink_to(path.with_name("kept.pt"))
+
+
+@pytest.mark.parametrize(
+    ("put", "words"),
+    [
+        (_note, "has notes.md and no config.json"),
+        (_trained, "has a checkpoint of episode 7 and no config.json"),
+        (_linked, "is no run directory"),
+        (_linked_checkpoint, "has checkpoint.pt and no config.json"),
+    ],
+)
+def test_a_sweep_removes_nothing_that_is_not_its_own(put, words, tmp_path):
+    path = tmp_path / "seed-0"
+    path.mkdir()
+    put(path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RunError, match=words):
+        _clear(path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("place", ["logs", "logs/seed-0.log"])
+def test_a_sweep_writes_no_log_through_a_link(place, tmp_path, capsys):
+    out, target = tmp_path / "sweep", tmp_path / "target"
+    assert plastic(*sweep(out, "--seeds", "1", "--episodes", "10")) == 0
+    (out / place).rename(target)
+    (out / place).symlink_to(target)
+    shutil.rmtree(out / "seed-0")
+    assert plastic(*sweep(out, "--seeds", "1", "--episodes", "10")) == 1
+    assert f"{place} is a link to" in capsys.readouterr().out
+    assert not (out / "seed-0").exists()
 
 
 def test_ignored_signals_stay_ignored():

@@ -92,7 +92,8 @@ class Run:
             (self.path / name).unlink(missing_ok=True)
 
     def write_eval(self, name: str, result: dict[str, Any]) -> Path:
-        """eval/NAME.json, replaced whole."""
+        """eval/NAME.json, replaced whole. RunError where eval is a link."""
+        refuse_link(self.path / "eval")
         (self.path / "eval").mkdir(exist_ok=True)
         write_json(self.path / "eval" / f"{name}.json", result)
         return self.path / "eval" / f"{name}.json"
@@ -201,9 +202,16 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             raise
 
 
+def refuse_link(path: Path) -> None:
+    """RunError where a link has the place of a folder or file of a run: what it leads to is not the run's."""
+    if path.is_symlink():
+        raise RunError(f"{path} is a link to {path.readlink()}; links are not followed out of a run. Move it away.")
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder while writing to it. RunError where another process does."""
+    refuse_link(folder / "lock")
     lock = filelock.FileLock(folder / "lock", timeout=0)
     try:
         lock.acquire()

@@ -86,7 +86,7 @@ def test_a_download_that_broke_off_goes_on(server, tmp_path, monkeypatch, then):
     places(monkeypatch, f"{server}/half")
     with pytest.raises(ConnectionError, match="could not be downloaded"):
         fetch("cifar10", tmp_path)
-    part = tmp_path / "set.bin.part"
+    part = tmp_path / "set.bin.torchplastic-part"
     assert 0 < part.stat().st_size <= len(CONTENT) // 2
     places(monkeypatch, f"{server}/{then}")
     have = part.stat().st_size
@@ -96,6 +96,14 @@ def test_a_download_that_broke_off_goes_on(server, tmp_path, monkeypatch, then):
     (tmp_path / "set.bin").unlink()
     places(monkeypatch, f"{server}/good")
     assert fetch("cifar10", tmp_path)[0].read_bytes() == CONTENT
+
+
+def test_the_part_of_another_program_is_left_alone(server, tmp_path, monkeypatch):
+    """A browser that downloads the same file into the same folder."""
+    (tmp_path / "set.bin.part").write_bytes(b"the browser's")
+    places(monkeypatch, f"{server}/good")
+    assert fetch("cifar10", tmp_path)[0].read_bytes() == CONTENT
+    assert (tmp_path / "set.bin.part").read_bytes() == b"the browser's"
 
 
 def test_offline_says_what_is_enough(tmp_path, monkeypatch, capsys):

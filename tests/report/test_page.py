@@ -106,11 +106,13 @@ def test_a_run_that_has_just_started(tmp_path):
 def test_drawing_again_leaves_no_old_figure_and_nothing_else_is_touched(tmp_path):
     run = write_run(tmp_path / "run", samples=some_samples())
     index = make_report([run])
-    (index.parent / "notes.md").write_text("mine")
+    mine = [index.parent / name for name in ("notes.md", "figures/mine.png", "figures/mine.svg", "figures/mine.gif")]
+    for path in mine:
+        path.write_text("mine")
     (run / "samples.npz").unlink()
     assert make_report([run]) == index
-    assert {path.stem for path in index.parent.glob("figures/*")} == {"patterns-loss", "patterns-error"}
-    assert (index.parent / "notes.md").read_text() == "mine"
+    assert {path.stem for path in index.parent.glob("figures/*")} == {"patterns-loss", "patterns-error", "mine"}
+    assert all(path.read_text() == "mine" for path in mine)
 
 
 def test_a_failed_drawing_leaves_the_old_page(tmp_path):
@@ -143,8 +145,35 @@ def test_a_full_folder_is_refused(tmp_path):
         make_report([run], tmp_path / "out")
     with pytest.raises(ValueError, match="exists and is not empty"):
         make_report([run], run)
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="exists and is not empty"):
+        make_report([run], tmp_path / "link")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
     (tmp_path / "empty").mkdir()
     assert make_report([run], tmp_path / "empty").exists()
+
+
+@pytest.mark.parametrize("place", ["report", "report/figures"])
+def test_a_link_is_not_followed_out_of_a_run(place, tmp_path):
+    run, album = write_run(tmp_path / "run"), tmp_path / "album"
+    album.mkdir()
+    (album / "holiday.png").write_text("mine")
+    (run / place).parent.mkdir(exist_ok=True)
+    (run / place).symlink_to(album)
+    for out in (None, run / "report"):
+        with pytest.raises(ValueError, match=f"{place} is a link to {album}; links are not followed"):
+            make_report([run], out)
+    assert [path.name for path in album.iterdir()] == ["holiday.png"]
+
+
+@pytest.mark.parametrize("place", ["report", "report/figures"])
+def test_a_file_in_the_place_of_a_folder_stays(place, tmp_path):
+    run = write_run(tmp_path / "run")
+    (run / place).parent.mkdir(exist_ok=True)
+    (run / place).write_text("mine")
+    with pytest.raises(ValueError, match=f"{place} is no folder; move it away"):
+        make_report([run])
+    assert (run / place).read_text() == "mine"
 
 
 def test_wrong_paths(tmp_path):

@@ -13,6 +13,7 @@ import requests
 
 TIMEOUT = 30  # seconds without a byte
 BLOCK = 1 << 16
+PART = ".torchplastic-part"  # of files that are not whole yet; .part is what browsers call theirs
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,11 @@ def _download(data_set: str, places: tuple[Source, ...], folder: Path) -> Path:
 
 
 def _resumed(url: str, output: str | Path, _: Any) -> None:
-    """Download to `output`; what a broken download left in NAME.part of the same folder is not asked for again."""
+    """Download to `output`; what a broken download left in the same folder is not asked for again."""
     from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
-    part = Path(output).parent / f"{url.rsplit('/', 1)[-1]}.part"
+    part = Path(output).parent / f"{url.rsplit('/', 1)[-1]}{PART}"
     have = part.stat().st_size if part.exists() else 0
     asked = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     with requests.get(url, headers=asked, stream=True, timeout=TIMEOUT) as answer:

@@ -23,7 +23,7 @@ from torchplastic import functional
 from torchplastic.experiments import registry, signals
 from torchplastic.experiments.config import Config, from_dict
 from torchplastic.experiments.networks import generator, make_optimizer
-from torchplastic.runs import Run, RunError
+from torchplastic.runs import Run, RunError, refuse_link
 from torchplastic.train import memory
 from torchplastic.train.precision import whole_inputs
 from torchplastic.train.progress import Progress
@@ -121,6 +121,7 @@ def evaluate(
     device: where the network runs, in the precision of its weights; the episodes are the same everywhere.
     """
     run = Run.open(path)
+    refuse_link(path / "eval")  # before anything is measured
     config = load_config(run)
     config = _with_data(config, data_dir)
     torch.set_num_threads(config.threads)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 from dataclasses import dataclass
 from hashlib import sha256
@@ -21,7 +20,7 @@ import torch
 from torchplastic.experiments import launch, registry, signals
 from torchplastic.experiments.children import Child, LocalPool, Pool
 from torchplastic.experiments.config import Config
-from torchplastic.runs import Run, RunError, flatten, locked, read_json, write_json
+from torchplastic.runs import Run, RunError, flatten, locked, read_json, refuse_link, write_json
 from torchplastic.train import memory
 from torchplastic.train.progress import Standing, SweepProgress
 
@@ -189,15 +188,32 @@ def _child(sweep: Sweep, seed: int, threads: int) -> Child | None:
     on_gpu = sweep.device.startswith("cuda") or (sweep.device == "auto" and torch.cuda.is_available())
     command += ["--debug"] if sweep.debug else []
     log = sweep.path / "logs" / f"seed-{seed}.log"
+    for place in (log.parent, log):
+        refuse_link(place)
     return Child(seed, tuple(command), log, threads, sweep.devices if on_gpu else 0)
 
 
 def _clear(path: Path) -> None:
-    """Remove what a run left that was stopped before its first checkpoint was complete."""
+    """Remove a run that was stopped before its config was written. RunError where anything else lies there."""
+    _started(path)
     with locked(path):
-        if (path / "metrics.jsonl").exists():
-            raise RunError(f"{path} has metrics and no config.json; move it away.")
-        shutil.rmtree(path)
+        for file in _started(path):
+            file.unlink()
+        path.rmdir()
+
+
+def _started(path: Path) -> list[Path]:
+    """The files of a run that has trained nothing yet; RunError where there are others."""
+    if path.is_symlink() or not path.is_dir():
+        raise RunError(f"{path} is no run directory; move it away.")
+    files = sorted(path.iterdir())
+    for file in files:
+        written = file.name in ("lock", "checkpoint.pt") or file.name.startswith((".checkpoint.pt.", ".config.json."))
+        if not written or file.is_symlink() or not file.is_file():
+            raise RunError(f"{path} has {file.name} and no config.json; move it away.")
+    if (path / "checkpoint.pt").exists() and (episode := Run(path).checkpoint()["episode"]):
+        raise RunError(f"{path} has a checkpoint of episode {episode} and no config.json; move it away.")
+    return files
 
 
 def _done(run: Run) -> int:

@@ -1,4 +1,4 @@
-"""The page: one self-contained HTML file, and how it and its figures are written."""
+"""The page: one self-contained HTML file of runs, sweeps and bench files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import jinja2
 
 from torchplastic.report.figures.style import Animation, Drawing, render, style
+from torchplastic.report.folder import require_own, write
 from torchplastic.report.reading import Sources, is_run, read_sources
 from torchplastic.report.sections import Part, sections
 
@@ -26,17 +27,21 @@ def make_report(paths: Sequence[Path], out: Path | None = None) -> Path:
         else `runs/reports/DATE-TIME`, a new one each time.
 
     Returns the path of the page, OUT/index.html; the figures lie as PNG and SVG in OUT/figures. Everything is drawn
-    before anything is written, and the page is written last and at once.
+    before anything is written, and the page comes after its figures, at once. A second drawing replaces and removes
+    what the first one wrote (OUT/files.json has its digests) and no other file.
 
     Raises ValueError, in one line, for no path, for a path that is no run directory, sweep or bench file, for files
-    in it that cannot be read, and for an `out` that holds something already.
+    in it that cannot be read, for an `out` that holds something already, for a RUN/report that is a link or has one in
+    the place of its figures, and for a file of yours where one of the report would be written.
     """
     paths = [Path(path) for path in paths]
     if not paths:
         raise ValueError("a report needs at least one run directory, sweep or bench file.")
     own = paths[0] / "report" if len(paths) == 1 and is_run(paths[0]) else None
     again = own is not None and (out is None or Path(out).resolve() == own.resolve())
-    if out is not None and not again and (Path(out).is_file() or (Path(out).is_dir() and any(Path(out).iterdir()))):
+    if own is not None and again:
+        require_own(own)
+    elif out is not None and os.path.lexists(out) and not (Path(out).is_dir() and not any(Path(out).iterdir())):
         raise ValueError(f"{out} exists and is not empty; name a new directory for the report.")
     sources = read_sources(paths)
     with style():
@@ -45,7 +50,10 @@ def make_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     animations = [animation for part in parts for animation in part.every_animation()]
     html = _page(parts, rendered, _title(sources), f"plastic report {shlex.join(str(path) for path in paths)}")
     folder = own if own is not None and again else Path(out) if out is not None else _new_folder(Path("runs/reports"))
-    return _write(folder, html, rendered, animations)
+    figures = {f"{name}.png": png for name, (_, png, _) in rendered.items()}
+    figures |= {f"{name}.svg": svg for name, (_, _, svg) in rendered.items()}
+    figures |= {f"{animation.name}.gif": animation.gif for animation in animations}
+    return write(folder, html.encode(), figures)
 
 
 def _title(sources: Sources) -> str:
@@ -94,31 +102,3 @@ def _new_folder(parent: Path) -> Path:
             count += 1
         else:
             return folder
-
-
-def _write(folder: Path, html: str, rendered: Rendered, animations: Sequence[Animation]) -> Path:
-    figures = folder / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
-    for name, (_, png, svg) in rendered.items():
-        _replace(figures / f"{name}.png", png)
-        _replace(figures / f"{name}.svg", svg)
-    for animation in animations:
-        _replace(figures / f"{animation.name}.gif", animation.gif)
-    current = {*rendered, *(animation.name for animation in animations)}
-    for old in figures.iterdir():
-        # Figures of an earlier drawing that are not drawn any more would pass for current ones.
-        if old.suffix in {".png", ".svg", ".gif"} and old.stem not in current:
-            old.unlink()
-    page = folder / "index.html"
-    _replace(page, html.encode())
-    return page
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside it, then rename over it: a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

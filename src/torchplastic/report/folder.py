@@ -1,0 +1,86 @@
+"""The folder of a report: its files are written whole, and only files that the program wrote are replaced or removed.
+
+OUT/index.html  the page
+OUT/figures/    PNG, SVG, GIF
+OUT/files.json  a digest of each of these files, as it was written
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+from torchplastic.runs import read_json, refuse_link, replace_file, write_json
+
+PAGE = "index.html"
+FIGURES = "figures"
+DIGESTS = "files.json"
+MARK = b"torchplastic report</title>"  # in every page, also in those that were written before there was a files.json
+
+Digests = Mapping[str, list[str]]
+
+
+def require_own(folder: Path) -> None:
+    """ValueError where a link, which would lead out of the run, or a file has the place of a folder of its report."""
+    for place in (folder, folder / FIGURES):
+        refuse_link(place)
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"{place} is no folder; move it away, or draw into a new folder with --out.")
+
+
+def write(folder: Path, page: bytes, figures: Mapping[str, bytes]) -> Path:
+    """Write the figures, remove those of an earlier drawing that are not drawn any more, write the page -> its path.
+
+    figures: contents by file name. A file that the program did not write, or that was changed since, stays: ValueError
+    where it has the name of one that is to be written. Nothing is written then.
+    """
+    files = {**{f"{FIGURES}/{name}": content for name, content in figures.items()}, PAGE: page}
+    known = _known(folder, files)
+    for name in files:
+        path = folder / name
+        if (path.is_symlink() or path.exists()) and not _is_own(folder, name, known):
+            raise ValueError(
+                f"{path} is not as plastic report wrote it; move it away, or draw into a new folder with --out."
+            )
+    (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+    digests = {name: [_digest(content)] for name, content in files.items()}
+    # Whenever the program is killed, each of its files is known: as it was, and as it will be.
+    write_json(folder / DIGESTS, {name: known.get(name, []) + digests.get(name, []) for name in known | digests})
+    for name, content in files.items():
+        if name != PAGE:
+            _replace(folder / name, content)
+    for old in (folder / FIGURES).iterdir():
+        name = f"{FIGURES}/{old.name}"
+        if name not in files and _is_own(folder, name, known):
+            old.unlink()
+    _replace(folder / PAGE, page)
+    write_json(folder / DIGESTS, digests)
+    return folder / PAGE
+
+
+def _known(folder: Path, files: Mapping[str, bytes]) -> dict[str, list[str]]:
+    """The digests of what the program wrote there before, by name."""
+    refuse_link(folder / DIGESTS)
+    if (folder / DIGESTS).exists():
+        known = read_json(folder / DIGESTS)
+        if not all(isinstance(digests, list) for digests in known.values()):
+            raise ValueError(f"{folder / DIGESTS} is not what plastic report writes; move it away.")
+        return known
+    if (folder / PAGE).is_file() and MARK in (folder / PAGE).read_bytes():  # from before there was a files.json
+        return {name: [_digest((folder / name).read_bytes())] for name in files if (folder / name).is_file()}
+    return {}
+
+
+def _is_own(folder: Path, name: str, known: Digests) -> bool:
+    """Whether a file is as the program wrote it. A link never is."""
+    path = folder / name
+    return not path.is_symlink() and path.is_file() and _digest(path.read_bytes()) in known.get(name, [])
+
+
+def _digest(content: bytes) -> str:
+    return sha256(content).hexdigest()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    replace_file(path, lambda file: file.write(content))
