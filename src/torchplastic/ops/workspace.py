@@ -1,7 +1,8 @@
 """Large CPU buffers that are used again, as PyTorch's own allocator does on a GPU.
 
-A fresh buffer of some megabytes costs a page fault every 4 KiB, more than the product that fills
-it. A buffer made here comes back when the storage of its last tensor is freed, whoever holds it.
+A fresh buffer of some megabytes costs a page fault every 4 KiB, more than the product that fills it. The cache owns
+the memory, a tensor's storage holds a lease on it. A call that wants a buffer looks for memory whose lease is gone:
+no Python code runs when a tensor is freed, because Python drops an exception that a signal handler raises there.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import math
 import os
 import weakref
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -18,7 +19,16 @@ from torch import Tensor
 
 SMALLEST = 1 << 18  # bytes; below, malloc keeps the pages itself
 ALIGNMENT = 64
-_idle: OrderedDict[int, list[np.ndarray]] = OrderedDict()  # by size, the size used longest ago first
+
+Block = tuple[np.ndarray, "weakref.ref[np.ndarray]"]
+"""Memory, and its last lease."""
+Blocks = deque[Block]
+"""Of one size, the block used last first."""
+
+_cache: dict[int, Blocks] = {}
+"""By size in bytes, the size used longest ago first. Code that works on the blocks of a size takes them out meanwhile,
+so that no other thread and no signal handler hands out the same block, with a GIL or without. Where two want one size
+at once, the blocks of one are forgotten: they are freed with their tensors."""
 
 
 def empty(shape: Sequence[int], like: Tensor) -> Tensor:
@@ -26,11 +36,22 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
     nbytes = math.prod(shape) * like.element_size()
     if like.device.type != "cpu" or nbytes < SMALLEST:
         return like.new_empty(shape)
-    waiting = _idle.get(nbytes)
-    block = waiting.pop() if waiting else _new(nbytes)
+    blocks = _cache.pop(nbytes, Blocks())
+    for _ in range(len(blocks)):
+        if _is_idle(blocks[0]):
+            block, _ = blocks.popleft()
+            break
+        blocks.rotate(-1)
+    else:
+        if blocks:
+            _cache[nbytes] = blocks
+        if not _make_room(nbytes):
+            return like.new_empty(shape)
+        blocks, block = _cache.pop(nbytes, Blocks()), _new(nbytes)
     # the tensor's storage keeps this array alive, and nothing else does; it is no view of another tensor to autograd
     lease = block.view(str(like.dtype).removeprefix("torch.")).reshape(shape)
-    weakref.finalize(lease, _give_back, block).atexit = False
+    blocks.appendleft((block, weakref.ref(lease)))
+    _cache[nbytes] = blocks
     return torch.from_numpy(lease)
 
 
@@ -41,16 +62,21 @@ def empty_like(like: Tensor) -> Tensor:
 
 def empty_cache() -> None:
     """Free the buffers that no tensor uses now."""
-    _idle.clear()
+    _forget(math.inf, _is_idle)
 
 
 def idle_bytes() -> int:
     """Bytes kept for the next call."""
-    return sum(size * len(blocks) for size, blocks in _idle.items())
+    return sum(size for size, blocks in list(_cache.items()) for block in tuple(blocks) if _is_idle(block))
+
+
+def _is_idle(block: Block) -> bool:
+    _, lease = block
+    return lease() is None
 
 
 def _new(nbytes: int) -> np.ndarray:
-    if not _idle:
+    if not _cache:
         # glibc keeps freed pages up to twice the largest block it has seen freed; an untouched one
         # of 32 MiB costs nothing and lets the small buffers of every step keep their pages too
         torch.empty((1 << 25) - (1 << 16), dtype=torch.uint8)
@@ -59,18 +85,34 @@ def _new(nbytes: int) -> np.ndarray:
     return block[offset : offset + nbytes]
 
 
-def _give_back(block: np.ndarray) -> None:
-    _idle.setdefault(block.nbytes, []).append(block)
-    _idle.move_to_end(block.nbytes)
-    while idle_bytes() > _limit():
-        size, blocks = next(iter(_idle.items()))
-        blocks.pop()
-        if not blocks:
-            del _idle[size]
+def _make_room(nbytes: int) -> bool:
+    """Make room for `nbytes` more -> whether the cache may own as many. Idle blocks go first, then those in use."""
+    limit = _limit()
+    owned = sum(size * len(blocks) for size, blocks in list(_cache.items()))
+    if nbytes <= limit < owned + nbytes:
+        excess = owned + nbytes - limit
+        excess -= _forget(excess, _is_idle)
+        _forget(excess, lambda block: True)
+    return nbytes <= limit
+
+
+def _forget(wanted: float, which: Callable[[Block], bool]) -> int:
+    """Disown blocks of `wanted` bytes, those used longest ago first -> their bytes. A tensor that uses one keeps it."""
+    forgotten = 0
+    for size in list(_cache):
+        kept = Blocks()
+        for block in reversed(_cache.pop(size, Blocks())):
+            if forgotten < wanted and which(block):
+                forgotten += size
+            else:
+                kept.appendleft(block)
+        if kept:
+            _cache[size] = kept
+    return forgotten
 
 
 def _limit() -> int:
-    """At most an eighth of the machine's memory lies idle."""
+    """The bytes that the cache owns at most, idle and in use: an eighth of the machine's memory."""
     if not hasattr(os, "sysconf"):
         return 1 << 30
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8

@@ -1,0 +1,124 @@
+"""An exception that a signal handler raises reaches the caller, whatever the layers do just then."""
+
+import ast
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from subprocess import PIPE
+
+import pytest
+
+import torchplastic as tp
+
+PACKAGE = Path(tp.__file__).parent
+TRAINING = """
+import signal, sys, time
+import torch
+import torchplastic as tp
+
+def raise_timeout(number, frame):
+    raise TimeoutError
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start its background jobs with it ignored
+signal.signal(signal.SIGALRM, raise_timeout)
+torch.set_num_threads(1)
+rnn = tp.PlasticRNN(8, 1000)
+x = torch.randn(3, 1, 8)
+
+def step():
+    y, _ = rnn(x)
+    y.square().mean().backward()
+
+step()
+for _ in sys.stdin:  # a line begins a round
+    end = time.monotonic() + 5
+    try:
+        print("training", flush=True)
+        while time.monotonic() < end:
+            step()
+        print("lost", flush=True)
+    except (KeyboardInterrupt, TimeoutError) as error:
+        print(type(error).__name__, flush=True)
+"""
+
+
+def line_of(child, seconds):
+    """The next line that a child prints; what there is of it after so many seconds, or at the child's end."""
+    end, line = time.monotonic() + seconds, b""
+    while not line.endswith(b"\n") and select.select([child.stdout], [], [], max(0, end - time.monotonic()))[0]:
+        byte = os.read(child.stdout.fileno(), 1)
+        if not byte:
+            break
+        line += byte
+    return line.decode().strip()
+
+
+def interrupted(signals):
+    """What a training loop catches of signals that come at random moments, and what the process says on stderr."""
+    waits = random.Random(0)
+    caught = []
+    command = [sys.executable, "-c", TRAINING]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, bufsize=0) as child:
+        try:
+            for number in signals:
+                child.stdin.write(b"\n")
+                assert line_of(child, 120) == "training"  # after imports, and kernels compiled where they are new
+                time.sleep(waits.uniform(0.02, 0.2))
+                child.send_signal(number)
+                caught.append(line_of(child, 60))
+            _, errors = child.communicate(timeout=60)
+        finally:
+            child.kill()
+    return caught, errors.decode()
+
+
+def test_what_a_signal_handler_raises_ends_training():
+    caught, errors = interrupted([signal.SIGINT, signal.SIGALRM] * 3)
+    assert caught == ["KeyboardInterrupt", "TimeoutError"] * 3, errors
+    assert errors == ""
+
+
+def runs_when_freed(tree):
+    """Lines that let Python code run when an object is freed, where Python drops what a signal handler raises."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.name == "__del__":
+            yield node.lineno
+        if name_of(node) in {"finalize", "WeakSet", "WeakKeyDictionary", "WeakValueDictionary"}:
+            yield node.lineno
+        if isinstance(node, ast.Call) and name_of(node.func) in {"ref", "proxy", "WeakMethod"}:
+            callback = node.args[1:] or node.keywords
+            yield from [node.lineno] if callback else []
+
+
+def name_of(node):
+    """What is named, taken from an object or imported; None for other code."""
+    return getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "name", None)
+
+
+@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_no_python_code_runs_when_an_object_is_freed(file):
+    assert list(runs_when_freed(ast.parse(file.read_text(encoding="utf-8")))) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "weakref.finalize(array, give_back)",
+        "from weakref import finalize",
+        "weakref.ref(array, give_back)",
+        "proxy(array, callback=give_back)",
+        "held = weakref.WeakValueDictionary()",
+        "class Buffer:\n    def __del__(self): pass",
+    ],
+)
+def test_code_that_runs_when_an_object_is_freed_is_seen(code):
+    assert list(runs_when_freed(ast.parse(code)))
+
+
+def test_a_weak_reference_without_a_callback_runs_no_code():
+    assert not list(runs_when_freed(ast.parse("lease = weakref.ref(array)")))
