@@ -12,6 +12,7 @@ ROWS = "Pass state=None, or pick rows with state.index_select(rows)."
 MIXED = "For mixed precision keep float32 parameters and use torch.autocast."
 
 T, B, I, N = 4, 20, 20, 5
+TRAINED = torch.ones((), requires_grad=True)
 
 
 def plastic(B=B, I=N, N=N, dtype=None):
@@ -168,6 +169,16 @@ ERRORS = [
     (
         lambda: scan(rule=tp.Rule(lambda H, u, v, eta: H), impl="chunked"),
         'plastic_scan: this rule has no `linear` form, so impl="chunked" cannot run it. Use impl="reference".',
+    ),
+    (
+        lambda: scan(rule=tp.Rule(lambda H, u, v, eta: TRAINED * H, lambda v, eta: (TRAINED, v)), impl="chunked"),
+        'plastic_scan: this rule uses tensors of its own that require a gradient, and impl="chunked" gives them none. '
+        'Use impl="reference" or "auto", or freeze them with requires_grad_(False).',
+    ),
+    (
+        lambda: scan(rule=tp.Rule(lambda H, u, v, eta: H, lambda v, eta: (TRAINED, v))),
+        "plastic_scan: this rule's `linear` uses tensors that require a gradient and its `update`, the equation that "
+        "defines the gradient, does not. Use the same tensors in both.",
     ),
     (
         lambda: scan(rule=tp.Rule(lambda H, u, v, eta: H, broadcasting_rule)),

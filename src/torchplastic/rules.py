@@ -25,6 +25,11 @@ class Rule(NamedTuple):
         v. `gd` is None where nobody needs dL/dd. Without it, autograd differentiates `linear`.
 
     eta is a 0-dim tensor, `[post]`, or (for `update` alone) a float.
+
+    The functions may use tensors of their own, such as parameters of the module whose methods they are. Where `update`
+    uses one that requires a gradient, impl="auto" takes the reference form, which gives it the gradient, and
+    impl="chunked" is an error. Frozen, and under no_grad, such a rule runs in the chunked form. Both functions must use
+    the same tensors.
     """
 
     update: Callable[..., Tensor]

@@ -60,7 +60,8 @@ def plastic_scan(
             chunk of steps and has no second derivative; it is fastest for large networks and for patterns that are
             held. "stepwise" is exact too, keeps as much, and is fastest for networks of up to some hundred neurons; it
             needs a CPU under Linux, numba (extra fast), and hebb or oja. "triton" is exact and keeps as much too; it
-            needs a CUDA device, Triton (extra gpu), and hebb or oja. "auto" chooses, never "triton" yet.
+            needs a CUDA device, Triton (extra gpu), and hebb or oja. "auto" chooses, never "triton" yet. A rule whose
+            functions use tensors of their own that require a gradient runs in the reference form, unless under no_grad.
         chunk: steps between two traces that are kept; of chunked the most free (not fully clamped) steps of a chunk,
             where a clamped run between them counts as two; None chooses by N, B and what is clamped.
 
@@ -72,7 +73,8 @@ def plastic_scan(
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit, an unknown rule, nonlinearity or impl,
-            impl="chunked" with a rule that is not linear in the trace, or an impl where it cannot run.
+            impl="chunked" with a rule that is not linear in the trace or trains tensors of its own, a rule whose
+            `linear` trains tensors that its `update` does not use, or an impl where it cannot run.
         RuntimeError: from backward(), through a state whose graph was freed.
     """
     rule = get_rule(rule)
@@ -146,6 +148,13 @@ def _fast(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     if alpha is None or eta is None or trace is None:
         return *plain(drive, w, hidden, clamp, nonlinearity), None
+    if _trains_its_own(rule, hidden, trace, eta):
+        if impl == "chunked":
+            raise ValueError(
+                'plastic_scan: this rule uses tensors of its own that require a gradient, and impl="chunked" gives '
+                'them none. Use impl="reference" or "auto", or freeze them with requires_grad_(False).'
+            )
+        return reference(drive, w, alpha, eta, hidden, trace, rule=rule, clamp=clamp, nonlinearity=nonlinearity)
     if clamp is None:
         clamped_steps = [False] * len(drive)
     elif clamped_steps is None:
@@ -171,6 +180,25 @@ def _fast(
     pieces = cut(clamped_steps, min(chunk, LONGEST), longest_run=0) if fused else cut(clamped_steps, chunk)
     problem = Problem(rule, clamp, nonlinearity, pieces, fresh, fused)
     return chunked(drive, w, alpha, eta, hidden, trace, problem)
+
+
+def _trains_its_own(rule: Rule, hidden: Tensor, trace: Tensor, eta: Tensor) -> bool:
+    """Whether a rule's functions use tensors that require a gradient: those that the fast forms are not given.
+
+    Seen by running both functions once, on one example without gradients. ValueError where `linear` alone uses some.
+    """
+    if rule is HEBB or rule is OJA or not torch.is_grad_enabled():
+        return False
+    assert rule.linear is not None
+    v, H = (start.detach()[:1].clone() for start in (hidden, trace))
+    rate = eta.detach()
+    updated = rule.update(H, v, v, rate).requires_grad
+    if any(part.requires_grad for part in rule.linear(v, rate)) and not updated:
+        raise ValueError(
+            "plastic_scan: this rule's `linear` uses tensors that require a gradient and its `update`, the equation "
+            "that defines the gradient, does not. Use the same tensors in both."
+        )
+    return updated
 
 
 def _clamp(clamp: Tensor | None, T: int, B: int, N: int, batched: bool) -> Tensor | None:
