@@ -42,7 +42,7 @@ def two_threads():
 
 @pytest.fixture
 def poisoned_buffers(monkeypatch):
-    """Memory that nobody has written holds NaN, so that whoever reads it shows."""
+    """Memory that was never written holds NaN, so that a read of it shows."""
     empty = cpu_cache.empty
     monkeypatch.setattr(cpu_cache, "empty", lambda shape, like: empty(shape, like).fill_(torch.nan))
 

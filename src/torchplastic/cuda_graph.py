@@ -37,8 +37,8 @@ class CapturedStep:
         update: a function of tensors, also nested in tuples, lists and dicts, that returns such. It reads nothing back
             to the host (`.item()`, `print`, a mask without `clamped_steps`). Parameters, and whatever else it reads
             that is no argument, may change in place alone; a learning rate that changes has to be a tensor, and the
-            optimiser `capturable=True`. What it returns comes without gradient; nobody else may hold a result of the
-            same parameters whose graph is alive.
+            optimiser `capturable=True`. What it returns comes without gradient. No other result of the
+            same parameters may be alive with its graph.
         warmup: calls before a graph is made.
 
     Raises:

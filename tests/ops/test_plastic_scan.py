@@ -301,7 +301,7 @@ def test_parity_of_a_long_clamped_run_split_over_threads(two_threads, poisoned_b
     inputs = random_inputs(6, 1, 301, alpha="full", eta="scalar")
     clamp = torch.zeros(6, 1, 301, dtype=torch.bool)
     clamp[:3] = True
-    for grads in combinations(NAMES, 3):  # where nobody asks for the drive's, the clamped start has no rows at all
+    for grads in combinations(NAMES, 3):  # without the drive's gradient the clamped start has no rows at all
         assert_parity(inputs, *with_chunks(2, None), grads=grads, rule="hebb", clamp=clamp)
 
 
@@ -310,7 +310,7 @@ def test_parity_of_a_long_clamped_run_split_over_threads(two_threads, poisoned_b
     [*((rule, alpha, B, 7) for rule in tp.RULES for alpha in PLASTIC for B in (1, 2)), ("hebb", "full", 1, 301)],
 )
 def test_parity_of_patterns_held_between_free_steps(rule, alpha, B, N, two_threads, poisoned_buffers):
-    """A held pattern is one row of pairs inside a chunk, as long as nobody asks for the drive's gradient."""
+    """A held pattern is one row of pairs inside a chunk, as long as the drive needs no gradient."""
     told = torch.tensor([*[True] * 3, *[False] * 2, *[True] * 5, *[False] * 3, *[True] * 4, False, True, True, False])
     T = len(told)
     inputs = random_inputs(T, B, N, alpha=alpha, eta="neuron")

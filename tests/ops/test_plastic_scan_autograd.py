@@ -108,7 +108,7 @@ def test_a_second_derivative_by_the_inputs_alone_is_refused(alpha, name):
 
 
 def test_a_graph_that_is_done_keeps_no_matrix():
-    """A loss that somebody holds on to is a number, not four matrices."""
+    """A loss that is kept is a number, not four matrices."""
     leaves = leaves_of(random_inputs(4, 1, 200))
     y, _ = run(leaves)
     loss = (y**2).sum()

@@ -118,7 +118,7 @@ def test_a_cpu_reads_at_once_and_a_lone_accelerator_does_not():
         assert trainer_on(fabric, torch.nn.Linear(1, 1), None).metric_buffer.patience == patience
 
 
-# --- no update waits. Tensors of the device "meta" have no values: whoever reads one fails.
+# --- no update waits. Tensors of the device "meta" have no values: reading one fails.
 
 
 class Nowhere:

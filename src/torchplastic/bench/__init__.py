@@ -20,7 +20,7 @@ from torchplastic.experiments.launch import hardware, versions
 
 MIB = 2**20
 ROUNDS_OF_SCALING = 5
-PIPE_WIDTH = 180  # columns of the table where nobody says how many there are
+PIPE_WIDTH = 180  # columns of the table where the terminal's width is unknown
 
 
 def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path | None = None) -> dict[str, Any]:

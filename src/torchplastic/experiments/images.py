@@ -130,7 +130,7 @@ def notes(config: ImagesConfig) -> dict[str, Any]:
 
 @torch.no_grad()
 def samples(config: ImagesConfig, before: nn.Module, after: nn.Module) -> dict[str, np.ndarray]:
-    """Withheld episodes, answered before and after training; activity through one of them; the matrices."""
+    """Validation episodes, answered before and after training; activity through one of them; the matrices."""
     _, validation = training_and_validation(config.task, pictures_of(config))
     task, side = config.task, config.task.side
     episode = validation.episodes(SAMPLED_EPISODES, generator(config.seed, "samples"))

@@ -154,7 +154,7 @@ def _with_data(config: Config, data_dir: Path | None) -> Config:
     if data_dir is None:
         return config
     if not hasattr(config, "data_dir"):
-        raise ValueError(f"{config.experiment} reads no data; leave --data-dir away.")
+        raise ValueError(f"{config.experiment} takes no data; omit --data-dir.")
     return replace(config, data_dir=str(data_dir))  # type: ignore[call-arg]
 
 

@@ -62,7 +62,7 @@ def default_path(config: Config) -> Path:
 
 
 def default_jobs(sweep: Sweep, backend: str) -> int:
-    """How many seeds run at a time where nobody says: those that fit side by side on one GPU; elsewhere 2.
+    """How many seeds run at a time by default: those that fit side by side on one GPU; elsewhere 2.
 
     A single seed leaves a GPU idle most of the time. Each has a core of the CPU, which sends it its work.
     """

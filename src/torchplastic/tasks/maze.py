@@ -1,7 +1,7 @@
 """A maze whose reward must be found, and then found again (Miconi et al. 2018, section 4.5).
 
 The cells form a square with a wall around it and a pillar wherever row and column are both even. One free cell holds a
-reward that cannot be seen and stays for the episode; whoever reaches it gets it and is put down on another free cell.
+reward that cannot be seen and stays for the episode. An agent that reaches it gets it and is put down on another free cell.
 Everything is a pure function of tensors, for any number of mazes at once, on any device.
 
 Importing this module registers the Gymnasium environment `torchplastic/Maze-v0`, where gymnasium is installed.

@@ -188,7 +188,7 @@ class AlphaGradient:
         self.count += len(left)
 
     def keep_pairs(self, wanted: bool) -> None:
-        """At the end of a chunk: make room for the next. What nobody wants is dropped."""
+        """At the end of a chunk: make room for the next. What is not needed any more is dropped."""
         if not wanted:
             self.count = 0
         elif self.count * self.batch >= PAIR_ROWS:

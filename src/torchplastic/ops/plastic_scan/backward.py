@@ -103,7 +103,7 @@ class Backward:
         return tuple(g if need else None for g, need in zip(results, self.needs, strict=False))
 
     def chunk(self, i: int, carry: bool) -> None:
-        """One chunk; carry says whether somebody before it needs G."""
+        """One chunk. carry: whether an earlier chunk, the initial hidden or the initial trace needs G."""
         chunk = self.problem.chunks[i]
         start, stop, free = chunk
         H = self.kept[3 * i]
@@ -169,7 +169,7 @@ class Backward:
         gd_of_v = gd[:inner] if gd is not None and of_v else None
         U = groups.one_of_each(self.x[steps])
         tables = Tables(start, free, groups, U, between, s, z, uP, None if gd_of_v is None else LR, before)
-        of_constant = gd is not None and gd_of_v is None  # d is the same at all steps: nobody in the loop asks for gd
+        of_constant = gd is not None and gd_of_v is None  # d is the same at all steps: the loop needs no gd
         if isinstance(self.matrices, Fused):
             self.matrices.backward(self.in_lines, self.gx, self.delta_in_lines, tables, 0 in wanted, gs, gd_of_v)
         else:

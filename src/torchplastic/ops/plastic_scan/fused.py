@@ -139,7 +139,7 @@ class Fused:
     ) -> Tensor | None:
         """`G = total * G + alpha * sum u (x) (L * delta)` where it is carried on, and dalpha of the chunk added. -> G
 
-        H, G None: they are zero. dalpha None: nobody wants it.
+        H, G None: they are zero. dalpha None: it is not needed.
         """
         if not carry and dalpha is None:
             return G

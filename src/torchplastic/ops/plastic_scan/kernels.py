@@ -6,7 +6,7 @@ Letters as in forward.py and backward.py; l is a step before t.
 
 `forward` and `backward` start a team of threads that call the function of the same name behind a `_`, whose address is
 `body`; the other addresses are those of functions that several others call. Addresses, because what is linked is
-translated again by whoever links it, and takes seconds. Of the neurons, or the rows of a matrix, each thread has its
+translated again by each function that links it, and takes seconds. Of the neurons, or the rows of a matrix, each thread has its
 share, and what it writes lies in it: where one reads what others wrote, they wait for each other.
 
 How time is cut, for all steps: `bounds`, the first step of each chunk, with T behind them; `free`, whether a step is;
