@@ -15,9 +15,9 @@ from torchplastic.tasks.omniglot import FewShot, FewShotEpisodes
 torch.manual_seed(0)
 generator = torch.Generator().manual_seed(0)
 classes = read_folder(Path(sys.argv[1]), side=31)
-withheld = torch.arange(len(classes)) % 3 == 0
-training = FewShotEpisodes(FewShot(ways=3, queries=3), classes.part(~withheld, "training"))
-test = FewShotEpisodes(FewShot(ways=3), classes.part(withheld, "test"))
+for_test = torch.arange(len(classes)) % 3 == 0
+training = FewShotEpisodes(FewShot(ways=3, queries=3), classes.part(~for_test, "training"))
+test = FewShotEpisodes(FewShot(ways=3), classes.part(for_test, "test"))
 network = tp.PlasticClassifier(features=32, ways=3, eta=0.5)
 torch.nn.init.uniform_(network.head.alpha)
 adam = torch.optim.Adam(network.parameters(), lr=2e-3)

@@ -20,7 +20,7 @@ def plastic(*args):
 
 def tiny(out, *more):
     """Train the tiny task."""
-    return ["train", "patterns", "--form", "smoke", *TINY, "--out", out, *more]
+    return ["train", "patterns", "--preset", "smoke", *TINY, "--out", out, *more]
 
 
 def rows(path):

@@ -10,9 +10,9 @@ from hypothesis import settings
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from tests.data.files import drawing, omniglot_folder
-from torchplastic import graphs
+from torchplastic import cuda_graph
 from torchplastic.data import omniglot
-from torchplastic.ops import workspace
+from torchplastic.ops import cpu_cache
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read where Triton's kernels are first imported: they then run on the CPU
@@ -42,9 +42,9 @@ def two_threads():
 
 @pytest.fixture
 def poisoned_buffers(monkeypatch):
-    """Memory that nobody has written holds NaN, so that whoever reads it shows."""
-    empty = workspace.empty
-    monkeypatch.setattr(workspace, "empty", lambda shape, like: empty(shape, like).fill_(torch.nan))
+    """Memory that was never written holds NaN, so that a read of it shows."""
+    empty = cpu_cache.empty
+    monkeypatch.setattr(cpu_cache, "empty", lambda shape, like: empty(shape, like).fill_(torch.nan))
 
 
 class Recorder:
@@ -72,9 +72,9 @@ class Recorder:
 def recorder(monkeypatch):
     """CUDA graphs on the CPU: what is recorded runs again."""
     recorder = Recorder()
-    monkeypatch.setattr(graphs, "CAPTURED_ON", "cpu")
-    monkeypatch.setattr(graphs, "capture", recorder.capture)
-    monkeypatch.setattr(graphs, "aside", nullcontext)
+    monkeypatch.setattr(cuda_graph, "CAPTURED_ON", "cpu")
+    monkeypatch.setattr(cuda_graph, "capture", recorder.capture)
+    monkeypatch.setattr(cuda_graph, "aside", nullcontext)
     return recorder
 
 

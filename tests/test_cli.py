@@ -105,7 +105,7 @@ def test_version_and_help(capsys):
     assert capsys.readouterr().out == f"torchplastic {torchplastic.__version__}\n"
     assert plastic("train", "patterns", "--help") == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "--form FORM" in text
+    assert "--preset PRESET" in text
     assert "smoke, quick, paper, published, additive" in text
     assert plastic("bench", "--help") == 0
     text = " ".join(capsys.readouterr().out.split())
@@ -161,7 +161,7 @@ def test_list_names_every_form(capsys):
 WRONG = {
     "unknown command": (["fly"], "unknown command"),
     "unknown experiment": (["train", "nothing"], "unknown experiment"),
-    "unknown form": (["train", "patterns", "--form", "nothing"], "has no form"),
+    "unknown preset": (["train", "patterns", "--preset", "nothing"], "has no preset"),
     "no experiment": (["train"], "name an experiment"),
     "unknown flag": (["train", "patterns", "--colour", "blue"], "--colour"),
     "not a number": (["train", "patterns", "--model.eta", "big"], "--model.eta"),

@@ -69,8 +69,8 @@ ERRORS = [
     (lambda: tp.PlasticLinear(I, 0), "PlasticLinear: sizes must be at least 1; got 20 and 0."),
     (lambda: tp.LSTM(0, N), "LSTM: sizes must be at least 1; got 0 and 5."),
     (
-        lambda: tp.LSTM(I, N, held_inputs=6),
-        "LSTM: held_inputs must lie between 0 and 5, the smaller of input_size and hidden_size; got 6.",
+        lambda: tp.LSTM(I, N, clamped_inputs=6),
+        "LSTM: clamped_inputs must lie between 0 and 5, the smaller of input_size and hidden_size; got 6.",
     ),
     (lambda: tp.PlasticRNN(I, N, alpha="each"), "alpha must be one of full, neuron, shared, none; got 'each'."),
     (
@@ -127,7 +127,7 @@ ERRORS = [
     # clamp
     (
         lambda: tp.PlasticRNN(I, N)(zeros(T, B, I), clamp=mask(T, B, I)),
-        "PlasticRNN: clamp needs input_size=None, one input line per neuron; got input_size=20.",
+        "PlasticRNN: clamp needs input_size=None, one input unit per neuron; got input_size=20.",
     ),
     (
         lambda: scan(clamp=mask(T, 3, N)),
@@ -142,11 +142,11 @@ ERRORS = [
         "plastic_scan: clamped_steps must name 4 steps; got 1.",
     ),
     (
-        lambda: tp.LSTM(I, N, held_inputs=2)(zeros(T, B, I), clamp=~mask(T, B, I)),
-        "LSTM: clamp may be true on the first held_inputs=2 lines only.",
+        lambda: tp.LSTM(I, N, clamped_inputs=2)(zeros(T, B, I), clamp=~mask(T, B, I)),
+        "LSTM: clamp may be true on the first clamped_inputs=2 units only.",
     ),
     (
-        lambda: tp.LSTM(I, N, held_inputs=2)(zeros(T, B, I), clamp=mask(T, B, N)),
+        lambda: tp.LSTM(I, N, clamped_inputs=2)(zeros(T, B, I), clamp=mask(T, B, N)),
         "LSTM: clamp must be bool (4, 20, 20); got torch.bool (4, 20, 5).",
     ),
     # the functions
@@ -165,7 +165,7 @@ ERRORS = [
         "plastic_scan: eta is needed where alpha is given; pass a float, a 0-dim tensor or (5,).",
     ),
     (lambda: scan(eta=zeros(4)), "plastic_scan: eta must be a number, 0-dim or (5,); got (4,)."),
-    (lambda: scan(chunk=0), "plastic_scan: chunk must be at least 1; got 0."),
+    (lambda: scan(chunk_size=0), "plastic_scan: chunk_size must be at least 1; got 0."),
     (
         lambda: scan(rule=tp.Rule(lambda H, u, v, eta: H), impl="chunked"),
         'plastic_scan: this rule has no `linear` form, so impl="chunked" cannot run it. Use impl="reference".',

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from torchplastic.data.classes import stand_in
+from torchplastic.data.classes import synthetic_glyphs
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LEARNING = ("01_whole_method.py", "02_same_with_torchplastic.py")
@@ -85,7 +85,7 @@ def test_five_drawings_of_ones_own(tmp_path):
 
 
 def test_few_shot_on_a_folder(tmp_path):
-    glyphs = stand_in(62)
+    glyphs = synthetic_glyphs(62)
     for c in range(45):
         for d in range(6):
             path = tmp_path / f"glyph {c:02d}" / f"{d}.png"

@@ -11,7 +11,7 @@ import torchplastic as tp
 REQUIRED = inspect.Parameter.empty
 RNN = {
     "input_size": REQUIRED, "hidden_size": REQUIRED, "rule": "hebb", "alpha": "full", "eta": 0.01, "learn_eta": True,
-    "bias": True, "nonlinearity": "tanh", "batch_first": False, "impl": "auto", "chunk": None, "device": None,
+    "bias": True, "nonlinearity": "tanh", "batch_first": False, "impl": "auto", "chunk_size": None, "device": None,
     "dtype": None,
 }  # fmt: skip
 STEP = {"x": REQUIRED, "state": None, "clamp": None}
@@ -20,7 +20,7 @@ STEP = {"x": REQUIRED, "state": None, "clamp": None}
 SIGNATURES = {
     tp.PlasticRNN: (2, RNN),
     tp.PlasticRNNCell: (2, RNN),
-    tp.LSTM: (2, {"input_size": REQUIRED, "hidden_size": REQUIRED, "held_inputs": 0, "batch_first": False}),
+    tp.LSTM: (2, {"input_size": REQUIRED, "hidden_size": REQUIRED, "clamped_inputs": 0, "batch_first": False}),
     tp.PlasticLinear: (
         2,
         {"in_features": REQUIRED, "out_features": REQUIRED, "rule": "oja", "alpha": "full", "eta": 0.01,
@@ -33,7 +33,7 @@ SIGNATURES = {
     tp.functional.plastic_scan: (
         5,
         {"drive": REQUIRED, "w": REQUIRED, "alpha": REQUIRED, "eta": REQUIRED, "state": None, "rule": "hebb",
-         "clamp": None, "nonlinearity": "tanh", "impl": "auto", "chunk": None},
+         "clamp": None, "nonlinearity": "tanh", "impl": "auto", "chunk_size": None},
     ),
 }  # fmt: skip
 FORWARDS = {

@@ -1,4 +1,4 @@
-"""What README.md shows runs, and what it names exists: commands, experiments, forms, flags, links, make targets."""
+"""What README.md shows runs, and what it names exists: commands, experiments, presets, flags, links, make targets."""
 
 import contextlib
 import io
@@ -53,8 +53,8 @@ def test_commands_name_what_exists(text):
     described = help_of(command)
     if command in ("train", "sweep") and "--resume" not in words:
         described += help_of("train", words[0])
-        form = words[words.index("--form") + 1] if "--form" in words else "quick"
-        assert form in registry.get(words[0]).forms
+        preset = words[words.index("--preset") + 1] if "--preset" in words else "quick"
+        assert preset in registry.get(words[0]).presets
     elif command == "bench":
         assert set(names) <= set(suites.SUITES)
     for flag in (word for word in words if word.startswith("--")):

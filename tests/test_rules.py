@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import torchplastic as tp
-from tests.problems import TRACES, away_from_zero
+from tests.closed_forms import TRACES, away_from_zero
 from torchplastic.rules import get_rule
 
 B, I, N = 3, 4, 5

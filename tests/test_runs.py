@@ -8,12 +8,12 @@ import sys
 import pytest
 import torch
 
-from torchplastic.runs import Run, RunError, strip_prefixes
+from torchplastic.runs import RunDirectory, RunError, strip_prefixes
 
 
 @pytest.fixture
 def run(tmp_path):
-    run = Run.create(tmp_path / "run")
+    run = RunDirectory.create(tmp_path / "run")
     run.write_config({"experiment": "patterns"})
     return run
 
@@ -23,16 +23,16 @@ CHECKPOINT = {"model": {"w": torch.ones(2)}, "optimizer": {}, "episode": 3}
 
 def test_create_never_takes_an_existing_path(run, tmp_path):
     with pytest.raises(RunError, match=r"exists\. Choose another --out"):
-        Run.create(run.path)
+        RunDirectory.create(run.path)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RunError, match="exists"):
-        Run.create(tmp_path / "file")
+        RunDirectory.create(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_open_needs_a_config(tmp_path):
     with pytest.raises(RunError, match="is no run directory"):
-        Run.open(tmp_path)
+        RunDirectory.open(tmp_path)
 
 
 def test_metrics_survive_a_torn_line_and_are_cut(run):
@@ -94,8 +94,8 @@ def test_a_hostile_pickle_is_refused_unexecuted(run, tmp_path, how):
 
 def test_the_lock_is_held_and_dies_with_its_process(run):
     code = (
-        "import sys, time; from pathlib import Path; from torchplastic.runs import Run\n"
-        "with Run(Path(sys.argv[1])).locked():\n print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from torchplastic.runs import RunDirectory\n"
+        "with RunDirectory(Path(sys.argv[1])).locked():\n print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
@@ -156,6 +156,9 @@ def test_json_files_are_named_when_damaged(run):
     (run.path / "config.json").write_text("[1]")
     with pytest.raises(RunError, match="JSON object"):
         _ = run.config
+
+
+def test_results_of_evaluations_are_read_back(run):
     run.write_eval("episodes-5", {"episodes": 5})
     assert run.evals() == [{"episodes": 5}]
     assert json.loads((run.path / "eval" / "episodes-5.json").read_text()) == {"episodes": 5}

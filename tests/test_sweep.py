@@ -15,14 +15,14 @@ import torch
 
 from tests.command import COMMAND, TINY, plastic, timeless, tiny
 from torchplastic.experiments import signals
-from torchplastic.experiments.children import Child, LocalPool
 from torchplastic.experiments.sweep import _clear, position
-from torchplastic.runs import Run, RunError
-from torchplastic.train.progress import Standing, SweepProgress
+from torchplastic.experiments.workers import Job, LocalPool
+from torchplastic.runs import RunDirectory, RunError
+from torchplastic.train.progress import JobStatus, SweepProgress
 
 
 def sweep(out, *more):
-    return ["sweep", "patterns", "--form", "smoke", *TINY, "--out", str(out), *more]
+    return ["sweep", "patterns", "--preset", "smoke", *TINY, "--out", str(out), *more]
 
 
 def start(out, *more):
@@ -71,11 +71,11 @@ def test_a_killed_seed_is_reported_and_the_rest_goes_on(tmp_path):
     parent = start(out, *more)
     wait_for_rows(out, [1], parent)
     child_of(parent, 1).kill()
-    said, errors = parent.communicate(timeout=120)
+    output, errors = parent.communicate(timeout=120)
     assert parent.returncode == 1
-    assert "seed 1  failed" in said
-    assert "(killed by SIGKILL)" in said
-    assert "2 of 3 seeds finished" in said
+    assert "seed 1  failed" in output
+    assert "(killed by SIGKILL)" in output
+    assert "2 of 3 seeds finished" in output
     assert "the same command goes on" in errors
 
     assert plastic(*sweep(out, *more)) == 0
@@ -87,13 +87,13 @@ def test_ctrl_c_leaves_no_process_and_every_run_can_go_on(tmp_path):
     out = tmp_path / "sweep"
     parent = start(out, "--seeds", "3", "--jobs", "2", "--episodes", "1000000")
     wait_for_rows(out, [0, 1], parent)
-    children = psutil.Process(parent.pid).children(recursive=True)
-    assert len(children) >= 2
+    jobs = psutil.Process(parent.pid).children(recursive=True)
+    assert len(jobs) >= 2
     parent.send_signal(signal.SIGINT)
-    said, _ = parent.communicate(timeout=60)
+    output, _ = parent.communicate(timeout=60)
     assert parent.returncode == 130
-    assert said.count("stopped") == 3
-    assert not any(child.is_running() for child in children)
+    assert output.count("stopped") == 3
+    assert not any(job.is_running() for job in jobs)
     assert json.loads((out / "seed-0" / "config.json").read_text())["seed"] == 0
     assert plastic(*sweep(out, "--seeds", "2", "--episodes", "1")) == 0
 
@@ -102,10 +102,10 @@ def test_runs_end_with_the_sweep_that_started_them(tmp_path):
     out = tmp_path / "sweep"
     parent = start(out, "--seeds", "1", "--episodes", "1000000")
     wait_for_rows(out, [0], parent)
-    child = child_of(parent, 0)
+    job = child_of(parent, 0)
     parent.kill()
     parent.communicate()
-    child.wait(timeout=20)
+    job.wait(timeout=20)
     assert plastic(*sweep(out, "--seeds", "1", "--episodes", "1")) == 0
 
 
@@ -117,9 +117,9 @@ def test_damage_to_one_seed_is_its_own(tmp_path, capsys):
     shutil.rmtree(out / "seed-1")
     (out / "seed-0" / "summary.json").write_text("{torn")
     assert plastic(*sweep(out, *more)) == 1
-    said = capsys.readouterr().out
-    assert "seed 0  failed" in said
-    assert "summary.json cannot be read" in said
+    output = capsys.readouterr().out
+    assert "seed 0  failed" in output
+    assert "summary.json cannot be read" in output
     assert position(out / "seed-1")[0] == 10
     (out / "seed-1" / "config.json").unlink()
     assert plastic(*sweep(out, *more)) == 1
@@ -133,7 +133,7 @@ def test_a_seed_that_was_stopped_before_it_trained_starts_anew(tmp_path):
     path = out / "seed-0"
     for file in path.iterdir():
         file.unlink()
-    Run(path).save_checkpoint({"model": {}, "optimizer": {}, "episode": 0})
+    RunDirectory(path).save_checkpoint({"model": {}, "optimizer": {}, "episode": 0})
     (path / ".checkpoint.pt.abcdefgh").write_bytes(b"torn")
     (path / "lock").touch()
     assert plastic(*sweep(out, "--seeds", "1", "--episodes", "10")) == 0
@@ -146,7 +146,7 @@ def _note(path):
 
 
 def _trained(path):
-    Run(path).save_checkpoint({"model": {}, "optimizer": {}, "episode": 7})
+    RunDirectory(path).save_checkpoint({"model": {}, "optimizer": {}, "episode": 7})
 
 
 def _linked(path):
@@ -195,19 +195,19 @@ def test_a_sweep_writes_no_log_through_a_link(place, tmp_path, capsys):
 def test_ignored_signals_stay_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     try:
-        with signals.noted() as caught:
+        with signals.noted() as received:
             signal.raise_signal(signal.SIGHUP)
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)  # the same request
-        assert caught == [signal.SIGTERM]
+        assert received == [signal.SIGTERM]
     finally:
         signal.signal(signal.SIGHUP, before)
 
 
 def test_without_ray_it_says_which_extra(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "torchplastic.experiments.on_ray", raising=False)
+    monkeypatch.delitem(sys.modules, "torchplastic.experiments.ray_pool", raising=False)
     assert plastic(*sweep(tmp_path / "sweep", "--backend", "ray")) == 2
     assert "torchplastic[cluster]" in capsys.readouterr().err
 
@@ -215,8 +215,8 @@ def test_without_ray_it_says_which_extra(tmp_path, monkeypatch, capsys):
 def test_a_failing_seed_says_why(tmp_path, capsys):
     out = tmp_path / "sweep"
     assert plastic(*sweep(out, "--seeds", "1", "--optim.lr", "1e38", "--episodes", "50")) == 1
-    assert "seed 0  failed" in (said := capsys.readouterr().out)
-    assert "the loss is" in said
+    assert "seed 0  failed" in (output := capsys.readouterr().out)
+    assert "the loss is" in output
 
 
 @pytest.mark.parametrize(
@@ -316,28 +316,28 @@ def test_seeds_are_debugged_too(tmp_path, capsys):
 
 def test_the_pool_keeps_to_its_jobs_and_kills_what_does_not_end(tmp_path):
     deaf = "from signal import *; import time; signal(SIGTERM, SIG_IGN); print(1, flush=True); time.sleep(60)"
-    children = [Child(i, ("-c", deaf), tmp_path / f"{i}.log", 1) for i in range(3)]
+    jobs = [Job(i, ("-c", deaf), tmp_path / f"{i}.log", 1) for i in range(3)]
     with LocalPool(2) as pool:
-        pool.start(children)
+        pool.start(jobs)
         while not all((tmp_path / f"{i}.log").is_file() and (tmp_path / f"{i}.log").read_text() for i in (0, 1)):
             time.sleep(0.02)
-        assert sorted(child.seed for child in pool.running()) == [0, 1]
+        assert sorted(job.seed for job in pool.running()) == [0, 1]
         pool.interrupt()
         assert pool.ended(0.2) == []  # they do not listen, and the third is not started
         pool.interrupt()
         codes = {}
         while pool.unfinished():
-            codes |= {child.seed: code for child, code in pool.ended(5)}
+            codes |= {job.seed: code for job, code in pool.ended(5)}
     assert codes == {0: -signal.SIGKILL, 1: -signal.SIGKILL}
     assert not (tmp_path / "2.log").exists()
 
 
 def test_lines_in_a_pipe(capsys):
     with SweepProgress("sweep x", 100) as progress:
-        progress.update([Standing(0, "running"), Standing(1, "waiting")])
-        progress.update([Standing(0, "running", 50, 0.1), Standing(1, "waiting")])
-        progress.update([Standing(0, "failed", 50, 0.1, "killed by SIGKILL"), Standing(1, "running")])
-        progress.update([Standing(1, "finished", 100, 21.5, measure="reward")])
+        progress.update([JobStatus(0, "running"), JobStatus(1, "waiting")])
+        progress.update([JobStatus(0, "running", 50, 0.1), JobStatus(1, "waiting")])
+        progress.update([JobStatus(0, "failed", 50, 0.1, "killed by SIGKILL"), JobStatus(1, "running")])
+        progress.update([JobStatus(1, "finished", 100, 21.5, measure="reward")])
     assert capsys.readouterr().err.splitlines() == [
         "sweep x seed=0 running episode=0 of=100",
         "sweep x seed=0 failed episode=50 of=100 error=0.1 (killed by SIGKILL)",
@@ -371,9 +371,9 @@ def test_ray(tmp_path, capsys):
         assert time.monotonic() < wait_for
         time.sleep(0.1)
     parent.send_signal(signal.SIGINT)
-    said, _ = parent.communicate(timeout=90)
+    output, _ = parent.communicate(timeout=90)
     assert parent.returncode == 130
-    assert said.count("stopped") == 2
+    assert output.count("stopped") == 2
     mine = [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or [])]
     assert not [p for p in mine if p.pid != os.getpid()]
     assert plastic(*sweep(out, "--seeds", "2", "--episodes", "1")) == 0

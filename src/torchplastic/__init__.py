@@ -1,7 +1,7 @@
 """Differentiable plasticity for PyTorch: networks that learn how to learn."""
 
 from torchplastic import functional
-from torchplastic.graphs import CapturedStep
+from torchplastic.cuda_graph import CapturedStep
 from torchplastic.nn.classifier import PlasticClassifier
 from torchplastic.nn.linear import PlasticLinear
 from torchplastic.nn.lstm import LSTM

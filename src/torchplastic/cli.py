@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 T = TypeVar("T")
 USAGE = """usage: plastic COMMAND ...
 
-  list                     experiments and forms: what each reproduces, its usual cost and result
-  train EXPERIMENT         train, e.g. plastic train patterns --form smoke;  --resume RUN goes on with a run
+  list                     experiments and presets: what each reproduces, its usual cost and result
+  train EXPERIMENT         train, e.g. plastic train patterns --preset smoke;  --resume RUN goes on with a run
   sweep EXPERIMENT         the same over many seeds: --seeds 10 --jobs 2
   eval RUN                 measure a run on new episodes
   report RUN|BENCH.json... figures and one self-contained HTML page
@@ -38,7 +38,7 @@ finished; seeds, jobs, episodes and threads may then differ.
                      one GPU (--device cuda, or auto where there is one) as many as fit its memory, side by side on it,
                      up to the CPU's cores and the seeds
   --backend ray      as tasks of the Ray cluster that is running, or of a local one; its machines share the folder
-  --out DIR          default runs/sweeps/EXPERIMENT-FORM-HASH; the hash is of the settings
+  --out DIR          default runs/sweeps/EXPERIMENT-PRESET-HASH; the hash is of the settings
 
 The flags of plastic train; of those, a sweep sets --seed and --out itself:
 """
@@ -125,11 +125,11 @@ def _first_section(box: str) -> str:
 
 
 def list_(args: Sequence[str]) -> int:
-    """Experiments and forms."""
+    """Experiments and presets."""
 
     @dataclass
     class List:
-        """Experiments and forms: what each reproduces, its usual cost on two CPU cores, its usual result."""
+        """Experiments and presets: what each reproduces, its usual cost on two CPU cores, its usual result."""
 
     _parse(List, "plastic list", args)
     from rich.console import Console
@@ -141,14 +141,14 @@ def list_(args: Sequence[str]) -> int:
     for name in registry.names():
         experiment = registry.get(name)
         if not console.is_terminal:  # a line each, for grep
-            for form, entry in experiment.forms.items():
-                print(name, form, entry.about, entry.cost, entry.result, sep="\t")
+            for preset, entry in experiment.presets.items():
+                print(name, preset, entry.about, entry.cost, entry.result, sep="\t")
             continue
         table = Table(
-            "form", "what", "cost on two cores", "result", title=f"{name}: {experiment.about}", title_justify="left"
+            "preset", "what", "cost on two cores", "result", title=f"{name}: {experiment.about}", title_justify="left"
         )
-        for form, entry in experiment.forms.items():
-            table.add_row(form, entry.about, entry.cost, entry.result)
+        for preset, entry in experiment.presets.items():
+            table.add_row(preset, entry.about, entry.cost, entry.result)
         console.print(table)
     return 0
 
@@ -165,12 +165,12 @@ def train(args: Sequence[str]) -> int:
         return _resume(args)
     if experiment is None and not {"-h", "--help"} & set(args):
         raise UsageError(
-            "name an experiment first: plastic train EXPERIMENT [--form FORM], or --resume RUN. See plastic list."
+            "name an experiment first: plastic train EXPERIMENT [--preset PRESET], or --resume RUN. See plastic list."
         )
     if experiment is None:
         from torchplastic.experiments import registry
 
-        print(f"usage: plastic train {{{','.join(registry.names())}}} [--form FORM] [flags], see --help of each")
+        print(f"usage: plastic train {{{','.join(registry.names())}}} [--preset PRESET] [flags], see --help of each")
         print("       plastic train --resume RUN [--episodes N] [--device DEVICE] [--devices N]")
         return 0
     flags = _train_flags("plastic train", "Train an experiment in a new run directory.", experiment, args[1:])
@@ -197,25 +197,25 @@ def _train_flags(prog: str, about: str, experiment: str, args: Sequence[str]) ->
     from torchplastic.experiments import registry
 
     chosen, rest = _before(
-        args, form={"default": "quick"}, model__kind={"default": "plastic", "choices": ("plastic", "rnn", "lstm")}
+        args, preset={"default": "quick"}, model__kind={"default": "plastic", "choices": ("plastic", "rnn", "lstm")}
     )
     kind = vars(chosen)["model.kind"]
-    config = registry.settings(experiment, chosen.form, kind)
+    config = registry.settings(experiment, chosen.preset, kind)
 
     @dataclass
     class Train:
         config: Annotated[registry.get(experiment).config, _flat()]  # type: ignore[valid-type]
         out: Path | None = None
-        """Run directory, which must not exist; default runs/EXPERIMENT/FORM-seedS-DATE-TIME."""
+        """Run directory, which must not exist; default runs/EXPERIMENT/PRESET-seedS-DATE-TIME."""
         device: str = "auto"
         """auto, cpu, cuda or cuda:N."""
         devices: int = 1
         """Processes that share every batch, one per device (on a CPU, per share of its threads)."""
 
-    forms = ", ".join(registry.get(experiment).forms)
+    presets = ", ".join(registry.get(experiment).presets)
     Train.__doc__ = (
-        f"{about} --form FORM chooses where the settings start: {forms}; default quick. "
-        f"The defaults below are those of {chosen.form} with --model.kind {kind}."
+        f"{about} --preset PRESET chooses where the settings start: {presets}; default quick. "
+        f"The defaults below are those of {chosen.preset} with --model.kind {kind}."
     )
     flags = _parse(Train, f"{prog} {experiment}", rest, Train(config))
     if flags.devices < 1:
@@ -305,18 +305,18 @@ def sweep(args: Sequence[str]) -> int:
     path = own.out or default_path(config)
     what = Sweep(config, tuple(range(own.seeds)), tuple(rest), flags.device, flags.devices, path.absolute(), own.debug)
     jobs = own.jobs or default_jobs(what, own.backend)
-    standings, number = run_sweep(what, make_pool(own.backend, jobs), jobs)
-    for one in standings:
+    statuses, number = run_sweep(what, make_pool(own.backend, jobs), jobs)
+    for one in statuses:
         measured = "" if one.measured is None else f"  {one.measure} {one.measured:.4g}"
         why = f"  ({one.why})" if one.why else ""
         print(f"seed {one.seed}  {one.state}  episodes {one.episode}{measured}{why}")
-    finished = sum(one.state == "finished" for one in standings)
-    print(f"{path}  {finished} of {len(standings)} seeds finished; report: plastic report {path}")
-    if finished < len(standings):
+    finished = sum(one.state == "finished" for one in statuses)
+    print(f"{path}  {finished} of {len(statuses)} seeds finished; report: plastic report {path}")
+    if finished < len(statuses):
         print("the same command goes on with the others", file=sys.stderr)
     if number is not None:
         return 128 + number
-    return 0 if finished == len(standings) else 1
+    return 0 if finished == len(statuses) else 1
 
 
 # --- plastic eval
@@ -349,7 +349,7 @@ def eval_(args: Sequence[str]) -> int:
     if flags.json:
         print(json.dumps(result))
         return 0
-    print(f"{result['experiment']} {result['form']}, {result['episodes']} episodes, {result['split']}")
+    print(f"{result['experiment']} {result['preset']}, {result['episodes']} episodes, {result['split']}")
     for name in ("accuracy", "error", "reward"):
         if name in result:
             mean, (low, high), chance = (result[name][key] for key in ("mean", "ci95", "chance"))
@@ -406,7 +406,7 @@ def bench(args: Sequence[str]) -> int:
 
     @dataclass
     class Bench:
-        """Training step of each form, in one process and in turn: median time, memory, ratios."""
+        """Training step of each preset, in one process and in turn: median time, memory, ratios."""
 
         names: tyro.conf.Positional[tuple[str, ...]] = ()
         """Which suites: patterns, fifty-bit, images, omniglot, maze, scaling-n, scaling-t, scaling-b, large (on a GPU);
@@ -414,7 +414,7 @@ def bench(args: Sequence[str]) -> int:
         json: Path | None = None
         """Write the results to this file, which must not exist."""
         rounds: int = 15
-        """Timed steps of each form and case."""
+        """Timed steps of each preset and case."""
         device: Literal["auto", "cpu", "cuda"] = "auto"
         """Where to run."""
 

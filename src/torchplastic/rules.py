@@ -17,12 +17,12 @@ class Rule(NamedTuple):
     """A plasticity rule.
 
     update: `(H [B, pre, post], u [B, pre], v [B, post], eta) -> H` of the next step, the paper's
-        equation. The reference form calls it under autograd.
+        equation. The reference implementation calls it under autograd.
     linear: for rules that are linear in the trace, `H' = d * H + u (x) s`: `(v [..., post], eta) ->
         (d, s)`. `s` has the shape of v; `d` has it too, or that of eta where it does not depend on v.
-        Serves the chunked form. A rule without it runs in the reference form only.
+        Serves the chunked implementation. A rule without it runs in the reference implementation only.
     vjp: the derivative of `linear` in closed form, `(v, eta, gd, gs) -> (gv, geta)`, all of the shape of
-        v. `gd` is None where nobody needs dL/dd. Without it, autograd differentiates `linear`.
+        v. `gd` is None where dL/dd is not needed. Without it, autograd differentiates `linear`.
 
     eta is a 0-dim tensor, `[post]`, or (for `update` alone) a float.
 

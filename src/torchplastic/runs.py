@@ -28,6 +28,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from torchplastic.legacy import modern
+
 PREFIXES = ("_orig_mod.", "module.")  # what torch.compile and data-parallel wrappers put before names
 
 
@@ -35,7 +37,7 @@ class RunError(ValueError):
     """A run directory that cannot be used, in one line that says what to do."""
 
 
-class Run:
+class RunDirectory:
     """One run directory."""
 
     def __init__(self, path: Path) -> None:
@@ -44,7 +46,7 @@ class Run:
     # --- opening
 
     @classmethod
-    def create(cls, path: Path) -> Run:
+    def create(cls, path: Path) -> RunDirectory:
         """A new, empty run directory. RunError where something is there already."""
         try:
             path.mkdir(parents=True)
@@ -56,7 +58,7 @@ class Run:
         return cls(path)
 
     @classmethod
-    def open(cls, path: Path) -> Run:
+    def open(cls, path: Path) -> RunDirectory:
         """An existing run directory. RunError for anything else."""
         if not (path / "config.json").is_file():
             raise RunError(f"{path} is no run directory: it has no config.json.")
@@ -72,8 +74,14 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """config.json. RunError where it is damaged."""
-        return read_json(self.path / "config.json")
+        """config.json, in today's names. RunError where it is damaged."""
+        config = read_json(self.path / "config.json")
+        return modern(config, str(config.get("experiment")))
+
+    @property
+    def experiment(self) -> str:
+        """The experiment's name."""
+        return str(self.config.get("experiment"))
 
     def write_config(self, config: dict[str, Any]) -> None:
         write_json(self.path / "config.json", config)
@@ -81,7 +89,8 @@ class Run:
     @property
     def summary(self) -> dict[str, Any] | None:
         """summary.json, or None while the run is not finished."""
-        return read_json(self.path / "summary.json") if (self.path / "summary.json").is_file() else None
+        path = self.path / "summary.json"
+        return modern(read_json(path), self.experiment) if path.is_file() else None
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         write_json(self.path / "summary.json", summary)
@@ -100,7 +109,8 @@ class Run:
 
     def evals(self) -> list[dict[str, Any]]:
         """Every result under eval/, by name."""
-        return [json.loads(path.read_text()) for path in sorted((self.path / "eval").glob("*.json"))]
+        paths = sorted((self.path / "eval").glob("*.json"))
+        return [modern(read_json(path), self.experiment) for path in paths]
 
     # --- metrics
 
@@ -109,7 +119,9 @@ class Run:
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return []
-        return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        experiment = self.experiment
+        return [modern(json.loads(line), experiment) for line in lines]
 
     def append(self, row: dict[str, Any]) -> None:
         """One more row, flushed at once."""

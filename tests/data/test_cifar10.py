@@ -24,8 +24,8 @@ def test_a_folder(tmp_path, make, inside):
     folder = next(tmp_path.iterdir())
     pictures = cifar10.read(cifar10.find(folder if inside else tmp_path))
     assert torch.equal(pictures.train, torch.cat([sums(made[name]) for name in BATCHES[:5]]))
-    assert torch.equal(pictures.withheld, sums(made["test_batch"]))
-    assert "20 to train on, 4 withheld (the official set has 50,000 and 10,000)" in pictures.source
+    assert torch.equal(pictures.validation, sums(made["test_batch"]))
+    assert "20 to train on, 4 for validation (the official set has 50,000 and 10,000)" in pictures.source
 
 
 @pytest.mark.parametrize("make", [binary_folder, python_folder])
@@ -38,7 +38,7 @@ def test_an_archive_must_hold_all(tmp_path, make, monkeypatch):
         cifar10.read(cifar10.find(tmp_path))
     monkeypatch.setattr(cifar10, "FULL", (20, 4))
     pictures = cifar10.read(cifar10.find(tmp_path))
-    assert torch.equal(pictures.withheld, sums(made["test_batch"]))
+    assert torch.equal(pictures.validation, sums(made["test_batch"]))
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], whole[:40], b"words", b""):
         path.write_bytes(content)
@@ -108,5 +108,5 @@ def test_the_real_pictures():
     if found is None:
         pytest.skip("needs TORCHPLASTIC_DATA with CIFAR-10")
     pictures = cifar10.read(found)
-    assert (len(pictures.train), len(pictures.withheld)) == cifar10.FULL
+    assert (len(pictures.train), len(pictures.validation)) == cifar10.FULL
     assert pictures.train.float().mean().item() == pytest.approx(3 * 121, rel=0.02)  # the mean gray of CIFAR-10

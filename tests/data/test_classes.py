@@ -1,4 +1,4 @@
-"""Classes of pictures: folders of the user's, drawings with dark and light ink, the stand-in."""
+"""Classes of pictures: folders of the user's, drawings with dark and light ink, synthetic glyphs."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from tests.data.files import picture
-from torchplastic.data.classes import Classes, read_drawing, read_folder, smaller, stand_in
+from torchplastic.data.classes import Classes, read_drawing, read_folder, smaller, synthetic_glyphs
 
 
 def stroke(path, ink, paper, size=(62, 62), mode="L"):
@@ -91,9 +91,9 @@ def test_counts_must_fit():
 
 
 def test_the_stand_in_is_labelled_and_the_same_each_time():
-    classes = stand_in(16)
-    assert classes.source.startswith("stand-in, no Omniglot: ")
-    assert torch.equal(classes.pictures, stand_in(16).pictures)
+    classes = synthetic_glyphs(16)
+    assert classes.source.startswith("synthetic data, not Omniglot: ")
+    assert torch.equal(classes.pictures, synthetic_glyphs(16).pictures)
     each = classes.pictures.float().flatten(1).unflatten(0, (len(classes), -1))
     within = (each[:, :1] - each[:, 1:]).norm(dim=-1).mean()
     between = (each[:-1, :1] - each[1:, 1:]).norm(dim=-1).mean()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.data.files import drawing, omniglot_folder, zipped
-from torchplastic.data import omniglot, sources
+from torchplastic.data import omniglot, resolve
 from torchplastic.data.omniglot import digest, find, fixed_split, load, read
 
 
@@ -151,17 +151,17 @@ def test_one_of_two(small_omniglot):
 
 
 def test_where_it_is_looked_for(small_omniglot, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "cache_folder", lambda: tmp_path / "nothing")
+    monkeypatch.setattr(resolve, "cache_folder", lambda: tmp_path / "nothing")
     monkeypatch.delenv("TORCHPLASTIC_DATA", raising=False)
     with pytest.raises(ValueError, match=r"Omniglot not found in .*nothing\. Put .* set TORCHPLASTIC_DATA"):
-        sources.load_characters(None)
+        resolve.load_characters(None)
     monkeypatch.setenv("TORCHPLASTIC_DATA", str(small_omniglot))
-    assert len(sources.load_characters(None).digests) == 16
+    assert len(resolve.load_characters(None).digests) == 16
     with pytest.raises(ValueError, match="does not exist"):
-        sources.load_characters(tmp_path / "gone")
+        resolve.load_characters(tmp_path / "gone")
     (tmp_path / "cache").mkdir(exist_ok=True)
     with pytest.raises(ValueError, match=r"Omniglot not found in .*cache"):
-        sources.load_characters(tmp_path / "cache")
+        resolve.load_characters(tmp_path / "cache")
 
 
 @pytest.mark.data

@@ -1,4 +1,4 @@
-"""Folders of pictures, and the stand-in."""
+"""Folders of pictures, and the built-in photograph."""
 
 import numpy as np
 import pytest
@@ -6,18 +6,18 @@ import torch
 from PIL import Image
 
 from tests.data.files import binary_folder, jpeg_bytes, picture
-from torchplastic.data.pictures import channel_sums, read_folder, stand_in
-from torchplastic.data.sources import load_pictures
+from torchplastic.data.pictures import channel_sums, photograph_patches, read_folder
+from torchplastic.data.resolve import load_pictures
 
 
-def test_pictures_of_mixed_sizes_become_squares_and_the_last_are_withheld(tmp_path):
+def test_pictures_of_mixed_sizes_become_squares_and_the_last_are_for_validation(tmp_path):
     for i in range(40):
         ending = (".jpg", ".png", ".JPEG", ".bmp")[i % 4]
         picture(tmp_path / f"sub{i % 3}" / f"{i:02d}{ending}", 20 + i, 60 - i, seed=i)
     (tmp_path / "sub0" / "notes.txt").write_text("not a picture")
     pictures = read_folder(tmp_path, 8)
     assert pictures.train.shape == (36, 8, 8)
-    assert pictures.withheld.shape == (4, 8, 8)
+    assert pictures.validation.shape == (4, 8, 8)
     assert pictures.side == 8
     assert pictures.train.min() >= 0
     assert pictures.train.max() <= 765
@@ -28,9 +28,9 @@ def test_pictures_of_mixed_sizes_become_squares_and_the_last_are_withheld(tmp_pa
         edge = min(width, height)
         left, top = (width - edge) // 2, (height - edge) // 2
         cut = image.convert("RGB").resize((8, 8), Image.Resampling.LANCZOS, (left, top, left + edge, top + edge))
-    difference = pictures.withheld[-1] - channel_sums(np.asarray(cut))
+    difference = pictures.validation[-1] - channel_sums(np.asarray(cut))
     assert difference.abs().max() <= 30  # a JPEG is shrunk on the way
-    assert "36 to train on, 4 withheld" in pictures.source
+    assert "36 to train on, 4 for validation" in pictures.source
 
 
 def test_sixteen_bits_are_not_cut_off(tmp_path):
@@ -42,11 +42,11 @@ def test_sixteen_bits_are_not_cut_off(tmp_path):
     assert torch.equal(pictures.train[0], expected)
 
 
-def test_three_are_withheld_of_few(tmp_path):
+def test_three_are_for_validation_of_few(tmp_path):
     for i in range(10):
         picture(tmp_path / f"{i}.png", seed=i)
     pictures = load_pictures(tmp_path, 6)
-    assert (len(pictures.train), len(pictures.withheld)) == (7, 3)
+    assert (len(pictures.train), len(pictures.validation)) == (7, 3)
 
 
 def test_the_sum_of_the_channels(generator):
@@ -78,23 +78,23 @@ def test_what_is_no_data(tmp_path, monkeypatch):
         (tmp_path / "torn" / "3.jpg").write_bytes(content)
         refused(tmp_path / "torn", "3.jpg is no readable picture")
     monkeypatch.setenv("TORCHPLASTIC_DATA", str(tmp_path / "empty"))
-    monkeypatch.setattr("torchplastic.data.sources.cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("torchplastic.data.resolve.cache_folder", lambda: tmp_path / "cache")
     refused(None, "CIFAR-10 not found in", "or", "Put cifar-10-binary.tar.gz there", "--data-dir")
 
 
 def test_without_a_name_cifar_is_looked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHPLASTIC_DATA", str(tmp_path))
     binary_folder(tmp_path)
-    assert load_pictures(None, 32).source.startswith("CIFAR-10: 20 to train on, 4 withheld (the official set has")
+    assert load_pictures(None, 32).source.startswith("CIFAR-10: 20 to train on, 4 for validation (the official set has")
     with pytest.raises(ValueError, match=r"32 × 32; task.side is 16"):
         load_pictures(None, 16)
 
 
 def test_the_stand_in_says_that_it_is_one():
-    pictures = stand_in(12)
-    assert pictures.source.startswith("stand-in, no data set of natural images")
+    pictures = photograph_patches(12)
+    assert pictures.source.startswith("built-in data, no data set of natural images")
     assert pictures.train.shape[1:] == (12, 12)
-    assert min(len(pictures.train), len(pictures.withheld)) >= 20
-    assert torch.equal(stand_in(12).train, pictures.train)
+    assert min(len(pictures.train), len(pictures.validation)) >= 20
+    assert torch.equal(photograph_patches(12).train, pictures.train)
     train = {tuple(patch.flatten().tolist()) for patch in pictures.train}
-    assert not train & {tuple(patch.flatten().tolist()) for patch in pictures.withheld}
+    assert not train & {tuple(patch.flatten().tolist()) for patch in pictures.validation}

@@ -8,18 +8,18 @@ import pytest
 from torchplastic.experiments import registry
 from torchplastic.experiments.config import Config, Model, Optim, from_dict
 
-FORMS = [(name, form) for name in registry.names() for form in registry.get(name).forms]
+PRESETS = [(name, preset) for name in registry.names() for preset in registry.get(name).presets]
 
 
 @pytest.mark.parametrize("kind", ["plastic", "rnn", "lstm"])
-@pytest.mark.parametrize(("name", "form"), FORMS)
-def test_every_form_is_complete_and_survives_json(name, form, kind):
+@pytest.mark.parametrize(("name", "preset"), PRESETS)
+def test_every_preset_is_complete_and_survives_json(name, preset, kind):
     if name == "omniglot" and kind != "plastic":
         with pytest.raises(ValueError, match=f"omniglot has no network of kind {kind}"):
-            registry.settings(name, form, kind)
+            registry.settings(name, preset, kind)
         return
-    config = registry.settings(name, form, kind)
-    assert (config.experiment, config.form, getattr(config.model, "kind", "plastic")) == (name, form, kind)
+    config = registry.settings(name, preset, kind)
+    assert (config.experiment, config.preset, getattr(config.model, "kind", "plastic")) == (name, preset, kind)
     assert from_dict(type(config), json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -72,14 +72,14 @@ def test_steps():
 def test_unknown_names():
     with pytest.raises(ValueError, match="unknown experiment"):
         registry.get("nothing")
-    with pytest.raises(ValueError, match="has no form"):
+    with pytest.raises(ValueError, match="has no preset"):
         registry.settings("patterns", "nothing")
 
 
 def test_model_start_scales_follow_the_config():
-    from torchplastic.experiments.networks import make_network
+    from torchplastic.experiments.build import make_network
 
-    plain = make_network(Model(), 0, 9, lstm_cells=4, held_inputs=2)
-    scaled = make_network(replace(Model(), w_start=0.1, alpha_start=0.001), 0, 9, lstm_cells=4, held_inputs=2)
+    plain = make_network(Model(), 0, 9, lstm_cells=4, clamped_inputs=2)
+    scaled = make_network(replace(Model(), w_init_std=0.1, alpha_init_std=0.001), 0, 9, lstm_cells=4, clamped_inputs=2)
     assert (scaled.w / plain.w).allclose(plain.w.new_tensor(10.0))
     assert (scaled.alpha / plain.alpha).allclose(plain.alpha.new_tensor(0.1))

@@ -11,9 +11,9 @@ from tests.command import plastic, rows, timeless
 from tests.data.files import archive, binary_folder, picture, python_folder
 from torchplastic.experiments import launch, registry
 from torchplastic.experiments.images import ImagesConfig, build, pictures_of
-from torchplastic.runs import Run
+from torchplastic.runs import RunDirectory
 
-SMALL = ["--task.side", "6", "--task.shown", "2", "--task.cycles", "1", "--threads", "1", "--withheld-episodes", "4"]
+SMALL = ["--task.side", "6", "--task.shown", "2", "--task.cycles", "1", "--threads", "1", "--eval-episodes", "4"]
 
 
 @pytest.fixture
@@ -25,27 +25,27 @@ def folder(tmp_path):
 
 
 def train(out, *more):
-    return ["train", "images", "--form", "smoke", *SMALL, "--out", out, *more]
+    return ["train", "images", "--preset", "smoke", *SMALL, "--out", out, *more]
 
 
 def test_a_folder_of_ten_pictures_trains_and_reports(folder, tmp_path, capsys):
     out = tmp_path / "run"
-    assert plastic(*train(out, "--data-dir", folder, "--episodes", 25, "--withheld-every", 10, "--log-every", 5)) == 0
+    assert plastic(*train(out, "--data-dir", folder, "--episodes", 25, "--eval-every", 10, "--log-every", 5)) == 0
     written = rows(out)
     assert [row["episode"] for row in written] == [5, 10, 15, 20, 25]
-    assert [row["episode"] for row in written if "withheld_error" in row] == [10, 20, 25]
+    assert [row["episode"] for row in written if "val_error" in row] == [10, 20, 25]
     for row in written:
         assert row["loss"] == row["error"]
         assert row["error_median"] > 0
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["data"] == "pictures of pictures, resized to 6 × 6: 7 to train on, 3 withheld"
-    assert set(summary["baselines"]["withheld_error_median"]) == {"zeros", "mean picture", "nearest row"}
-    assert {"withheld_error", "withheld_error_median"} <= summary["final"].keys()
+    assert summary["data"] == "pictures of pictures, resized to 6 × 6: 7 to train on, 3 for validation"
+    assert set(summary["baselines"]["val_error_median"]) == {"zeros", "mean picture", "nearest row"}
+    assert {"val_error", "val_error_median"} <= summary["final"].keys()
     capsys.readouterr()
 
     assert plastic("eval", out, "--episodes", 30, "--json") == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["split"] == "withheld pictures"
+    assert result["split"] == "validation pictures"
     assert result["error"]["chance"] == result["baselines"]["zeros"]
     assert result["medians"].keys() == {"answer", "zeros", "mean picture", "nearest row"}
     assert plastic("eval", out, "--episodes", 30) == 0
@@ -58,34 +58,34 @@ def test_a_folder_of_ten_pictures_trains_and_reports(folder, tmp_path, capsys):
     assert {path.suffix for path in (out / "report" / "figures").iterdir()} == {".png", ".svg", ".gif"}
 
 
-def test_withheld_pictures_enter_nothing_but_their_own_error(folder, tmp_path, monkeypatch):
-    """The same training whatever the withheld pictures are: weights and training errors are equal bit for bit."""
+def test_validation_pictures_enter_nothing_but_their_own_error(folder, tmp_path, monkeypatch):
+    """The same training whatever the validation pictures are: weights and training errors are equal bit for bit."""
     runs = []
     for turn in range(2):
         if turn:
             for i in (7, 8, 9):  # the last three by name
                 picture(folder / f"{i}.jpg", 33, 44, seed=100 + i)
         out = tmp_path / f"run{turn}"
-        assert plastic(*train(out, "--data-dir", folder, "--episodes", 12, "--withheld-every", 4)) == 0
+        assert plastic(*train(out, "--data-dir", folder, "--episodes", 12, "--eval-every", 4)) == 0
         pictures_of.__globals__["_pictures"].cache_clear()
         runs.append(out)
-    first, second = (Run(out).weights() for out in runs)
+    first, second = (RunDirectory(out).weights() for out in runs)
     assert all(torch.equal(first[name], second[name]) for name in first)
     for one, other in zip(rows(runs[0]), rows(runs[1]), strict=True):
         assert one["error"] == other["error"]
-        assert one["withheld_error"] != other["withheld_error"]
+        assert one["val_error"] != other["val_error"]
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_run_goes_on_bit_for_bit(folder, tmp_path, batch):
-    """Stopped in the middle of a row: the medians and the looks at withheld pictures are those of the whole run."""
-    flags = ["--data-dir", folder, "--batch", batch, "--log-every", 6, "--withheld-every", 12]
+    """Stopped in the middle of a row: the medians and the values on validation pictures are those of the whole run."""
+    flags = ["--data-dir", folder, "--batch", batch, "--log-every", 6, "--eval-every", 12]
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     assert plastic(*train(whole, *flags, "--episodes", 30)) == 0
     assert plastic(*train(parted, *flags, "--episodes", 15)) == 0
     assert plastic("train", "--resume", parted, "--episodes", 30) == 0
     assert timeless(whole) == timeless(parted)
-    first, second = Run(whole).weights(), Run(parted).weights()
+    first, second = RunDirectory(whole).weights(), RunDirectory(parted).weights()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -103,8 +103,8 @@ def test_other_pictures_are_not_trained_on_by_mistake(folder, tmp_path, capsys):
     assert "was trained with 7 + 3 pictures, digest" in one_line(capsys)
     assert not (out / "eval").exists()
     assert plastic("eval", out, "--episodes", 4, "--data-dir", folder) == 0
-    (result,) = Run(out).evals()
-    assert result["split"].startswith("withheld pictures of another set (7 + 3 pictures, digest")
+    (result,) = RunDirectory(out).evals()
+    assert result["split"].startswith("validation pictures of another set (7 + 3 pictures, digest")
     assert not (out / "eval" / "episodes-4.json").exists()
 
 
@@ -122,11 +122,11 @@ def test_pictures_that_were_moved(folder, tmp_path, capsys):
 
 
 def test_the_look_at_the_end_of_a_run_that_goes_on(folder, tmp_path):
-    flags = ["--data-dir", folder, "--log-every", 4, "--withheld-every", 12]
+    flags = ["--data-dir", folder, "--log-every", 4, "--eval-every", 12]
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     assert plastic(*train(whole, *flags, "--episodes", 16)) == 0
     assert plastic(*train(parted, *flags, "--episodes", 8)) == 0
-    assert "withheld_error" in rows(parted)[-1]
+    assert "val_error" in rows(parted)[-1]
     assert plastic("train", "--resume", parted, "--episodes", 16) == 0
     assert timeless(whole) == timeless(parted)
 
@@ -140,17 +140,17 @@ def test_a_sweep_without_its_data_makes_nothing(tmp_path, capsys):
 
 
 def test_memory_is_asked_for_before_pictures_are_made(tmp_path, capsys):
-    assert plastic("train", "images", "--form", "smoke", "--task.side", 4000, "--out", tmp_path / "run") == 2
+    assert plastic("train", "images", "--preset", "smoke", "--task.side", 4000, "--out", tmp_path / "run") == 2
     assert "GiB" in one_line(capsys)
 
 
-def test_looks_at_withheld_pictures_ask_the_same_episodes(folder):
-    config = ImagesConfig(experiment="images", form="smoke", data_dir=str(folder), withheld_episodes=6)
+def test_validation_asks_the_same_episodes(folder):
+    config = ImagesConfig(experiment="images", preset="smoke", data_dir=str(folder), eval_episodes=6)
     config = launch.replace(config, task=launch.replace(config.task, side=6, shown=2, cycles=1))
     parts = build(config)
-    first = parts.withheld(parts.model)
-    assert parts.withheld(parts.model) == first
-    assert first["withheld_error"] > 0
+    first = parts.evaluate(parts.model)
+    assert parts.evaluate(parts.model) == first
+    assert first["val_error"] > 0
 
 
 def one_line(capsys):
@@ -188,22 +188,22 @@ def test_data_that_are_none(folder, tmp_path, capsys, monkeypatch):
         (tmp_path / "nothing", "does not exist"),
     ):
         out = tmp_path / "run"
-        assert plastic("train", "images", "--form", "quick", "--data-dir", place, "--out", out) == 2
+        assert plastic("train", "images", "--preset", "quick", "--data-dir", place, "--out", out) == 2
         assert words in one_line(capsys)
         assert not out.exists()
     assert not (tmp_path / "executed").exists()
     monkeypatch.setenv("TORCHPLASTIC_DATA", str(empty))
-    monkeypatch.setattr("torchplastic.data.sources.cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("torchplastic.data.resolve.cache_folder", lambda: tmp_path / "cache")
     assert plastic("train", "images", "--out", tmp_path / "run") == 2
     assert "CIFAR-10 not found in" in one_line(capsys)
-    for flag in ("--withheld-every", "--withheld-episodes", "--task.side"):
+    for flag in ("--eval-every", "--eval-episodes", "--task.side"):
         assert plastic(*train(tmp_path / "run", flag, "0")) == 2
         assert "must be at least" in one_line(capsys)
 
 
 def test_other_experiments_read_no_data(tmp_path, capsys):
     out = tmp_path / "run"
-    assert plastic("train", "fifty-bit", "--form", "smoke", "--episodes", "2", "--threads", "1", "--out", out) == 0
+    assert plastic("train", "fifty-bit", "--preset", "smoke", "--episodes", "2", "--threads", "1", "--out", out) == 0
     capsys.readouterr()
     assert plastic("eval", out, "--episodes", 2, "--data-dir", tmp_path) == 2
     assert "reads no data" in one_line(capsys)
@@ -235,9 +235,9 @@ def test_baselines_train(kind, tmp_path):
 
 
 def test_forms():
-    forms = registry.get("images").forms
-    assert set(forms) == {"smoke", "quick", "paper", "published", "text"}
-    paper, published, text = (forms[name].make() for name in ("paper", "published", "text"))
+    presets = registry.get("images").presets
+    assert set(presets) == {"smoke", "quick", "paper", "published", "text"}
+    paper, published, text = (presets[name].make() for name in ("paper", "published", "text"))
     for config in (paper, published):
         assert (config.task.steps, config.task.neurons, config.batch) == (201, 1025, 1)
     assert (published.optim.lr, published.optim.lr_w, published.optim.schedule) == (1e-4, None, "constant")
@@ -245,10 +245,10 @@ def test_forms():
     assert text.task.scaling == "gray"
 
 
-def test_smoke_visibly_learns_on_withheld_pictures(tmp_path):
+def test_smoke_visibly_learns_on_validation_pictures(tmp_path):
     out = tmp_path / "run"
-    assert plastic("train", "images", "--form", "smoke", "--out", out) == 0
+    assert plastic("train", "images", "--preset", "smoke", "--out", out) == 0
     last = rows(out)[-1]
     summary = json.loads((out / "summary.json").read_text())
-    assert last["withheld_error_median"] < 0.7 * min(summary["baselines"]["withheld_error_median"].values())
-    assert "stand-in" in summary["data"]
+    assert last["val_error_median"] < 0.7 * min(summary["baselines"]["val_error_median"].values())
+    assert "built-in data" in summary["data"]

@@ -15,7 +15,7 @@ import pytest
 from tests.command import timeless
 from torchplastic import runs
 from torchplastic.experiments import images, launch, registry
-from torchplastic.runs import Run, RunError
+from torchplastic.runs import RunDirectory, RunError
 from torchplastic.tasks.images import Images
 from torchplastic.tasks.patterns import Patterns
 
@@ -33,7 +33,7 @@ def config(experiment, episodes, log_every=2):
         registry.settings(experiment, "smoke"), task=TASKS[experiment],
         episodes=episodes, log_every=log_every, save_seconds=0.0, threads=1,
     )  # fmt: skip
-    return replace(made, withheld_every=4, withheld_episodes=2) if experiment == "images" else made
+    return replace(made, eval_every=4, eval_episodes=2) if experiment == "images" else made
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def killed_at_every_moment(monkeypatch):
 
         return acts
 
-    append = after_a_moment(Run.append)
+    append = after_a_moment(RunDirectory.append)
 
     def append_or_tear(run, row):
         moment(json.dumps(row)[:-9])
@@ -64,7 +64,7 @@ def killed_at_every_moment(monkeypatch):
 
     monkeypatch.setattr(Path, "replace", after_a_moment(Path.replace))
     monkeypatch.setattr(Path, "unlink", after_a_moment(Path.unlink))
-    monkeypatch.setattr(Run, "append", append_or_tear)
+    monkeypatch.setattr(RunDirectory, "append", append_or_tear)
     monkeypatch.setattr(runs.os, "fsync", lambda descriptor: None)  # a killed process loses nothing that it has written
     monkeypatch.setattr(images, "BASELINE_EPISODES", 4)  # they would take most of the time
 
@@ -79,7 +79,7 @@ def killed_at_every_moment(monkeypatch):
 
 def left_by(path):
     """What a finished run holds, without what depends on the clock."""
-    run = Run(path)
+    run = RunDirectory(path)
     with np.load(path / "samples.npz") as samples:
         arrays = {name: samples[name].tobytes() for name in samples.files}
     checkpoint = run.checkpoint()
@@ -95,7 +95,7 @@ def left_by(path):
 
 
 def validated(path):
-    return [row["episode"] for row in timeless(path) if "withheld_error" in row]
+    return [row["episode"] for row in timeless(path) if "val_error" in row]
 
 
 @pytest.mark.parametrize(("experiment", "log_every"), EXPERIMENTS)
@@ -125,7 +125,7 @@ def test_a_run_that_was_killed_as_it_went_on_further(experiment, log_every, tmp_
     shorter, longer, both = left_by(short), left_by(long), 0
     shutil.copytree(short, parted)
     for path in killed_at_every_moment(parted, lambda: launch.resume(parted, 9)):
-        if Run(path).checkpoint()["episode"] == 6:
+        if RunDirectory(path).checkpoint()["episode"] == 6:
             back = Path(shutil.copytree(path, f"{path}-back"))
             launch.resume(back, 6)
             assert left_by(back) == shorter, path
@@ -141,7 +141,7 @@ def test_a_run_that_was_killed_before_its_end_may_end_there(tmp_path, killed_at_
     short, long = tmp_path / "short", tmp_path / "long"
     launch.start(config("images", 6), short)
     killed = killed_at_every_moment(long, lambda: launch.start(config("images", 8), long))
-    path = next(path for path in killed if (path / "checkpoint.pt").exists() and Run(path).checkpoint()["episode"] == 6)
+    path = next(path for path in killed if (path / "checkpoint.pt").exists() and RunDirectory(path).checkpoint()["episode"] == 6)
     assert validated(path) == [4]
     launch.resume(path, 6)
     assert left_by(path) == left_by(short)

@@ -10,14 +10,14 @@ from tests.command import plastic, rows, timeless
 from torchplastic import PlasticState
 from torchplastic.experiments import registry
 from torchplastic.experiments.maze import _carry, _intervals, baselines, build, evaluation, walks
-from torchplastic.runs import Run
+from torchplastic.runs import RunDirectory
 
 SMALL = ["--model.neurons", "6", "--task.size", "5", "--task.steps", "12", "--threads", "1"]
 
 
 def train(out, *more):
     flags = ["--batch", 8, "--episodes", 48, "--log-every", 16]
-    return ["train", "maze", "--form", "smoke", *SMALL, *flags, "--out", out, *more]
+    return ["train", "maze", "--preset", "smoke", *SMALL, *flags, "--out", out, *more]
 
 
 def test_train_evaluate_report(tmp_path, capsys):
@@ -55,7 +55,7 @@ def test_every_kind_trains(tmp_path, kind):
     out = tmp_path / "run"
     assert plastic(*train(out, *kind)) == 0
     assert plastic("eval", out, "--episodes", 20) == 0
-    (result,) = Run(out).evals()
+    (result,) = RunDirectory(out).evals()
     assert bool(result["variants"]) == (kind[1] == "shared")
     assert plastic("report", out) == 0
 
@@ -66,7 +66,7 @@ def test_a_run_goes_on_bit_for_bit(tmp_path):
     assert plastic(*train(parted), "--episodes", 24) == 0
     assert plastic("train", "--resume", parted, "--episodes", 48) == 0
     assert timeless(whole) == timeless(parted)
-    first, second = Run(whole).weights(), Run(parted).weights()
+    first, second = RunDirectory(whole).weights(), RunDirectory(parted).weights()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -124,7 +124,7 @@ def test_levels_are_those_of_the_maze():
 
 
 def test_memory_is_counted(tmp_path, capsys):
-    assert plastic("train", "maze", "--form", "paper", "--model.neurons", 60_000, "--out", tmp_path / "run") == 2
+    assert plastic("train", "maze", "--preset", "paper", "--model.neurons", 60_000, "--out", tmp_path / "run") == 2
     assert "GiB" in capsys.readouterr().err
-    assert plastic("train", "maze", "--form", "smoke", "--task.size", 6, "--out", tmp_path / "run") == 2
+    assert plastic("train", "maze", "--preset", "smoke", "--task.size", 6, "--out", tmp_path / "run") == 2
     assert "task.size must be odd" in capsys.readouterr().err

@@ -11,10 +11,10 @@ import torchplastic as tp
 from tests.command import plastic, rows, timeless
 from torchplastic.experiments import omniglot as experiment
 from torchplastic.experiments import registry
-from torchplastic.experiments.omniglot import build, data_of, training_episodes, withheld_episodes
-from torchplastic.runs import Run
+from torchplastic.experiments.omniglot import build, data_of, test_episodes, training_episodes
+from torchplastic.runs import RunDirectory
 
-SMALL = ["--model.channels", "4", "--threads", "1", "--withheld-episodes", "20", "--task.ways", "3", "--task.pool", "0"]
+SMALL = ["--model.channels", "4", "--threads", "1", "--eval-episodes", "20", "--task.ways", "3", "--task.pool", "0"]
 
 
 @pytest.fixture(autouse=True)
@@ -26,11 +26,11 @@ def anew():
 
 
 def train(out, *more):
-    return ["train", "omniglot", "--form", "quick", *SMALL, "--out", out, *more]
+    return ["train", "omniglot", "--preset", "quick", *SMALL, "--out", out, *more]
 
 
 def short(folder, *more):
-    return ["--data-dir", folder, "--episodes", 48, "--batch", 8, "--log-every", 8, "--withheld-every", 16, *more]
+    return ["--data-dir", folder, "--episodes", 48, "--batch", 8, "--log-every", 8, "--eval-every", 16, *more]
 
 
 def one_line(capsys):
@@ -45,12 +45,12 @@ def test_train_evaluate_report(small_omniglot, tmp_path, capsys):
     assert plastic(*train(out, *short(small_omniglot))) == 0
     written = rows(out)
     assert [row["episode"] for row in written] == [8, 16, 24, 32, 40, 48]
-    assert [row["episode"] for row in written if "withheld_error" in row] == [16, 32, 48]
+    assert [row["episode"] for row in written if "test_error" in row] == [16, 32, 48]
     assert all(0 <= row["error"] <= 1 and "error_median" not in row for row in written)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["data"].startswith("Omniglot: 16 characters, 20 drawings each, 31 × 31: 10 to train on, 6 to test")
     assert "the fixed split 0123" in summary["data_digest"]
-    assert summary["baselines"]["withheld_error"]["guessing"] == pytest.approx(2 / 3)
+    assert summary["baselines"]["test_error"]["guessing"] == pytest.approx(2 / 3)
     capsys.readouterr()
 
     assert plastic("eval", out, "--episodes", 200, "--json") == 0
@@ -69,7 +69,7 @@ def test_train_evaluate_report(small_omniglot, tmp_path, capsys):
 
     assert plastic("report", out) == 0
     page = (out / "report" / "index.html").read_text()
-    for words in ("Accuracy by when the asked class was shown", "nearest neighbour in pixels"):
+    for words in ("Accuracy by the position of the query's class in the support set", "nearest neighbour in pixels"):
         assert words in page
     names = {path.stem for path in (out / "report" / "figures").iterdir()}
     assert {"omniglot-matrix-alpha", "omniglot-map-features-of-test-classes", "omniglot-pictures"} <= names
@@ -84,7 +84,7 @@ def test_accuracy_by_position_is_the_whole(small_omniglot):
     model = build(config).model
     told = experiment.evaluation(config, model, 600, torch.Generator().manual_seed(0))
     batches = experiment._batches(
-        withheld_episodes(config), 600, experiment._at_once(config), torch.Generator().manual_seed(0)
+        test_episodes(config), 600, experiment._at_once(config), torch.Generator().manual_seed(0)
     )
     places = torch.cat([experiment._last_position(batch) for batch in batches])
     weights = places.bincount(minlength=3) / 600
@@ -96,13 +96,13 @@ def test_accuracy_by_position_is_the_whole(small_omniglot):
 
 @pytest.mark.parametrize("flags", [["--batch", 8], ["--batch", 8, "--task.pool", 4, "--task.queries", 3]])
 def test_a_run_goes_on_bit_for_bit(small_omniglot, tmp_path, flags):
-    flags = ["--data-dir", small_omniglot, "--log-every", 24, "--withheld-every", 48, *flags]
+    flags = ["--data-dir", small_omniglot, "--log-every", 24, "--eval-every", 48, *flags]
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     assert plastic(*train(whole, *flags, "--episodes", 96)) == 0
     assert plastic(*train(parted, *flags, "--episodes", 40)) == 0
     assert plastic("train", "--resume", parted, "--episodes", 96) == 0
     assert timeless(whole) == timeless(parted)
-    first, second = Run(whole).weights(), Run(parted).weights()
+    first, second = RunDirectory(whole).weights(), RunDirectory(parted).weights()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -122,7 +122,7 @@ def test_test_classes_enter_nothing_but_their_own_error(small_omniglot, tmp_path
             out = tmp_path / f"run{seed}{turn}"
             assert plastic(*train(out, *short(small_omniglot), "--seed", seed)) == 0
             runs.append(out)
-        first, second = (Run(out).weights() for out in runs[-2:])
+        first, second = (RunDirectory(out).weights() for out in runs[-2:])
         assert all(torch.equal(first[name], second[name]) for name in first)
         assert [row["error"] for row in rows(runs[-2])] == [row["error"] for row in rows(runs[-1])]
 
@@ -191,10 +191,10 @@ def test_other_data_are_not_trained_on_by_mistake(small_omniglot, tmp_path, caps
 def test_smoke_learns(tmp_path):
     """Test error falls, well below that of the nearest neighbour in pixels."""
     out = tmp_path / "run"
-    flags = ["--episodes", 12_800, "--withheld-every", 1280, "--out", out]
-    assert plastic("train", "omniglot", "--form", "smoke", *flags) == 0
-    looks = [row["withheld_error"] for row in rows(out) if "withheld_error" in row]
+    flags = ["--episodes", 12_800, "--eval-every", 1280, "--out", out]
+    assert plastic("train", "omniglot", "--preset", "smoke", *flags) == 0
+    looks = [row["test_error"] for row in rows(out) if "test_error" in row]
     assert looks[-1] < 0.85 * looks[0]
     told = json.loads((out / "summary.json").read_text())
-    assert told["data"].startswith("stand-in, no Omniglot")
-    assert looks[-1] < 0.75 * told["baselines"]["withheld_error"]["nearest neighbour in pixels"]
+    assert told["data"].startswith("synthetic data, not Omniglot")
+    assert looks[-1] < 0.75 * told["baselines"]["test_error"]["nearest neighbour in pixels"]

@@ -12,7 +12,7 @@ from torchplastic.cli import main
 def test_fewer_than_one_bit_in_a_hundred_is_wrong_after_200_episodes(seed, tmp_path):
     run = tmp_path / "run"
     with pytest.raises(SystemExit) as stop:
-        main(["train", "patterns", "--form", "paper", "--episodes", "200", "--seed", str(seed), "--out", str(run)])
+        main(["train", "patterns", "--preset", "paper", "--episodes", "200", "--seed", str(seed), "--out", str(run)])
     assert stop.value.code == 0
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["episode"] == 200

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 import torchplastic as tp
 from torchplastic.bench.omniglot import plain_logits
 from torchplastic.data import omniglot
-from torchplastic.data.classes import stand_in
+from torchplastic.data.classes import synthetic_glyphs
 from torchplastic.tasks.omniglot import FewShot, FewShotEpisodes
 from torchplastic.train.objectives import classification
 
@@ -29,7 +29,7 @@ def network(**options):
 
 def batch_of(queries=1, shots=1, pool=0, count=5):
     task = FewShot(ways=4, shots=shots, queries=queries, pool=pool)
-    return FewShotEpisodes(task, stand_in(31)).episodes(count, torch.Generator().manual_seed(1))
+    return FewShotEpisodes(task, synthetic_glyphs(31)).episodes(count, torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("alpha", ["full", "neuron", "shared", "none"])
@@ -54,12 +54,12 @@ def test_one_call_is_the_plain_loop(alpha, shots):
 
 
 def test_a_question_is_a_further_step():
-    """The published order: the question is the last step of the same scan."""
+    """The published order: the query is the last step of the same scan."""
     net, batch = network(), batch_of()
     x = net.features(batch.frames)
     labels = torch.nn.functional.one_hot(batch.labels, 4).double()
     drive = torch.cat([1000 * labels, torch.zeros(1, 5, 4, dtype=torch.float64)])
-    y, _ = net.head(torch.cat([x[batch.shown], x[batch.asked].transpose(0, 1)]), drive=drive)
+    y, _ = net.head(torch.cat([x[batch.support], x[batch.query].transpose(0, 1)]), drive=drive)
     torch.testing.assert_close(batch.answer(net)[:, 0].softmax(-1), y[-1])
     assert torch.equal(y[:-1], labels)  # the label decides what is shown
 
@@ -68,7 +68,7 @@ def test_questions_do_not_disturb_each_other():
     net, batch = network(), batch_of(queries=8)
     together = batch.answer(net)
     for q in range(8):
-        alone = net(batch.frames, batch.shown, batch.labels, batch.asked[:, q : q + 1])
+        alone = net(batch.frames, batch.support, batch.labels, batch.query[:, q : q + 1])
         torch.testing.assert_close(alone[:, 0], together[:, q])
 
 
@@ -77,8 +77,8 @@ def test_one_shot_in_closed_form():
     net, batch = network(), batch_of(queries=4)
     x = net.features(batch.frames)
     place = batch.labels.argsort(0)  # when each label was shown
-    remembered = x[batch.shown.gather(0, place)].permute(1, 2, 0)  # [B, I, W]
-    expected = x[batch.asked] @ (net.head.w + net.head.alpha * net.head.eta * remembered)
+    remembered = x[batch.support.gather(0, place)].permute(1, 2, 0)  # [B, I, W]
+    expected = x[batch.query] @ (net.head.w + net.head.alpha * net.head.eta * remembered)
     torch.testing.assert_close(batch.answer(net), expected)
 
 
@@ -97,12 +97,12 @@ def test_classification_scores_each_episode(pool):
 def test_classify_is_one_episode_of_ones_own():
     net, batch = network(), batch_of(queries=8)
     b = 2
-    shown, asked = batch.frames[batch.shown[:, b]], batch.frames[batch.asked[b]]
-    probabilities = net.classify(shown, batch.labels[:, b], asked)
+    support, query = batch.frames[batch.support[:, b]], batch.frames[batch.query[b]]
+    probabilities = net.classify(support, batch.labels[:, b], query)
     torch.testing.assert_close(probabilities, batch.answer(net)[b].softmax(-1))
     assert not probabilities.requires_grad
     torch.testing.assert_close(
-        net.classify(shown.double() / 255, batch.labels[:, b], asked.double() / 255), probabilities
+        net.classify(support.double() / 255, batch.labels[:, b], query.double() / 255), probabilities
     )
 
 
@@ -110,13 +110,13 @@ def test_several_pictures_of_a_label():
     """One after the other, as an episode shows them; or as one with their mean features, in any order."""
     net, batch = network(), batch_of(queries=4, shots=3)
     b = 1
-    shown, labels, asked = batch.frames[batch.shown[:, b]], batch.labels[:, b], batch.frames[batch.asked[b]]
-    torch.testing.assert_close(net.classify(shown, labels, asked, mean=False), batch.answer(net)[b].softmax(-1))
-    averaged = net.classify(shown, labels, asked)
-    torch.testing.assert_close(net.classify(shown.flip(0), labels.flip(0), asked), averaged)
-    middle = torch.stack([net.features(shown[labels == label]).mean(0) for label in range(4)])
+    support, labels, query = batch.frames[batch.support[:, b]], batch.labels[:, b], batch.frames[batch.query[b]]
+    torch.testing.assert_close(net.classify(support, labels, query, mean=False), batch.answer(net)[b].softmax(-1))
+    averaged = net.classify(support, labels, query)
+    torch.testing.assert_close(net.classify(support.flip(0), labels.flip(0), query), averaged)
+    middle = torch.stack([net.features(support[labels == label]).mean(0) for label in range(4)])
     state = net.learn(middle.unsqueeze(1), torch.arange(4).unsqueeze(-1))
-    torch.testing.assert_close(averaged, net.logits(net.features(asked)[None], state)[0].softmax(-1))
+    torch.testing.assert_close(averaged, net.logits(net.features(query)[None], state)[0].softmax(-1))
 
 
 def test_labels_of_which_nothing_was_shown_have_no_chance():
@@ -166,7 +166,7 @@ def test_reset_parameters_takes_a_generator():
         ),
         (
             (torch.zeros(2, 31, 31), torch.tensor([0]), torch.zeros(1, 31, 31)),
-            "each picture shown needs a label; got 2",
+            "each support picture needs a label; got 2",
         ),
         ((torch.zeros(2, 1, 31), torch.tensor([0, 1]), torch.zeros(1, 1, 31)), "frames|Kernel size|kernel size"),
     ],

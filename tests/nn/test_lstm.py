@@ -1,4 +1,4 @@
-"""The LSTM baseline: torch.nn.LSTM, and the override of held inputs."""
+"""The LSTM baseline: torch.nn.LSTM, and the override of clamped inputs."""
 
 import copy
 import math
@@ -49,7 +49,7 @@ def test_without_held_inputs_it_is_torch_lstm(layout):
 def test_a_held_bit_overrides_its_cell(layout):
     """20 on the gates leaves 2e-9 of what was there; candidate and output are tanh(20) and tanh of the bit."""
     n = 3
-    layer = tp.LSTM(I, N, held_inputs=n, batch_first=layout == "batch first", **DOUBLE)
+    layer = tp.LSTM(I, N, clamped_inputs=n, batch_first=layout == "batch first", **DOUBLE)
     x = normal(T, B, I)
     x[..., :n] = bits(T, B, n)
     clamp = torch.zeros(T, B, I, dtype=torch.bool)
@@ -73,7 +73,7 @@ def test_a_held_bit_overrides_its_cell(layout):
 
 
 def test_a_clamp_of_nothing_changes_nothing():
-    layer = tp.LSTM(I, N, held_inputs=2, **DOUBLE)
+    layer = tp.LSTM(I, N, clamped_inputs=2, **DOUBLE)
     x = normal(T, B, I)
     y, state = layer(x)
     other, other_state = layer(x, clamp=torch.zeros(T, B, I, dtype=torch.bool))
@@ -82,7 +82,7 @@ def test_a_clamp_of_nothing_changes_nothing():
 
 
 def test_gradients_with_held_bits():
-    layer = tp.LSTM(3, 4, held_inputs=2, **DOUBLE)
+    layer = tp.LSTM(3, 4, clamped_inputs=2, **DOUBLE)
     clamp = torch.tensor([[True, False, False], [False, False, False]])
     x, h, c = (tensor.requires_grad_() for tensor in (normal(2, 2, 3), normal(2, 4, seed=1), normal(2, 4, seed=2)))
 
@@ -94,7 +94,7 @@ def test_gradients_with_held_bits():
 
 
 def test_time_can_be_cut_and_a_batch_is_its_examples():
-    layer = tp.LSTM(I, N, held_inputs=2, **DOUBLE)
+    layer = tp.LSTM(I, N, clamped_inputs=2, **DOUBLE)
     x = normal(T, B, I)
     clamp = torch.zeros(T, B, I, dtype=torch.bool)
     clamp[2:4, 1, :2] = True

@@ -76,9 +76,9 @@ def evaluate(scan, inputs, *, grads=NAMES, through=OUTPUTS, **options):
 
 
 def assert_parity(inputs, *fast_forms, rtol=1e-9, **options):
-    """Every fast form gives what the reference gives, up to rtol of the largest entry of each tensor.
+    """Every fast implementation gives what the reference gives, up to rtol of the largest entry of each tensor.
 
-    `options` go to `evaluate`. The reference may leave a gradient None, which counts as zeros; a fast form may not.
+    `options` go to `evaluate`. The reference may leave a gradient None, which counts as zeros; others may not.
     """
     expected = evaluate(partial(plastic_scan, impl="reference"), inputs, **options)
     for fast in fast_forms:

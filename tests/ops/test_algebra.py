@@ -1,4 +1,4 @@
-"""The pieces of the fast form against their definitions."""
+"""The pieces of the fast implementation against their definitions."""
 
 import pytest
 import torch
@@ -25,10 +25,10 @@ def test_padded_rows_split_evenly(two_threads):
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         for N in (299, 300, 301):
-            rows = algebra.padded(N, like)
+            rows = algebra.padded_width(N, like)
             assert rows % threads == 0
             assert N <= rows < N + threads
-    assert algebra.padded(5, like) == 5  # too small to be worth two cores
+    assert algebra.padded_width(5, like) == 5  # too small to be worth two cores
 
 
 def test_products_of_the_decay(generator):

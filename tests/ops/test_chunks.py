@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchplastic.ops.plastic_scan.chunks import (
+    COST_PROFILES,
     LENGTHS,
     LONGEST_RUN,
-    MACHINES,
     RUN,
     Chunk,
     cut,
@@ -80,14 +80,14 @@ def test_pairs_are_counted_by_free_step(steps, longest):
 
 
 @pytest.mark.parametrize("N", [16, 256, 1001])
-@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("profile", COST_PROFILES)
 @pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
-def test_the_length_follows_what_is_run(told, machine, N):
-    found = [longest_chunk(told, B, N, machine=machine) for B in (1, 2, 4, 16, 64, 1024)]
+def test_the_length_follows_what_is_run(told, profile, N):
+    found = [longest_chunk(told, B, N, profile=profile) for B in (1, 2, 4, 16, 64, 1024)]
     assert found == sorted(found, reverse=True)  # a larger batch never makes chunks longer
-    costs = {length: seconds(cut(told, length), 4, N, True, MACHINES[machine], 4) for length in LENGTHS}
+    costs = {length: seconds(cut(told, length), 4, N, True, COST_PROFILES[profile], 4) for length in LENGTHS}
     assert costs[found[2]] == min(costs.values())
-    assert longest_chunk(told, 16, N, full=False, machine=machine) >= found[3]  # pairs without products
+    assert longest_chunk(told, 16, N, full=False, profile=profile) >= found[3]  # pairs without products
 
 
 def test_nothing_to_choose():

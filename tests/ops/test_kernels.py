@@ -6,17 +6,17 @@ import torch
 
 from tests.ops.parity import assert_parity, chunked, random_clamp, random_inputs
 from torchplastic.functional import plastic_scan
-from torchplastic.ops.plastic_scan import algebra, compiled, stepwise
+from torchplastic.ops.plastic_scan import algebra, numba_chunked, stepwise
 from torchplastic.ops.plastic_scan.chunks import cut
-from torchplastic.ops.plastic_scan.forward import Problem
+from torchplastic.ops.plastic_scan.forward import ChunkedSpec
 from torchplastic.rules import HEBB, RULES
 
 pytest.importorskip("numba", reason="needs the extra fast")
 
-pytestmark = pytest.mark.skipif(compiled.find_kernels() is None, reason="needs an OpenMP runtime beside PyTorch")
+pytestmark = pytest.mark.skipif(numba_chunked.find_kernels() is None, reason="needs an OpenMP runtime beside PyTorch")
 SIZES = [1, 5, 16, 33, 131]
 close = torch.testing.assert_close
-at = stepwise.Run.at
+at = stepwise.NumbaRecurrent.at
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -34,7 +34,7 @@ def threads(request, monkeypatch):
 def test_any_size_shared_by_any_number_of_threads(threads, N, rule, poisoned_buffers):
     for kind in ("free", "steps", "mixed"):
         clamp = random_clamp(kind, 11, 2, N)
-        assert_parity(random_inputs(11, 2, N, eta="neuron"), chunked, rule=rule, clamp=clamp, chunk=4)
+        assert_parity(random_inputs(11, 2, N, eta="neuron"), chunked, rule=rule, clamp=clamp, chunk_size=4)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def run():
 
     def of(N, dtype):
         w = torch.zeros(N, N, dtype=dtype)
-        return compiled.Run(Problem(HEBB, None, "tanh", []), w, w, w.new_zeros(N), 1)
+        return numba_chunked.NumbaChunked(ChunkedSpec(HEBB, None, "tanh", []), w, w, w.new_zeros(N), 1)
 
     return of
 
@@ -63,7 +63,7 @@ def test_a_product_of_rows(threads, run, N, rows, generator):
 def test_a_matrix_is_transposed_in_whole_lines(threads, run, N, generator):
     made = run(N, torch.float32)
     matrix, out = torch.randn(N, N, generator=generator), torch.full((N, made.M), torch.nan)
-    made.kernels.products.transpose(made.at("transpose"), matrix.numpy(), out.numpy(), threads)
+    made.kernels.matmul.transpose(made.at("transpose"), matrix.numpy(), out.numpy(), threads)
     assert out.shape[1] % 16 == 0
     assert torch.equal(out[:, :N], matrix.T)
     assert not out[:, N:].any()
@@ -77,26 +77,26 @@ def test_steps_that_hold_a_pattern_are_one_group():
     drive[6:8], drive[8:10] = 6, 8
     chunks = cut(told, 8)
     assert len(chunks) == 1
-    group = compiled.groups_of(chunks, drive, merge=True)
+    group = numba_chunked.groups_of(chunks, drive, merge=True)
     assert group.tolist() == [0, 1, 2, 2, 2, 3, 4, 5, 5, 6]
-    plan = compiled.plan_of(chunks, group)
+    plan = numba_chunked.chunk_layout(chunks, group)
     assert (plan.firsts == [0, 1, 2, 5, 6, 7, 9]).all()
     assert plan.groups() == 7
     assert plan.pairs() == [3]
     drive[3, 1, 2] = torch.nan  # is equal to nothing, itself included
-    assert compiled.groups_of(chunks, drive, merge=True).tolist() == [0, 1, 2, 2, 3, 4, 5, 6, 6, 7]
-    assert (compiled.groups_of(chunks, drive, merge=False) == np.arange(len(told))).all()
+    assert numba_chunked.groups_of(chunks, drive, merge=True).tolist() == [0, 1, 2, 2, 3, 4, 5, 6, 6, 7]
+    assert (numba_chunked.groups_of(chunks, drive, merge=False) == np.arange(len(told))).all()
 
 
 def test_steps_that_share_u_are_one_group(generator):
     rows = torch.randn(6, 2, 3, generator=generator)
-    groups = algebra.Groups([0, 1, 4], 6)
+    groups = algebra.StepGroups([0, 1, 4], 6)
     assert [groups.before(step) for step in (0, 1, 2, 4, 5, 6)] == [0, 1, 2, 2, 3, 3]
     close(groups.sum(rows), torch.stack([rows[0], rows[1:4].sum(0), rows[4:].sum(0)]))
     close(groups.sum(rows[:4], 0), torch.stack([rows[0], rows[1:4].sum(0)]))
     close(groups.sum(rows.transpose(0, 1), 1), groups.sum(rows).transpose(0, 1))
     assert torch.equal(groups.spread(rows[:2], 4), rows[[0, 1, 1, 1]])
-    alone = algebra.Groups(list(range(6)), 6)
+    alone = algebra.StepGroups(list(range(6)), 6)
     assert alone.sum(rows) is rows
     assert alone.spread(rows, 6) is rows
 
@@ -106,7 +106,7 @@ def test_steps_that_share_u_are_one_group(generator):
 def test_tanh_of_the_stepwise_form_is_that_of_pytorch(dtype, vectors, monkeypatch):
     """By vectors to the last digits that PyTorch has, by numbers to those of the C library."""
     if not vectors:
-        monkeypatch.setattr(stepwise.Run, "at", lambda run, name: 0 if name == "tanh" else at(run, name))
+        monkeypatch.setattr(stepwise.NumbaRecurrent, "at", lambda run, name: 0 if name == "tanh" else at(run, name))
     N = 37
     values = torch.cat([torch.linspace(-12, 12, N - 3), torch.tensor([0.0, 1e-30, -1e-5])]).to(dtype)
     nothing = torch.zeros(N, N, dtype=dtype)

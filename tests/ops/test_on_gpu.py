@@ -31,7 +31,7 @@ def moved(value):
 
 
 @pytest.fixture(params=[chunked, triton], ids=["chunked", "triton"])
-def form(request):
+def impl(request):
     if request.param is triton and triton_support.find_kernels() is None:
         pytest.skip("needs the extra gpu")
     return request.param
@@ -45,28 +45,28 @@ def on_gpu(*sizes, **options):
 @pytest.mark.parametrize("clamp", CLAMPS)
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize("rule", tp.RULES)
-def test_parity(form, rule, alpha, clamp, eta):
+def test_parity(impl, rule, alpha, clamp, eta):
     for T, B, N in ((1, 3, 5), (23, 1, 7), (23, 2, 301), (3, None, 4)):
         mask = moved(random_clamp(clamp, T, B, N))
         grads = tuple(name for name in NAMES if alpha != "none" or name != "eta")
-        assert_parity(on_gpu(T, B, N, alpha=alpha, eta=eta), form, grads=grads, rule=rule, clamp=mask)
+        assert_parity(on_gpu(T, B, N, alpha=alpha, eta=eta), impl, grads=grads, rule=rule, clamp=mask)
 
 
 @pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
-def test_nonlinearities(form, nonlinearity):
-    assert_parity(on_gpu(9, 2, 33), form, nonlinearity=nonlinearity)
+def test_nonlinearities(impl, nonlinearity):
+    assert_parity(on_gpu(9, 2, 33), impl, nonlinearity=nonlinearity)
 
 
 @pytest.mark.parametrize(("B", "N"), [(1, 500), (1, 1001), (4, 256), (1, 1100), (5, 600)])
 @pytest.mark.parametrize("rule", tp.RULES)
-def test_parity_of_large_networks(form, rule, B, N):
+def test_parity_of_large_networks(impl, rule, B, N):
     """In float64, of which a GPU holds 500 neurons; and float32 no further from it than four times the plain loop."""
     inputs, mask = on_gpu(40, B, N, eta="neuron"), moved(random_clamp("steps", 40, B, N))
-    assert_parity(inputs, form, rule=rule, clamp=mask)
+    assert_parity(inputs, impl, rule=rule, clamp=mask)
     exact = evaluate(plastic_scan, inputs, rule=rule, clamp=mask, impl="reference")
     short = {name: value.float() for name, value in inputs.items()}
     plain = evaluate(plastic_scan, short, rule=rule, clamp=mask, impl="reference")
-    for name, got in evaluate(form, short, rule=rule, clamp=mask).items():
+    for name, got in evaluate(impl, short, rule=rule, clamp=mask).items():
         error, of_plain = (got - exact[name]).abs().max(), (plain[name] - exact[name]).abs().max()
         assert error <= 4 * of_plain + 2e-6 * exact[name].abs().max(), name
 
@@ -76,10 +76,10 @@ def test_long_chunks_of_a_batch():
     if triton_support.find_kernels() is None:
         pytest.skip("needs the extra gpu")
     for dtype, rtol in ((torch.float64, 1e-9), (torch.float32, 1e-4)):
-        assert_parity(on_gpu(80, 4, 300, dtype=dtype), triton, chunk=100, rtol=rtol)
+        assert_parity(on_gpu(80, 4, 300, dtype=dtype), triton, chunk_size=100, rtol=rtol)
 
 
-def test_a_graph_replays_the_same_steps(form):
+def test_a_graph_replays_the_same_steps(impl):
     generator = torch.Generator().manual_seed(0)
     told = (True, True, False, False, False, True, False)
     batches = [(torch.randn(7, 2, 40, generator=generator).cuda(), torch.randn(2, 40).cuda()) for _ in range(8)]
@@ -87,7 +87,7 @@ def test_a_graph_replays_the_same_steps(form):
 
     def learner():
         torch.manual_seed(0)
-        rnn = tp.PlasticRNN(None, 40, impl=form.keywords["impl"], device="cuda")
+        rnn = tp.PlasticRNN(None, 40, impl=impl.keywords["impl"], device="cuda")
         optimizer = torch.optim.Adam(rnn.parameters(), lr=1e-3, fused=True, capturable=True)
 
         def update(inputs, target):
@@ -110,7 +110,7 @@ def test_a_graph_replays_the_same_steps(form):
         torch.testing.assert_close(captured.state_dict()[name], weights, rtol=1e-4, atol=1e-5)
 
 
-def test_steps_told_beforehand_need_no_synchronisation(form):
+def test_steps_told_beforehand_need_no_synchronisation(impl):
     inputs = on_gpu(9, 2, 7)
     told = [True, True, False, False, True, False, False, False, True]
     mask = torch.tensor(told, device="cuda").view(9, 1, 1).expand(9, 2, 7)
@@ -119,7 +119,7 @@ def test_steps_told_beforehand_need_no_synchronisation(form):
     state = tp.PlasticState(hidden, trace)
 
     def there_and_back():
-        y, final = form(drive, w, alpha, eta, state, clamp=mask, clamped_steps=told)
+        y, final = impl(drive, w, alpha, eta, state, clamp=mask, clamped_steps=told)
         (y.sum() + final.trace.sum()).backward()
 
     there_and_back()  # what is told is sent once

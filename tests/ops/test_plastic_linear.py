@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 import torchplastic as tp
-from tests.problems import TRACES, away_from_zero
+from tests.closed_forms import TRACES, away_from_zero
 from torchplastic.functional import plastic_linear
 from torchplastic.ops.nonlinearity import ACTIVATIONS
 

@@ -1,4 +1,4 @@
-"""Values and gradients of the scan: the reference against closed forms, the fast forms against the reference."""
+"""Values and gradients of the scan: the reference against closed forms, the others against the reference."""
 
 from functools import partial
 from itertools import combinations
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchplastic as tp
+from tests.closed_forms import TRACES, away_from_zero
 from tests.ops.parity import (
     ALPHAS,
     CLAMPS,
@@ -23,11 +24,10 @@ from tests.ops.parity import (
     random_inputs,
     stepwise,
 )
-from tests.problems import TRACES, away_from_zero
 from torchplastic.functional import plastic_scan
 from torchplastic.ops.nonlinearity import NONLINEARITIES
-from torchplastic.ops.plastic_scan import compiled
-from torchplastic.ops.plastic_scan import stepwise as stepwise_form
+from torchplastic.ops.plastic_scan import numba_chunked
+from torchplastic.ops.plastic_scan import stepwise as stepwise_impl
 from torchplastic.ops.plastic_scan.algebra import FewRows
 from torchplastic.ops.plastic_scan.chunks import cut, longest_chunk
 
@@ -38,38 +38,38 @@ SIZES = ((3, 5), (1, 7), (2, 1), (None, 4))  # B, N
 
 @pytest.fixture(scope="module", params=["compiled", "pytorch"], autouse=True)
 def free_steps(request):
-    """Every test of this file runs both ways in which the chunked form takes its free steps."""
+    """Every test of this file runs both ways in which the chunked implementation takes its free steps."""
     if request.param == "compiled":
-        if compiled.find_kernels() is None:
+        if numba_chunked.find_kernels() is None:
             pytest.skip("needs the extra fast, and an OpenMP runtime beside PyTorch")
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "find_kernels", lambda: None)
-        patch.setattr(stepwise_form, "find_kernels", lambda: None)
+        patch.setattr(numba_chunked, "find_kernels", lambda: None)
+        patch.setattr(stepwise_impl, "find_kernels", lambda: None)
         yield
 
 
 @pytest.fixture(autouse=True)
 def kernels_where_needed(request, free_steps):
     named = getattr(request.node, "callspec", None)
-    if named and named.params.get("impl") == "stepwise" and stepwise_form.find_kernels() is None:
-        pytest.skip("without kernels there is no stepwise form")
+    if named and named.params.get("impl") == "stepwise" and stepwise_impl.find_kernels() is None:
+        pytest.skip("without kernels there is no stepwise implementation")
 
 
 def test_the_compiled_steps_serve_where_they_can(free_steps, request):
     w = torch.zeros(3, 3)
-    assert compiled.serves(tp.RULES["oja"], w) == ("compiled" in request.node.name.split("[")[1])
+    assert numba_chunked.supports(tp.RULES["oja"], w) == ("compiled" in request.node.name.split("[")[1])
     own = tp.Rule(tp.RULES["oja"].update, lambda v, eta: (1 - eta, eta * v))
     for rule, matrix in ((own, w), (tp.RULES["oja"], w.half()), (tp.RULES["oja"], w.to("meta"))):
-        assert not compiled.serves(rule, matrix)
+        assert not numba_chunked.supports(rule, matrix)
 
 
 @pytest.mark.parametrize("rule", tp.RULES)
 def test_a_rule_that_takes_a_known_name_is_not_mistaken(rule, monkeypatch):
     own = tp.Rule(lambda H, u, v, eta: 0.5 * H + u.unsqueeze(-1) * v.unsqueeze(-2), lambda v, eta: (0.5 + 0 * eta, v))
     monkeypatch.setitem(tp.RULES, rule, own)
-    assert_parity(random_inputs(5, 2, 3), partial(chunked, chunk=2), plastic_scan, rule=rule)
+    assert_parity(random_inputs(5, 2, 3), partial(chunked, chunk_size=2), plastic_scan, rule=rule)
 
 
 class NothingFromTheHost(TorchDispatchMode):
@@ -85,7 +85,7 @@ class NothingFromTheHost(TorchDispatchMode):
 @pytest.mark.parametrize("alpha", PLASTIC)
 @pytest.mark.parametrize("rule", tp.RULES)
 def test_the_pytorch_steps_use_no_number_of_the_host(rule, alpha, grads, free_steps):
-    if compiled.find_kernels() is not None:
+    if numba_chunked.find_kernels() is not None:
         pytest.skip("the compiled steps run on a CPU alone")
     told = [True, False, False, True, True, False, True, False, False, False, True]
     leaves = {k: v.requires_grad_(k in grads) for k, v in random_inputs(len(told), 2, 5, alpha=alpha).items()}
@@ -93,7 +93,7 @@ def test_the_pytorch_steps_use_no_number_of_the_host(rule, alpha, grads, free_st
     clamp = torch.tensor(told).view(-1, 1, 1).expand(drive.shape)
     with NothingFromTheHost():
         y, state = chunked(
-            drive, w, alpha, eta, tp.PlasticState(*state), rule=rule, clamp=clamp, clamped_steps=told, chunk=5
+            drive, w, alpha, eta, tp.PlasticState(*state), rule=rule, clamp=clamp, clamped_steps=told, chunk_size=5
         )
         (y.sum() + state.trace.sum()).backward()
 
@@ -103,8 +103,10 @@ def test_a_chosen_length_is_that_length_given(alpha):
     T, B, N = 23, 2, 7
     inputs = random_inputs(T, B, N, alpha=alpha)
     full = alpha == "full"
-    chosen = longest_chunk([False] * T, B, N, full=full, machine=compiled.machine("cpu", full=full), itemsize=8)
-    expected = evaluate(partial(chunked, chunk=chosen), inputs)
+    chosen = longest_chunk(
+        [False] * T, B, N, full=full, profile=numba_chunked.cost_profile("cpu", full=full), itemsize=8
+    )
+    expected = evaluate(partial(chunked, chunk_size=chosen), inputs)
     for name, got in evaluate(chunked, inputs).items():
         assert torch.equal(got, expected[name]), name
 
@@ -128,8 +130,8 @@ def test_parity_on_several_cores_and_with_inputs_in_any_layout(B, threads, two_t
 
 
 def with_chunks(*chunks):
-    forms = [chunked] if stepwise_form.find_kernels() is None else [chunked, stepwise]
-    return [partial(form, chunk=chunk) for form in forms for chunk in chunks]
+    impls = [chunked] if stepwise_impl.find_kernels() is None else [chunked, stepwise]
+    return [partial(impl, chunk_size=chunk) for impl in impls for chunk in chunks]
 
 
 def subsets(names):
@@ -149,7 +151,15 @@ def test_a_held_pattern_is_written_into_the_trace(impl, rule, T, generator):
     w, alpha = torch.randn(2, N, N, generator=generator, dtype=torch.float64).unbind()
     start = tp.PlasticState(x, torch.zeros(B, N, N, dtype=torch.float64))
     y, (hidden, trace) = plastic_scan(
-        x.expand(T, B, N), w, alpha, eta, start, rule=rule, clamp=torch.ones(T, N, dtype=torch.bool), impl=impl, chunk=3
+        x.expand(T, B, N),
+        w,
+        alpha,
+        eta,
+        start,
+        rule=rule,
+        clamp=torch.ones(T, N, dtype=torch.bool),
+        impl=impl,
+        chunk_size=3,
     )
     closed, by_eta = TRACES[rule]
     assert torch.equal(y, x.expand(T, B, N))
@@ -175,7 +185,7 @@ def test_a_step_reads_the_trace_written_before_it(impl):
     torch.testing.assert_close(state.trace, torch.tensor(last, dtype=torch.float64))
 
 
-# --- the fast forms against the reference
+# --- the fast implementations against the reference
 
 
 @pytest.mark.parametrize("eta", ETAS)
@@ -291,7 +301,7 @@ def test_parity_of_a_long_clamped_run_split_over_threads(two_threads, poisoned_b
     inputs = random_inputs(6, 1, 301, alpha="full", eta="scalar")
     clamp = torch.zeros(6, 1, 301, dtype=torch.bool)
     clamp[:3] = True
-    for grads in combinations(NAMES, 3):  # where nobody asks for the drive's, the clamped start has no rows at all
+    for grads in combinations(NAMES, 3):  # without the drive's gradient the clamped start has no rows at all
         assert_parity(inputs, *with_chunks(2, None), grads=grads, rule="hebb", clamp=clamp)
 
 
@@ -300,7 +310,7 @@ def test_parity_of_a_long_clamped_run_split_over_threads(two_threads, poisoned_b
     [*((rule, alpha, B, 7) for rule in tp.RULES for alpha in PLASTIC for B in (1, 2)), ("hebb", "full", 1, 301)],
 )
 def test_parity_of_patterns_held_between_free_steps(rule, alpha, B, N, two_threads, poisoned_buffers):
-    """A held pattern is one row of pairs inside a chunk, as long as nobody asks for the drive's gradient."""
+    """A held pattern is one row of pairs inside a chunk, as long as the drive needs no gradient."""
     told = torch.tensor([*[True] * 3, *[False] * 2, *[True] * 5, *[False] * 3, *[True] * 4, False, True, True, False])
     T = len(told)
     inputs = random_inputs(T, B, N, alpha=alpha, eta="neuron")
@@ -324,7 +334,7 @@ def test_gradcheck():
 
         def scan(drive, w, alpha, eta, hidden, trace, rule=rule, clamp=clamp):
             state = tp.PlasticState(hidden, trace)
-            y, state = chunked(drive, w, alpha, eta, state, rule=rule, clamp=clamp, chunk=2)
+            y, state = chunked(drive, w, alpha, eta, state, rule=rule, clamp=clamp, chunk_size=2)
             return y, *state
 
         assert torch.autograd.gradcheck(scan, [inputs[name].requires_grad_() for name in NAMES])
@@ -366,7 +376,7 @@ def test_any_split_of_time_with_carried_state_is_the_whole(pieces, rule, alpha, 
     T, B, N = sum(pieces), 2, 3
     inputs = random_inputs(T, B, N, alpha=alpha, seed=seed)
     grads = tuple(name for name in NAMES if alpha != "none" or name != "eta")
-    split = partial(in_pieces, pieces=pieces, impl="chunked", chunk=3)
+    split = partial(in_pieces, pieces=pieces, impl="chunked", chunk_size=3)
     assert_parity(inputs, split, grads=grads, rule=rule, clamp=random_clamp(kind, T, B, N, seed))
 
 
@@ -429,7 +439,7 @@ def test_clamp_of_the_whole_batch_and_steps_told_beforehand():
     told = whole.all(-1).tolist()
     assert 0 < sum(told) < T
     assert_parity(inputs, chunked, clamp=whole)
-    assert_parity(inputs, partial(chunked, clamped_steps=told, chunk=2), clamp=whole)
+    assert_parity(inputs, partial(chunked, clamped_steps=told, chunk_size=2), clamp=whole)
     # a step need not be told: unnamed steps run as free ones
     assert_parity(inputs, partial(chunked, clamped_steps=[False] * T), clamp=whole)
     each = evaluate(chunked, inputs, clamp=whole.unsqueeze(1).expand(T, B, N))
@@ -453,7 +463,7 @@ def test_inputs_are_not_written(with_grad):
     inputs = random_inputs(7, 2, 3)
     leaves = {name: value.clone().requires_grad_(with_grad) for name, value in inputs.items()}
     state = tp.PlasticState(leaves["hidden"], leaves["trace"])
-    _, after = chunked(leaves["drive"], leaves["w"], leaves["alpha"], leaves["eta"], state, chunk=2)
+    _, after = chunked(leaves["drive"], leaves["w"], leaves["alpha"], leaves["eta"], state, chunk_size=2)
     if with_grad:
         after.trace.sum().backward()
     assert all(torch.equal(leaves[name], inputs[name]) for name in NAMES)
@@ -487,7 +497,9 @@ def test_own_rules_are_differentiated_by_autograd(name):
     for eta in ETAS:
         for kind in ("free", "mixed", "steps"):
             inputs = random_inputs(7, 2, 3, eta=eta)
-            assert_parity(inputs, partial(chunked, chunk=3), rule=OWN_RULES[name], clamp=random_clamp(kind, 7, 2, 3))
+            assert_parity(
+                inputs, partial(chunked, chunk_size=3), rule=OWN_RULES[name], clamp=random_clamp(kind, 7, 2, 3)
+            )
 
 
 def test_a_rule_that_is_not_linear_runs_in_the_reference_form():
@@ -500,7 +512,7 @@ def test_a_rule_that_is_not_linear_runs_in_the_reference_form():
         evaluate(chunked, inputs, rule=rule)
 
 
-def test_a_rule_of_ones_own_has_no_stepwise_form(free_steps):
+def test_a_rule_of_ones_own_has_no_stepwise_impl(free_steps):
     with pytest.raises(ValueError, match='impl="stepwise" runs hebb and oja'):
         evaluate(stepwise, random_inputs(4, 2, 3), rule=OWN_RULES["own"])
 
@@ -509,12 +521,12 @@ def same(left, right):
     return all(torch.equal(left[name], right[name]) for name in left)
 
 
-@pytest.mark.parametrize(("N", "held"), [(3, True), (stepwise_form.SMALL + 1, True), (stepwise_form.SMALL + 1, False)])
+@pytest.mark.parametrize(("N", "held"), [(3, True), (stepwise_impl.SMALL + 1, True), (stepwise_impl.SMALL + 1, False)])
 def test_auto_is_stepwise_for_small_networks_and_else_chunked(N, held):
     inputs = random_inputs(12, 2, N)
     clamp = (torch.arange(12) < 8).unsqueeze(-1).expand(12, N) if held else None
     auto, parts = evaluate(plastic_scan, inputs, clamp=clamp), evaluate(chunked, inputs, clamp=clamp)
-    small = (N == 3 or not held) and stepwise_form.find_kernels() is not None
+    small = (N == 3 or not held) and stepwise_impl.find_kernels() is not None
     assert same(auto, evaluate(stepwise, inputs, clamp=clamp) if small else parts)
     assert same(auto, parts) != small
 
@@ -522,7 +534,7 @@ def test_auto_is_stepwise_for_small_networks_and_else_chunked(N, held):
 @pytest.mark.parametrize("impl", ["stepwise"])
 @pytest.mark.parametrize("B", [3, 40])
 def test_stepwise_sums_do_not_depend_on_the_number_of_threads(B, impl, two_threads, monkeypatch):
-    monkeypatch.setattr(stepwise_form, "SERIAL", 0)
+    monkeypatch.setattr(stepwise_impl, "SERIAL", 0)
     inputs = random_inputs(19, B, 21)
     results = []
     for threads in (1, 2, 3):

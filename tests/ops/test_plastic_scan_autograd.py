@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import torchplastic as tp
 from tests.ops.parity import ALPHAS, evaluate, random_clamp, random_inputs
 from torchplastic.functional import plastic_scan
-from torchplastic.ops import workspace
+from torchplastic.ops import cpu_cache
 from torchplastic.ops.plastic_scan.chunks import cut
 from torchplastic.ops.plastic_scan.stepwise import find_kernels
 
@@ -25,21 +25,21 @@ def leaves_of(inputs):
     return {name: None if value is None else value.clone().requires_grad_() for name, value in inputs.items()}
 
 
-FORM = {"impl": "chunked"}
+PRESET = {"impl": "chunked"}
 
 
 @pytest.fixture(scope="module", params=["chunked", "stepwise"], autouse=True)
-def form(request):
-    """Every test of this file runs with each fast form."""
+def impl(request):
+    """Every test of this file runs with each fast implementation."""
     if request.param == "stepwise" and find_kernels() is None:
         pytest.skip("needs the extra fast, and an OpenMP runtime beside PyTorch")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(FORM, "impl", request.param)
+        patch.setitem(PRESET, "impl", request.param)
         yield request.param
 
 
 def run(leaves, state=None, **options):
-    return plastic_scan(leaves["drive"], leaves["w"], leaves["alpha"], leaves["eta"], state, **FORM, **options)
+    return plastic_scan(leaves["drive"], leaves["w"], leaves["alpha"], leaves["eta"], state, **PRESET, **options)
 
 
 def plastic_leaves(leaves):
@@ -72,7 +72,7 @@ def test_weights_changed_before_backward_are_torch_own_error(alpha):
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_a_retained_graph_can_be_used_twice(alpha):
     leaves = leaves_of(random_inputs(6, 2, 3, alpha=alpha))
-    y, state = run(leaves, chunk=2)
+    y, state = run(leaves, chunk_size=2)
     loss = (y**2).sum() + sum((part**2).sum() for part in state if part is not None)
     loss.backward(retain_graph=True)
     first = [leaf.grad.clone() for leaf in plastic_leaves(leaves)]
@@ -101,19 +101,19 @@ def test_a_second_derivative_by_the_inputs_alone_is_refused(alpha, name):
     inputs = random_inputs(4, 2, 3, alpha=alpha)
     inputs[name].requires_grad_()
     state = tp.PlasticState(inputs["hidden"], inputs["trace"])
-    y, _ = plastic_scan(inputs["drive"], inputs["w"], inputs["alpha"], inputs["eta"], state, **FORM)
+    y, _ = plastic_scan(inputs["drive"], inputs["w"], inputs["alpha"], inputs["eta"], state, **PRESET)
     (gradient,) = torch.autograd.grad((y**2).sum(), inputs[name], create_graph=True)
     with pytest.raises(RuntimeError, match='impl="reference"'):
         gradient.square().sum().backward()
 
 
 def test_a_graph_that_is_done_keeps_no_matrix():
-    """A loss that somebody holds on to is a number, not four matrices."""
+    """A loss that is kept is a number, not four matrices."""
     leaves = leaves_of(random_inputs(4, 1, 200))
     y, _ = run(leaves)
     loss = (y**2).sum()
     before = loss.grad_fn.next_functions[0][0]
-    while "_Scan" not in before.name():
+    while "_Chunked" not in before.name():
         before = before.next_functions[0][0]
     loss.backward()
     assert getattr(before, "prepared", None) is None  # stepwise prepares nothing
@@ -142,7 +142,7 @@ def test_the_reference_has_a_second_derivative():
 def test_two_graphs_alive_do_not_disturb_each_other():
     """Their buffers are large enough to be used again as soon as they are free."""
     inputs = [random_inputs(5, 1, 190, seed=seed) for seed in range(2)]
-    alone = [evaluate(partial(plastic_scan, **FORM), each) for each in inputs]
+    alone = [evaluate(partial(plastic_scan, **PRESET), each) for each in inputs]
     leaves = [leaves_of(each) for each in inputs]
     outputs = [run(each, tp.PlasticState(each["hidden"], each["trace"])) for each in leaves]
     values = [(y.detach().clone(), state.trace.detach().clone()) for y, state in outputs]
@@ -189,7 +189,7 @@ def clamp_of(T, N=40):
 def chunks_of(T):
     """Of at most 8 steps."""
     clamped = clamp_of(T).all(-1).all(-1).tolist()
-    return T // 8 if FORM["impl"] == "stepwise" else len(cut(clamped, 8))
+    return T // 8 if PRESET["impl"] == "stepwise" else len(cut(clamped, 8))
 
 
 def peak_of(T, *, with_grad, chunk=4, N=40):
@@ -198,8 +198,8 @@ def peak_of(T, *, with_grad, chunk=4, N=40):
     leaves = {name: value.requires_grad_(with_grad) for name, value in inputs.items()}
     clamp = clamp_of(T, N)
     with Peak([*leaves.values(), clamp]) as peak, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workspace, "SMALLEST", sys.maxsize)  # buffers that are used again would not be seen
-        y, state = run(leaves, tp.PlasticState(leaves["hidden"], leaves["trace"]), clamp=clamp, chunk=chunk)
+        patch.setattr(cpu_cache, "SMALLEST", sys.maxsize)  # buffers that are used again would not be seen
+        y, state = run(leaves, tp.PlasticState(leaves["hidden"], leaves["trace"]), clamp=clamp, chunk_size=chunk)
     assert peak.bytes >= y.nbytes + state.trace.nbytes
     return (peak.bytes - y.nbytes) / state.trace.nbytes
 

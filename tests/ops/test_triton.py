@@ -39,7 +39,7 @@ SOME_GRADIENTS = (("w", "alpha"), ("eta",), ("drive",), ("hidden",), ("trace",))
 
 
 @pytest.fixture(params=["resident", "fused"])
-def form(request, monkeypatch):
+def impl(request, monkeypatch):
     """Networks that a GPU holds, one program an example, and those that it does not."""
     monkeypatch.setattr(triton_support, "INTERPRETED", 8 if request.param == "resident" else 0)
     monkeypatch.setattr(resident, "COLUMNS", (32,))
@@ -49,37 +49,37 @@ def form(request, monkeypatch):
 @pytest.mark.parametrize("eta", ETAS)
 @pytest.mark.parametrize("clamp", CLAMPS)
 @pytest.mark.parametrize("rule", tp.RULES)
-def test_parity(form, rule, clamp, eta, poisoned_buffers):
+def test_parity(impl, rule, clamp, eta, poisoned_buffers):
     inputs, mask = random_inputs(6, 2, 4, eta=eta), random_clamp(clamp, 6, 2, 4)
     grads = NAMES if eta != "number" else tuple(name for name in NAMES if name != "eta")
-    assert_parity(inputs, triton, grads=grads, rule=rule, clamp=mask, chunk=3)
+    assert_parity(inputs, triton, grads=grads, rule=rule, clamp=mask, chunk_size=3)
 
 
 @pytest.mark.parametrize("alpha", ["neuron", "shared", "none"])
 @pytest.mark.parametrize("rule", tp.RULES)
-def test_other_kinds_of_alpha(form, rule, alpha, poisoned_buffers):
+def test_other_kinds_of_alpha(impl, rule, alpha, poisoned_buffers):
     inputs, mask = random_inputs(6, 2, 4, alpha=alpha), random_clamp("steps", 6, 2, 4)
     grads = NAMES if alpha != "none" else ("drive", "w", "hidden")
-    assert_parity(inputs, triton, grads=grads, rule=rule, clamp=mask, chunk=3)
+    assert_parity(inputs, triton, grads=grads, rule=rule, clamp=mask, chunk_size=3)
 
 
 @pytest.mark.parametrize("clamp", ["steps", "mixed"])
 @pytest.mark.parametrize("rule", tp.RULES)
 @pytest.mark.parametrize("grads", SOME_GRADIENTS, ids=["weights", "eta", "drive", "hidden", "trace"])
-def test_some_gradients_alone(form, grads, rule, clamp, poisoned_buffers):
+def test_some_gradients_alone(impl, grads, rule, clamp, poisoned_buffers):
     B, eta = (1, "neuron") if rule == "hebb" else (5, "scalar")
     inputs = random_inputs(6, B, 4, eta=eta)
-    assert_parity(inputs, triton, grads=grads, rule=rule, clamp=random_clamp(clamp, 6, B, 4), chunk=4)
+    assert_parity(inputs, triton, grads=grads, rule=rule, clamp=random_clamp(clamp, 6, B, 4), chunk_size=4)
 
 
 @pytest.mark.parametrize("through", OUTPUTS)
-def test_gradients_through_one_output(form, through, poisoned_buffers):
+def test_gradients_through_one_output(impl, through, poisoned_buffers):
     inputs = random_inputs(5, 2, 4)
-    assert_parity(inputs, triton, through=(through,), clamp=random_clamp("steps", 5, 2, 4), chunk=2)
+    assert_parity(inputs, triton, through=(through,), clamp=random_clamp("steps", 5, 2, 4), chunk_size=2)
 
 
 @pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
-def test_nonlinearities(form, nonlinearity):
+def test_nonlinearities(impl, nonlinearity):
     inputs = random_inputs(5, 1, 6)
     inputs["drive"][0, 0, :2] = torch.tensor([300.0, -300.0])
     assert_parity(inputs, triton, nonlinearity=nonlinearity)
@@ -97,24 +97,24 @@ def test_any_size_and_any_chunk(T, B, N, chunk, seed, held):
         mask = random_clamp("steps" if seed % 2 else "free", T, B, N, seed)
         for programs in (0, 8) if held else (0,):
             patch.setattr(triton_support, "INTERPRETED", programs)
-            assert_parity(inputs, triton, clamp=mask, chunk=chunk)
+            assert_parity(inputs, triton, clamp=mask, chunk_size=chunk)
 
 
-def test_a_scan_without_a_state_and_without_gradients(form, poisoned_buffers):
+def test_a_scan_without_a_state_and_without_gradients(impl, poisoned_buffers):
     inputs = random_inputs(9, 2, 5)
     drive, w, alpha, eta = (inputs[name] for name in NAMES[:4])
-    y, state = triton(drive, w, alpha, eta, chunk=4)
+    y, state = triton(drive, w, alpha, eta, chunk_size=4)
     expected, final = plastic_scan(drive, w, alpha, eta, impl="reference")
     torch.testing.assert_close(y, expected)
     torch.testing.assert_close(state.trace, final.trace)
     leaf = w.clone().requires_grad_()
-    triton(drive, leaf, alpha, eta, chunk=4)[0].sum().backward()
+    triton(drive, leaf, alpha, eta, chunk_size=4)[0].sum().backward()
     again = w.clone().requires_grad_()
     plastic_scan(drive, again, alpha, eta, impl="reference")[0].sum().backward()
     torch.testing.assert_close(leaf.grad, again.grad)
 
 
-def test_float32_is_as_near_to_float64_as_the_reference(form):
+def test_float32_is_as_near_to_float64_as_the_reference(impl):
     exact = evaluate(plastic_scan, random_inputs(20, 2, 24), impl="reference")
     inputs = random_inputs(20, 2, 24, dtype=torch.float32)
     plain = evaluate(plastic_scan, inputs, impl="reference")
@@ -123,10 +123,10 @@ def test_float32_is_as_near_to_float64_as_the_reference(form):
         assert error <= 4 * of_plain + 1e-6 * exact[name].abs().max(), name
 
 
-@pytest.mark.parametrize("form", ["resident"], indirect=True)
-def test_the_trace_is_kept_once_a_chunk(form):
-    run = resident.Run(
-        resident.Problem(tp.RULES["hebb"], None, (False,) * 9, "tanh", chunk=4),
+@pytest.mark.parametrize("impl", ["resident"], indirect=True)
+def test_the_trace_is_kept_once_a_chunk(impl):
+    run = resident.TritonPersistent(
+        resident.PersistentSpec(tp.RULES["hebb"], None, (False,) * 9, "tanh", chunk=4),
         *(random_inputs(9, 2, 5, eta="neuron")[name] for name in ("w", "alpha", "eta")), 2,
     )  # fmt: skip
     inputs = random_inputs(9, 2, 5)
@@ -134,7 +134,7 @@ def test_the_trace_is_kept_once_a_chunk(form):
     assert kept.shape == (3, 2, 5, 32)
 
 
-def test_what_is_kept_is_counted_beforehand(form):
+def test_what_is_kept_is_counted_beforehand(impl):
     """What autograd holds on to, beside the inputs, is below the count of a whole training step."""
     T, B, N = 40, 2, 24
     inputs = random_inputs(T, B, N)
@@ -217,7 +217,7 @@ def test_the_kernels_compile_for_a_gpu():
     assert found["resident_forward float32"]["stack"] == 0  # nothing of w, alpha and the trace leaves the registers
 
 
-def test_a_gradient_that_comes_in_is_not_written_to(form):
+def test_a_gradient_that_comes_in_is_not_written_to(impl):
     """Also where rows need no padding."""
     N = resident.LINE
     inputs = random_inputs(2, 1, N)

@@ -17,7 +17,7 @@ def write_run(
     path: Path,
     *,
     experiment: str = "patterns",
-    form: str = "paper",
+    preset: str = "paper",
     seed: int = 0,
     model: dict[str, Any] | None = None,
     task: dict[str, Any] | None = None,
@@ -37,7 +37,7 @@ def write_run(
     noted: what its summary says besides.
     """
     path.mkdir(parents=True)
-    full = {"experiment": experiment, "form": form, "seed": seed, "episodes": episodes, "batch": 1}
+    full = {"experiment": experiment, "preset": preset, "seed": seed, "episodes": episodes, "batch": 1}
     full["model"] = {"kind": "plastic", "alpha": "full", "rule": "hebb"} | (model or {})
     full["task"] = {"bits": 1000, "patterns": 5} if task is None else task
     write_json(path / "config.json", full | config)
@@ -47,7 +47,13 @@ def write_run(
     ]
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if finished:
-        summary = {"experiment": experiment, "form": form, "seed": seed, "episodes": episodes, "seconds": episodes / 5}
+        summary = {
+            "experiment": experiment,
+            "preset": preset,
+            "seed": seed,
+            "episodes": episodes,
+            "seconds": episodes / 5,
+        }
         summary |= {"parameters": 2004002, "final": {"loss": rows[-1]["loss"], measure: rows[-1][measure]}}
         summary |= {"hardware": HARDWARE, "versions": VERSIONS, "data": "random bits"} | (noted or {})
         write_json(path / "summary.json", summary)

@@ -5,7 +5,7 @@ import pytest
 
 from tests.report.builders import write_run
 from torchplastic.report.curves import Curve, curve_of, interval95
-from torchplastic.report.reading import read_run
+from torchplastic.report.loading import read_run
 
 
 def curve(episodes, values):

@@ -10,9 +10,9 @@ from torchplastic.report.figures import maps, profiles, samples, scaling
 from torchplastic.report.figures.learning import draw_learning, linear_below
 from torchplastic.report.figures.style import COLOURS, Drawing, few_ticks, plain, render, style
 from torchplastic.report.grouping import group_runs
+from torchplastic.report.loading import read_bench, read_sources
+from torchplastic.report.page_sections import sections
 from torchplastic.report.published import published
-from torchplastic.report.reading import read_bench, read_sources
-from torchplastic.report.sections import sections
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def test_the_one_per_cent_line(tmp_path):
 
 
 def test_published_curves_of_all_models_of_the_form(tmp_path):
-    run = write_run(tmp_path / "run", experiment="fifty-bit", form="released", episodes=2000)
+    run = write_run(tmp_path / "run", experiment="fifty-bit", preset="released", episodes=2000)
     axes = drawn(run)
     x, y = errorbar(axes, "published: LSTM")
     assert list(zip(x, y, strict=True)) == [(20e3, 0.131), (50e3, 0.121), (200e3, 0.071), (500e3, 0.0155), (1e6, 0.011)]
@@ -73,7 +73,7 @@ def test_published_curves_of_all_models_of_the_form(tmp_path):
 
 
 def test_nothing_published_for_another_form(tmp_path):
-    axes = drawn(write_run(tmp_path / "run", form="smoke"), measure="loss")
+    axes = drawn(write_run(tmp_path / "run", preset="smoke"), measure="loss")
     assert not axes.containers
 
 
@@ -100,15 +100,15 @@ def test_median_with_quartiles(tmp_path):
 
 
 def test_few_seeds_are_all_drawn(tmp_path):
-    axes = drawn(write_sweep(tmp_path / "s", range(3), form="smoke", error=lambda e: 0.2))
+    axes = drawn(write_sweep(tmp_path / "s", range(3), preset="smoke", error=lambda e: 0.2))
     levels = {round(float(other.get_ydata()[0]), 4) for other in axes.get_lines()}
     assert levels == {0.2, 0.22, 0.24}
     assert not axes.collections
 
 
-def test_withheld_values_beside_training(tmp_path):
-    axes = drawn(write_run(tmp_path / "run", form="smoke", extra=lambda e: {"withheld_error": 0.125}))
-    assert line(axes, "plastic: withheld data")[1] == pytest.approx(0.125)
+def test_validation_values_beside_training(tmp_path):
+    axes = drawn(write_run(tmp_path / "run", preset="smoke", extra=lambda e: {"val_error": 0.125}))
+    assert line(axes, "plastic: validation data")[1] == pytest.approx(0.125)
 
 
 def test_zeros_and_negative_values_are_drawn(tmp_path):
@@ -131,7 +131,7 @@ def test_small_values_without_zeros_stay_logarithmic_and_bands_fit(tmp_path):
 
 
 def test_log_where_lengths_differ_much(tmp_path):
-    lengths = [write_run(tmp_path / str(n), form=f"f{n}", episodes=n) for n in (100, 2000)]
+    lengths = [write_run(tmp_path / str(n), preset=f"f{n}", episodes=n) for n in (100, 2000)]
     assert drawn(*lengths).get_xscale() == "log"
 
 
@@ -351,28 +351,28 @@ def test_levels_of_trivial_answers_are_lines(tmp_path):
     run = write_run(
         tmp_path / "run",
         experiment="images",
-        form="quick",
+        preset="quick",
         error=lambda e: 20.0,
-        extra=lambda e: {"error_median": 18.0, "withheld_error_median": 19.0},
-        noted={"baselines": {"withheld_error_median": {"zeros": 76.0, "nearest row": 117.0}}},
+        extra=lambda e: {"error_median": 18.0, "val_error_median": 19.0},
+        noted={"baselines": {"val_error_median": {"zeros": 76.0, "nearest row": 117.0}}},
     )
     parts = sections(read_sources([run]))
     (figure,) = [d for d in parts[0].every_drawing() if d.name == "images-error_median"]
     axes = figure.figure.axes[0]
     assert set(line(axes, "zeros (76")[1]) == {76}
     assert set(line(axes, "nearest row (117")[1]) == {117}
-    assert set(line(axes, "plastic: withheld data")[1]) == {19}
+    assert set(line(axes, "plastic: validation data")[1]) == {19}
     assert "Small dots: on data that are never trained on." in figure.caption
 
 
 @pytest.mark.parametrize(
-    "other", [{"task": {"side": 12}}, {"stand_in": True}, {"noted": {"data": "pictures of my folder"}}]
+    "other", [{"task": {"side": 12}}, {"builtin_data": True}, {"noted": {"data": "pictures of my folder"}}]
 )
 def test_published_curves_stand_beside_their_own_task_alone(tmp_path, other):
-    same = {"task": {"side": 32, "scaling": "centred"}, "stand_in": False, "noted": {"data": "CIFAR-10: 50,000 …"}}
+    same = {"task": {"side": 32, "scaling": "centred"}, "builtin_data": False, "noted": {"data": "CIFAR-10: 50,000 …"}}
     extra = {"extra": lambda e: {"error_median": 18.0}}
-    ours = write_run(tmp_path / "same", experiment="images", form="quick", **extra, **same)
-    theirs = write_run(tmp_path / "other", experiment="images", form="quick", **extra, **(same | other))
+    ours = write_run(tmp_path / "same", experiment="images", preset="quick", **extra, **same)
+    theirs = write_run(tmp_path / "other", experiment="images", preset="quick", **extra, **(same | other))
     assert drawn(ours, measure="error_median").containers
     assert not drawn(theirs, measure="error_median").containers
 
@@ -384,18 +384,18 @@ def test_a_loss_that_is_the_error_is_drawn_once(tmp_path):
     assert "patterns-loss" not in names
 
 
-def test_published_values_stand_beside_withheld_ones(tmp_path):
+def test_published_values_stand_beside_validation_values(tmp_path):
     run = write_run(
         tmp_path / "run",
         experiment="images",
-        form="quick",
+        preset="quick",
         episodes=1200,
-        extra=lambda e: {"error_median": 18.0, "withheld_error_median": 19.0},
+        extra=lambda e: {"error_median": 18.0, "val_error_median": 19.0},
         noted={"data": "CIFAR-10: 50,000 to train on"},
     )
     table = next(t for t in sections(read_sources([run]))[0].tables if t.title == "Published values beside ours")
     assert table.rows[0][0] == "error median"
-    assert table.rows[0][-1] == "18.0 (plastic, 1 run; withheld 19.0)"
+    assert table.rows[0][-1] == "18.0 (plastic, 1 run; validation 19.0)"
 
 
 def test_an_animation_holds_what_does_not_change():

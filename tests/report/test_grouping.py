@@ -2,7 +2,7 @@ import json
 
 from tests.report.builders import write_run, write_sweep
 from torchplastic.report.grouping import differing_keys, group_runs
-from torchplastic.report.reading import read_sources
+from torchplastic.report.loading import read_sources
 from torchplastic.runs import flatten
 
 
@@ -26,15 +26,15 @@ def test_labels_name_what_differs(tmp_path):
         write_run(tmp_path / "b", model={"alpha": "none"}),
         write_run(tmp_path / "c", model={"kind": "lstm"}, optim={"lr": 3e-5}),
         write_run(tmp_path / "d", model={"kind": "rnn"}, task={"bits": 1000, "patterns": 5, "extra": 2000}),
-        write_run(tmp_path / "e", form="released"),
+        write_run(tmp_path / "e", preset="released"),
     ]
     found = groups(*runs)["patterns"]
     assert [group.label for group in found] == [
-        "plastic, α per connection, form paper",
-        "not plastic, form paper",
-        "LSTM, form paper",
-        "RNN, form paper",
-        "plastic, α per connection, form released",
+        "plastic, α per connection, preset paper",
+        "not plastic, preset paper",
+        "LSTM, preset paper",
+        "RNN, preset paper",
+        "plastic, α per connection, preset released",
     ]
     assert len({group.task for group in found}) == 1
 
@@ -82,4 +82,4 @@ def test_experiments_apart_and_finished_runs_first(tmp_path):
 
 def test_flatten_and_differing_keys():
     assert flatten({"a": {"b": 1, "c": {}}, "d": [2]}) == {"a.b": 1, "a.c": {}, "d": [2]}
-    assert differing_keys([{"z": 1, "form": "x", "same": 0}, {"form": "y", "same": 0}]) == ["form", "z"]
+    assert differing_keys([{"z": 1, "preset": "x", "same": 0}, {"preset": "y", "same": 0}]) == ["preset", "z"]

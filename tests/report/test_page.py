@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.report.builders import some_samples, write_bench, write_run, write_sweep
-from torchplastic.report import make_report, page, sections
+from torchplastic.report import make_report, page, page_sections
 
 
 def test_a_run_on_one_self_contained_page(tmp_path):
@@ -37,7 +37,7 @@ def test_the_page_says_what_was_run(tmp_path):
     run = write_run(tmp_path / "run", seed=7, samples=some_samples(), note='<b>"quoted"</b>')
     html = make_report([run], tmp_path / "out").read_text()
     for text in (
-        "form paper; seed 7", "plastic train patterns --form paper --seed 7 --episodes 300", "Imaginary CPU 3000",
+        "preset paper; seed 7", "plastic train patterns --preset paper --seed 7 --episodes 300", "Imaginary CPU 3000",
         "torch 2.13.0", "random bits", "<details>", "&#34;alpha&#34;: &#34;full&#34;", "NIPS 2017 workshop",
         "Same sign:", "0 of 40 wrong", f"plastic report {run}",
     ):  # fmt: skip
@@ -54,14 +54,14 @@ def test_several_runs_grouped_by_experiment(tmp_path):
     paths = [
         write_sweep(tmp_path / "p", range(5), samples=some_samples()),
         write_sweep(tmp_path / "n", range(2), model={"alpha": "none"}),
-        write_run(tmp_path / "f", experiment="fifty-bit", form="released", task={"bits": 50}, model={"kind": "rnn"}),
+        write_run(tmp_path / "f", experiment="fifty-bit", preset="released", task={"bits": 50}, model={"kind": "rnn"}),
         write_bench(tmp_path / "b.json"),
     ]
     index = make_report(paths, tmp_path / "out")
     html = index.read_text()
     assert re.findall(r'<h2 id="([^"]*)"', html) == ["patterns", "fifty-bit", "speed-and-memory"]
     for text in (
-        "7 runs; form paper; seeds 0–4",
+        "7 runs; preset paper; seeds 0–4",
         "not plastic",
         "plastic, α per connection",
         "How cost grows",
@@ -186,6 +186,6 @@ def test_wrong_paths(tmp_path):
 def test_chance_that_is_a_drawn_level_is_not_drawn_twice():
     told = {"reward": {"chance": 0.5}, "baselines": {"random walk": 0.5, "perfect knowledge": 9.0}}
     groups = [SimpleNamespace(runs=[SimpleNamespace(evaluations={"episodes-10": told})])]
-    assert sections._chance(groups, "reward", {"random walk": 0.6}) is None
-    assert sections._chance(groups, "reward", {"perfect knowledge": 9.1}) == 0.5
-    assert sections._chance(groups, "reward", {}) == 0.5
+    assert page_sections._chance(groups, "reward", {"random walk": 0.6}) is None
+    assert page_sections._chance(groups, "reward", {"perfect knowledge": 9.1}) == 0.5
+    assert page_sections._chance(groups, "reward", {}) == 0.5

@@ -4,8 +4,8 @@ import pytest
 from tests.report.builders import write_bench, write_run, write_sweep
 from torchplastic.report import comparison, tables
 from torchplastic.report.grouping import group_runs
+from torchplastic.report.loading import read_bench, read_sources
 from torchplastic.report.published import published
-from torchplastic.report.reading import read_bench, read_sources
 
 
 def grouped(*paths):
@@ -89,7 +89,7 @@ def test_published_values_beside_ours(tmp_path):
     assert rows["error", "200"] == ("below 0.01", "0.0300 (plastic, 1 run)")
     assert "NIPS 2017 workshop" in table.note
     assert "Protocol: 1000-bit patterns" in table.note
-    assert comparison.published_table(*grouped(write_run(tmp_path / "s", form="smoke"))) is None
+    assert comparison.published_table(*grouped(write_run(tmp_path / "s", preset="smoke"))) is None
 
 
 def evaluation(mean, **more):
@@ -135,7 +135,7 @@ def test_bench_tables(tmp_path):
     assert cells(measured, 1) == {
         "suite": "patterns",
         "case": "1001 neurons, 205 steps, clamped",
-        "form": "chunked",
+        "implementation": "chunked",
         "median": "160 ms",
         "middle half": "144 ms to 176 ms",
         "spread": "20 %",

@@ -1,4 +1,4 @@
-"""The picture task against the protocol it states; withheld pictures stay withheld."""
+"""The picture task against the protocol it states; validation pictures are never trained on."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from torchplastic.tasks.images import (
     ImageEpisodes,
     Images,
     _different,
-    training_and_withheld,
+    training_and_validation,
     trivial_answers,
     unclamped,
 )
@@ -97,9 +97,9 @@ def test_scalings():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_withheld_picture_is_ever_trained_on(seed):
+def test_no_validation_picture_is_ever_trained_on(seed):
     pictures = Pictures(numbered(40, 3), numbered(10, 3, first=100), "numbered")
-    training, withheld = training_and_withheld(Images(side=3), pictures)
+    training, validation = training_and_validation(Images(side=3), pictures)
     stream = torch.Generator().manual_seed(seed)
     seen = {
         int(number)
@@ -109,7 +109,7 @@ def test_no_withheld_picture_is_ever_trained_on(seed):
     asked = {
         int(number)
         for _ in range(50)
-        for number in withheld.sums[withheld.episodes(4, stream).shown["chosen"].flatten()][:, 0, 0]
+        for number in validation.sums[validation.episodes(4, stream).shown["chosen"].flatten()][:, 0, 0]
     }
     assert seen == set(range(40))
     assert asked == set(range(100, 110))

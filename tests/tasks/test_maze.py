@@ -13,9 +13,9 @@ from gymnasium.vector import AutoresetMode
 from hypothesis import given
 from hypothesis import strategies as st
 
+from torchplastic.tasks.envs import BatchedMaze
 from torchplastic.tasks.maze import ACTIONS, MOVES, Maze, MazeState
 from torchplastic.tasks.maze_env import MazeEnv, draw
-from torchplastic.tasks.worlds import MazeWorld
 
 NAME = "torchplastic/Maze-v0"
 
@@ -35,10 +35,10 @@ mazes = st.builds(
 def walk(maze, batch, seed):
     """A random episode -> states before each step and after the last, and the actions."""
     generator = torch.Generator().manual_seed(seed)
-    states, actions = [maze.begin(batch, generator)], []
+    states, actions = [maze.reset(batch, generator)], []
     for _ in range(maze.steps):
         actions.append(torch.randint(len(ACTIONS), (batch,), generator=generator))
-        states.append(maze.move(states[-1], actions[-1]))
+        states.append(maze.step(states[-1], actions[-1]))
     return states, actions
 
 
@@ -88,7 +88,7 @@ def test_every_step_is_what_the_maze_says(maze, batch, seed):
 @given(mazes, st.integers(0, 1000))
 def test_observations_slot_by_slot(maze, seed):
     states, actions = walk(maze, 2, seed)
-    assert len(maze.slots()) == len(set(maze.slots())) == maze.observed
+    assert len(maze.slots()) == len(set(maze.slots())) == maze.obs_dim
     for t, state in enumerate(states):
         for b, seen in enumerate(maze.observe(state)):
             told = dict(zip(maze.slots(), seen.tolist(), strict=True))
@@ -115,17 +115,17 @@ def test_batched_and_gymnasium_give_the_same_episode(maze, batch, seed):
     singles = [MazeEnv(**options) for _ in range(batch)]
     seen = [env.reset(seed=seed + b)[0] for b, env in enumerate(singles)]
     state = MazeState.join([env.state for env in singles])
-    world, generator = MazeWorld(maze), torch.Generator().manual_seed(seed)
+    env, generator = BatchedMaze(maze), torch.Generator().manual_seed(seed)
     assert np.array_equal(np.stack(seen), maze.observe(state).numpy())
     for t in range(maze.steps):
         action = torch.randint(len(ACTIONS), (batch,), generator=generator)
-        state, observed, rewards, over = world.move(state, action)
+        state, observed, rewards, done = env.step(state, action)
         for b, env in enumerate(singles):
             one, reward, terminated, truncated, _ = env.step(np.int64(action[b]))
             assert np.array_equal(one, observed[b].numpy())
             assert reward == rewards[b].item()
             assert not terminated
-            assert truncated == bool(over[b]) == (t == maze.steps - 1)
+            assert truncated == bool(done[b]) == (t == maze.steps - 1)
 
 
 def test_vector_form_is_the_batched_form():
@@ -136,7 +136,7 @@ def test_vector_form_is_the_batched_form():
     maze, state = env.unwrapped.maze, env.unwrapped._state
     for t in range(4):
         actions = np.array([t % 4, 1, 3])
-        state = maze.move(state, torch.from_numpy(actions))
+        state = maze.step(state, torch.from_numpy(actions))
         seen, rewards, terminated, truncated, _ = env.step(actions)
         assert np.array_equal(seen, maze.observe(state).numpy())
         assert np.array_equal(rewards, state.reward.numpy())
@@ -211,7 +211,7 @@ def test_what_is_refused(options, words):
 
 def test_pictures():
     maze = Maze(size=5)
-    state = maze.begin(1, torch.Generator().manual_seed(0), start=6, goal=8)
+    state = maze.reset(1, torch.Generator().manual_seed(0), start=6, goal=8)
     picture = draw(maze, state, cell=10)
     assert picture.shape == (50, 50, 3)
     assert tuple(picture[15, 15]) == (213, 94, 0)
@@ -228,11 +228,11 @@ def test_distances_and_the_way_of_one_who_knows():
     assert torch.equal(distances, distances.T)
     assert distances[12, 108] == 16  # from corner to corner
     assert (distances[~maze.walls().flatten().logical_not()] == -1).all()
-    state = maze.begin(500, torch.Generator().manual_seed(0))
+    state = maze.reset(500, torch.Generator().manual_seed(0))
     expected = distances[state.place, state.goal]
     arrived = torch.zeros(500, dtype=torch.bool)
     for t in range(1, 17):
-        state = maze.move(state, maze.known_goal(state))
+        state = maze.step(state, maze.known_goal(state))
         arrived |= state.reward > 0
         assert torch.equal(arrived, expected <= t) or t > int(expected.min())
         assert arrived[expected <= t].all()
@@ -240,7 +240,7 @@ def test_distances_and_the_way_of_one_who_knows():
 
 def test_everywhere_is_as_likely():
     maze = Maze(size=7, steps=1)
-    state = maze.begin(30_000, torch.Generator().manual_seed(0))
+    state = maze.reset(30_000, torch.Generator().manual_seed(0))
     free = maze.free()
     expected = 30_000 / (len(free) - 1)
     counts = state.goal.bincount(minlength=49)[free[free != maze.centre]]
@@ -255,17 +255,17 @@ def test_a_known_goal_gives_the_published_perfect_score():
     maze = Maze()
     generator = torch.Generator().manual_seed(0)
     for knows, low, high in ((True, 390, 415), (False, -15, 15)):
-        state, total = maze.begin(400, generator), torch.zeros(400)
+        state, total = maze.reset(400, generator), torch.zeros(400)
         for _ in range(maze.steps):
             blind = torch.randint(4, (400,), generator=generator)
-            state = maze.move(state, maze.known_goal(state) if knows else blind)
+            state = maze.step(state, maze.known_goal(state) if knows else blind)
             total += state.reward
         assert low < total.mean() < high
 
 
 def test_some_of_the_mazes():
     maze = Maze(steps=3)
-    state = maze.begin(4, torch.Generator().manual_seed(0))
+    state = maze.reset(4, torch.Generator().manual_seed(0))
     parts = [state.rows(slice(0, 1)), state.rows(slice(1, 4))]
     whole = MazeState.join(parts)
     assert all(torch.equal(a, b) for a, b in zip(whole[:-1], state[:-1], strict=True))
@@ -278,7 +278,7 @@ def test_the_batched_form_imports_without_gymnasium():
         "import importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *more: None if name == 'gymnasium' else find(name, *more)\n"
         "import torch; from torchplastic.tasks.maze import Maze\n"
-        "print(Maze().begin(2, torch.Generator()).place.tolist())"
+        "print(Maze().reset(2, torch.Generator()).place.tolist())"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[60, 60]"
@@ -288,7 +288,7 @@ def test_numbers_are_single_whatever_the_default():
     maze = Maze()
     torch.set_default_dtype(torch.float64)
     try:
-        state = maze.move(maze.begin(2, torch.Generator().manual_seed(0)), torch.tensor([0, 1]))
+        state = maze.step(maze.reset(2, torch.Generator().manual_seed(0)), torch.tensor([0, 1]))
         assert state.reward.dtype == maze.observe(state).dtype == torch.float32
     finally:
         torch.set_default_dtype(torch.float32)
@@ -297,4 +297,4 @@ def test_numbers_are_single_whatever_the_default():
 def test_a_move_that_does_not_exist_is_refused():
     maze = Maze()
     with pytest.raises(IndexError):
-        maze.move(maze.begin(2, torch.Generator().manual_seed(0)), torch.tensor([0, 4]))
+        maze.step(maze.reset(2, torch.Generator().manual_seed(0)), torch.tensor([0, 4]))

@@ -49,8 +49,8 @@ tasks = st.builds(
 @given(tasks, st.lists(st.integers(5, 7), min_size=6, max_size=9), st.integers(1, 5), st.integers(0, 1000))
 def test_an_episode_is_what_it_says(task, counts, batch, seed):
     drawn = FewShotEpisodes(task, told(counts)).episodes(batch, torch.Generator().manual_seed(seed))
-    assert drawn.shown.shape == drawn.labels.shape == (task.ways * task.shots, batch)
-    assert drawn.asked.shape == drawn.target.shape == (batch, task.queries)
+    assert drawn.support.shape == drawn.labels.shape == (task.ways * task.shots, batch)
+    assert drawn.query.shape == drawn.target.shape == (batch, task.queries)
     assert drawn.classes.shape == (batch, task.ways)
     if task.pool:
         assert len(drawn.frames) == task.pool * task.pool_pictures
@@ -63,14 +63,14 @@ def test_an_episode_is_what_it_says(task, counts, batch, seed):
         if task.order == "rounds":
             rounds = [labels[i : i + task.ways] for i in range(0, len(labels), task.ways)]
             assert all(sorted(one) == [*range(task.ways)] for one in rounds)
-        shown = [reading(drawn.frames[place]) for place in drawn.shown[:, b]]
-        asked = [reading(drawn.frames[place]) for place in drawn.asked[b]]
-        told_by = [*zip(shown, labels, strict=True), *zip(asked, drawn.target[b].tolist(), strict=True)]
+        support = [reading(drawn.frames[place]) for place in drawn.support[:, b]]
+        query = [reading(drawn.frames[place]) for place in drawn.query[b]]
+        told_by = [*zip(support, labels, strict=True), *zip(query, drawn.target[b].tolist(), strict=True)]
         assert all(c == classes[label] for (c, _, _), label in told_by)
-        pictures = [(c, d) for c, d, _ in [*shown, *asked]]
-        assert len(set(pictures)) == len(pictures)  # nothing asked is shown, nothing comes twice
+        pictures = [(c, d) for c, d, _ in [*support, *query]]
+        assert len(set(pictures)) == len(pictures)  # no query is in the support set, nothing comes twice
         assert all(d < counts[c] for c, d in pictures)
-        turns = {c: {turn for other, _, turn in [*shown, *asked] if other == c} for c in classes}
+        turns = {c: {turn for other, _, turn in [*support, *query] if other == c} for c in classes}
         assert all(len(each) <= 1 for each in turns.values())  # a class is turned as a whole
         assert task.rotations or all(each <= {0} for each in turns.values())
 
@@ -92,7 +92,7 @@ def test_no_class_of_the_other_set_is_ever_drawn(seed, pool, batch):
 def test_everything_is_as_likely():
     task = FewShot(side=SIDE, ways=3, shots=1)
     drawn = FewShotEpisodes(task, told([3] * 6)).episodes(24_000, torch.Generator().manual_seed(0))
-    frames = drawn.frames[drawn.shown[0]]
+    frames = drawn.frames[drawn.support[0]]
     share = 24_000 / 6
     for counted, kinds in (
         (drawn.target[:, 0], 3), (drawn.labels[0], 3), (drawn.classes[:, 0], 6),
@@ -130,9 +130,9 @@ def test_jitter_moves_ink_and_keeps_it():
 def test_rows_are_some_of_the_episodes():
     batch = FewShotEpisodes(FewShot(side=SIDE, ways=3), told([4] * 8)).episodes(6, torch.Generator().manual_seed(0))
     part = batch.rows(slice(2, 4))
-    assert torch.equal(part.shown, batch.shown[:, 2:4])
+    assert torch.equal(part.support, batch.support[:, 2:4])
     assert torch.equal(part.target, batch.target[2:4])
-    assert torch.equal(part.frames[part.asked], batch.frames[batch.asked[2:4]])
+    assert torch.equal(part.frames[part.query], batch.frames[batch.query[2:4]])
 
 
 @given(st.integers(0, 1000))
@@ -175,7 +175,7 @@ def test_nearest_in_pixels():
         (
             {"pool": 6, "queries": 20},
             [9] * 8,
-            r"pool-pictures must be at least 5 \(of a class 1 shown, 4 asked\); got 4",
+            r"pool-pictures must be at least 5 \(of a class 1 for support, 4 as queries\); got 4",
         ),
         ({"pool": 6, "within_groups": True}, [9] * 8, "do not go together"),
     ],

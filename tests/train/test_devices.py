@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from tests.command import COMMAND, plastic, rows, tiny
-from torchplastic.runs import Run
+from torchplastic.runs import RunDirectory
 
 TWO = ["--batch", "4", "--devices", "2", "--device", "cpu"]
 
@@ -57,7 +57,7 @@ def test_one_signal_stops_both_and_saves(tmp_path):
     assert parent.returncode == 130, said
     assert said.count("go on with") == 1
     assert json.loads((run / "config.json").read_text())["batch"] == 4
-    done = Run.open(run).checkpoint()["episode"]
+    done = RunDirectory.open(run).checkpoint()["episode"]
     assert done % 4 == 0
     assert plastic("train", "--resume", run, "--episodes", done) == 0
 
@@ -76,7 +76,7 @@ def test_a_signal_before_the_first_update_leaves_nothing_behind(tmp_path):
     _, alive = psutil.wait_procs(others, timeout=20)
     assert not alive
     if parent.returncode == 143:
-        assert Run.open(run).checkpoint()["episode"] == 0
+        assert RunDirectory.open(run).checkpoint()["episode"] == 0
 
 
 def test_one_process_of_a_cluster_job_writes_its_run(tmp_path):

@@ -8,8 +8,8 @@ from lightning_fabric import Fabric
 
 from tests.command import plastic, rows, timeless, tiny
 from torchplastic.experiments import registry
-from torchplastic.runs import Run
-from torchplastic.tasks.worlds import MazeWorld
+from torchplastic.runs import RunDirectory
+from torchplastic.tasks.envs import BatchedMaze
 from torchplastic.train.a2c import rollout
 from torchplastic.train.precision import whole_inputs
 
@@ -32,12 +32,12 @@ def update(name, precision, kind="plastic"):
     config = config_of(name, kind)
     parts, fabric = registry.get(name).build(config), fabric_of(precision)
     generator = torch.Generator().manual_seed(0)
-    taken = rollout(parts.model, MazeWorld(config.task), 8, generator) if name == "maze" else None
+    taken = rollout(parts.model, BatchedMaze(config.task), 8, generator) if name == "maze" else None
     model, _ = fabric.setup(parts.model, torch.optim.Adam(parts.model.parameters()))
     if taken is None:
-        loss = parts.lesson.score(model, parts.lesson.draw(model, 8, generator, fabric)).loss
+        loss = parts.learner.score(model, parts.learner.draw(model, 8, generator, fabric)).loss
     else:
-        logits, values, _ = model(taken.observed)
+        logits, values, _ = model(taken.observations)
         assert logits.dtype == values.dtype == torch.float32
         loss = config.a2c.loss(logits, values, taken)
     fabric.backward(loss.mean())
@@ -74,7 +74,7 @@ def test_a_lesson_of_mazes_in_mixed_precision(kind):
     parts = registry.get("maze").build(config_of("maze", kind))
     fabric = fabric_of("bf16-mixed")
     model, _ = fabric.setup(parts.model, torch.optim.Adam(parts.model.parameters()))
-    score = parts.lesson.score(model, parts.lesson.draw(model, 4, torch.Generator().manual_seed(0), fabric))
+    score = parts.learner.score(model, parts.learner.draw(model, 4, torch.Generator().manual_seed(0), fabric))
     assert score.loss.dtype == score.measured.dtype == torch.float32
     assert score.loss.isfinite().all()
     with fabric.autocast():
@@ -84,8 +84,8 @@ def test_a_lesson_of_mazes_in_mixed_precision(kind):
 
 SMALL = {
     "maze": ["--model.neurons", "6", "--task.size", "5", "--task.steps", "12", "--batch", "4"],
-    "omniglot": ["--model.channels", "8", "--batch", "4", "--withheld-episodes", "10"],
-    "images": ["--task.side", "6", "--withheld-episodes", "4"],
+    "omniglot": ["--model.channels", "8", "--batch", "4", "--eval-episodes", "10"],
+    "images": ["--task.side", "6", "--eval-episodes", "4"],
 }
 
 
@@ -93,13 +93,13 @@ SMALL = {
 def test_a_run_is_trained_resumed_and_measured(name, tmp_path, capsys):
     def run(out, episodes):
         flags = ["--threads", 1, "--precision", "bf16-mixed", "--log-every", 4, "--episodes", episodes, "--out", out]
-        return plastic("train", name, "--form", "smoke", *SMALL[name], *flags)
+        return plastic("train", name, "--preset", "smoke", *SMALL[name], *flags)
 
     assert run(tmp_path / "whole", 24) == 0
     assert run(tmp_path / "parted", 12) == 0
     assert plastic("train", "--resume", tmp_path / "parted", "--episodes", 24) == 0
     assert timeless(tmp_path / "parted") == timeless(tmp_path / "whole")
-    weights, others = (Run(tmp_path / each).weights() for each in ("whole", "parted"))
+    weights, others = (RunDirectory(tmp_path / each).weights() for each in ("whole", "parted"))
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
     assert all(torch.equal(tensor, others[part]) for part, tensor in weights.items())
     assert plastic("eval", tmp_path / "whole", "--episodes", 10, "--json") == 0
@@ -112,4 +112,4 @@ def test_evaluation_is_in_the_precision_of_the_weights(tmp_path, capsys):
         assert plastic("eval", tmp_path / precision, "--episodes", 10, "--device", "cpu") == 0
     one, other = (tmp_path / precision for precision in ("32-true", "bf16-mixed"))
     assert [row["loss"] for row in rows(one)] == [row["loss"] for row in rows(other)]
-    assert Run(one).evals() == Run(other).evals()
+    assert RunDirectory(one).evals() == RunDirectory(other).evals()

@@ -12,8 +12,8 @@ from torchplastic.train.evaluate import evaluate, interval
 from torchplastic.train.memory import TooLargeError, require
 from torchplastic.train.objectives import squared_error
 from torchplastic.train.progress import Progress
-from torchplastic.train.supervised import Supervised
-from torchplastic.train.trainer import NotFiniteError, Plan, Trainer
+from torchplastic.train.supervised import SupervisedLearner
+from torchplastic.train.trainer import NotFiniteError, Trainer, TrainingSchedule
 
 TASK = Patterns(bits=12, patterns=2, shown=2, gap=1, cycles=2, test=2)
 
@@ -32,8 +32,8 @@ def trainer(kept, episodes=20, batch=1, log_every=6, lr=1e-3, patience=None, cap
         fabric=Fabric(accelerator="cpu", devices=1),
         model=model,
         optimizer=torch.optim.Adam(model.parameters(), lr=lr),
-        lesson=Supervised(TASK, squared_error(wrong_bits)),
-        plan=Plan(episodes, batch, log_every, **plan),
+        learner=SupervisedLearner(TASK, squared_error(wrong_bits)),
+        schedule=TrainingSchedule(episodes, batch, log_every, **plan),
         generator=torch.Generator().manual_seed(1),
         progress=Progress("test", episodes),
         append=kept.rows.append,
@@ -154,7 +154,7 @@ def test_an_eta_outside_its_range_is_named():
 
 def test_the_schedule_scales_every_rate():
     kept = Kept()
-    run = trainer(kept, episodes=3, schedule=lambda episode: 1.0 / (1 + episode))
+    run = trainer(kept, episodes=3, lr_factor=lambda episode: 1.0 / (1 + episode))
     run.train()
     assert run.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 / 3)
 

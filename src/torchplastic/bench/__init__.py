@@ -1,4 +1,4 @@
-"""What `plastic bench` runs: every form of a network against the plain loop, in one process and in turn."""
+"""What `plastic bench` runs: every implementation of a network against the plain loop, in one process and in turn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torchplastic.experiments.launch import hardware, versions
 
 MIB = 2**20
 ROUNDS_OF_SCALING = 5
-PIPE_WIDTH = 180  # columns of the table where nobody says how many there are
+PIPE_WIDTH = 180  # columns of the table where the terminal's width is unknown
 
 
 def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path | None = None) -> dict[str, Any]:
@@ -35,7 +35,15 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
     where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     rows: list[dict[str, Any]] = []
     table = Table(
-        "suite", "case", "form", "ms per step (quartiles)", "per second", "peak MiB", "faster", "smaller", "of floor"
+        "suite",
+        "case",
+        "implementation",
+        "ms per step (quartiles)",
+        "per second",
+        "peak MiB",
+        "faster",
+        "smaller",
+        "of floor",
     )
     bandwidth = copy_bandwidth(where)
     errors = Console(stderr=True)
@@ -84,7 +92,7 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
 
 
 def measure(case: Measured, rounds: int, device: torch.device) -> list[dict[str, Any]]:
-    """A row for each form of a case, the reference first."""
+    """A row for each implementation of a case, the reference first."""
     steps, held = case.steps(device)
     peaks = {impl: peak_bytes(getattr(step, "once", step), held, device) for impl, step in steps.items()}
     seconds = seconds_in_turn(steps, rounds, device)
@@ -122,7 +130,7 @@ def _compared(first: dict[str, Any], row: dict[str, Any]) -> list[str]:
 
 
 def _rate(row: dict[str, Any]) -> str:
-    """What a form does in a second, to three digits."""
+    """What an implementation does in a second, to three digits."""
     value = float(f"{row['per_second']:.3g}")
     return f"{value:,.0f} {row['counted']}" if value >= 100 else f"{value:g} {row['counted']}"
 

@@ -15,32 +15,32 @@ from torch import Tensor
 from torchplastic.bench.measure import tensors_of
 from torchplastic.experiments import registry
 from torchplastic.experiments.maze import MazeConfig, agent
+from torchplastic.tasks.envs import BatchedGym, BatchedMaze
 from torchplastic.tasks.maze import ACTIONS, Maze
-from torchplastic.tasks.worlds import GymWorld, MazeWorld
-from torchplastic.train.a2c import A2C, ActorCritic, Rollout, World, choose, rollout
+from torchplastic.train.a2c import A2C, ActorCritic, BatchedEnv, Rollout, rollout, sample_action
 
 MOST_SINGLE = 30
 
 
-def update(actor: ActorCritic, world: World, how: A2C, batch: int, generator: torch.Generator) -> Tensor:
+def update(actor: ActorCritic, env: BatchedEnv, how: A2C, batch: int, generator: torch.Generator) -> Tensor:
     """The loss of new episodes: a rollout without gradient, then one pass over what was observed."""
-    taken = rollout(actor, world, batch, generator)
-    logits, values, _ = actor(taken.observed)
+    taken = rollout(actor, env, batch, generator)
+    logits, values, _ = actor(taken.observations)
     return how.loss(logits, values, taken).mean()
 
 
-def update_with_graph(actor: ActorCritic, world: World, how: A2C, batch: int, generator: torch.Generator) -> Tensor:
+def update_with_graph(actor: ActorCritic, env: BatchedEnv, how: A2C, batch: int, generator: torch.Generator) -> Tensor:
     """The same loss, from the graph of the steps that acted."""
-    state, seen = world.begin(batch, generator)
-    over = torch.zeros(batch, dtype=torch.bool, device=seen.device)
+    state, obs = env.reset(batch, generator)
+    done = torch.zeros(batch, dtype=torch.bool, device=obs.device)
     memory: Any = None
     steps: list[tuple[Tensor, ...]] = []
-    while not over.all():
-        (logits,), (values,), memory = actor(seen.unsqueeze(0), memory)
-        action = choose(logits.detach(), generator)
-        state, seen_next, reward, ended = world.move(state, action)
-        steps.append((logits, values, seen, action, reward, ~over))
-        seen, over = seen_next, over | ended
+    while not done.all():
+        (logits,), (values,), memory = actor(obs.unsqueeze(0), memory)
+        action = sample_action(logits.detach(), generator)
+        state, next_obs, reward, ended = env.step(state, action)
+        steps.append((logits, values, obs, action, reward, ~done))
+        obs, done = next_obs, done | ended
     logits, values, *taken = (torch.stack(parts) for parts in zip(*steps, strict=True))
     return how.loss(logits, values, Rollout(*taken)).mean()
 
@@ -64,7 +64,7 @@ class MazeCase:
 
     @property
     def config(self) -> MazeConfig:
-        """The paper form with episodes of that length."""
+        """The preset `paper` with episodes of that length."""
         config = registry.settings("maze", "paper")
         assert isinstance(config, MazeConfig)
         return replace(config, task=replace(config.task, steps=self.steps_of_episode))
@@ -79,36 +79,36 @@ class MazeCase:
         """N neurons, T steps, B mazes."""
         return {"N": self.config.model.neurons, "T": self.steps_of_episode, "B": self.batch}
 
-    def floor_bytes(self, form: str, device: torch.device) -> int | None:
+    def floor_bytes(self, impl: str, device: torch.device) -> int | None:
         """Not counted."""
         return None
 
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
-        """The steps by form and the tensors that stay."""
+        """The steps by implementation and the tensors that stay."""
         steps: dict[str, Callable[[], None]] = {}
         held: list[Tensor] = []
         base = self.config
         plain = replace(base, model=replace(base.model, impl="reference"))
-        for form, config, loss_of in (("reference", plain, update_with_graph), ("two passes", base, update)):
-            actor, world = agent(config).to(device), MazeWorld(config.task)
+        for impl, config, loss_of in (("reference", plain, update_with_graph), ("two passes", base, update)):
+            actor, env = agent(config).to(device), BatchedMaze(config.task)
             optimizer = torch.optim.Adam(actor.parameters(), lr=1e-4, fused=True)
             generator = torch.Generator(device).manual_seed(0)
 
             def step(
                 actor: ActorCritic = actor,
-                world: MazeWorld = world,
+                env: BatchedMaze = env,
                 how: A2C = config.a2c,
                 optimizer: torch.optim.Adam = optimizer,
                 generator: torch.Generator = generator,
                 loss_of: Callable[..., Tensor] = loss_of,
             ) -> None:
                 optimizer.zero_grad()
-                loss_of(actor, world, how, self.batch, generator).backward()
+                loss_of(actor, env, how, self.batch, generator).backward()
                 optimizer.step()
 
             step()
             optimizer.zero_grad()
-            steps[form] = step
+            steps[impl] = step
             held += tensors_of(actor, optimizer)
         return steps, held
 
@@ -137,39 +137,39 @@ class EpisodesCase:
     @property
     def label(self) -> str:
         """In words."""
-        return f"{self.batch} mazes alone, {Maze().steps} moves, {Maze().observed} numbers observed"
+        return f"{self.batch} mazes alone, {Maze().steps} moves, {Maze().obs_dim} numbers observed"
 
     def sizes(self) -> dict[str, int]:
         """N numbers observed, T moves, B mazes."""
-        return {"N": Maze().observed, "T": Maze().steps, "B": self.batch}
+        return {"N": Maze().obs_dim, "T": Maze().steps, "B": self.batch}
 
-    def floor_bytes(self, form: str, device: torch.device) -> int | None:
+    def floor_bytes(self, impl: str, device: torch.device) -> int | None:
         """Not counted."""
         return None
 
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
-        """The steps by form."""
+        """The steps by implementation."""
         from torchplastic.tasks.maze_env import MazeEnv
 
-        singles = GymWorld(MazeEnv)
-        worlds: dict[str, tuple[World, torch.device]] = {"batched": (MazeWorld(Maze()), device)}
+        singles = BatchedGym(MazeEnv)
+        envs: dict[str, tuple[BatchedEnv, torch.device]] = {"batched": (BatchedMaze(Maze()), device)}
         if self.batch <= MOST_SINGLE:
-            worlds = {"reference": (singles, torch.device("cpu")), **worlds}
+            envs = {"reference": (singles, torch.device("cpu")), **envs}
         steps: dict[str, Callable[[], None]] = {}
         held: list[Tensor] = []
-        for form, (world, where) in worlds.items():
+        for impl, (env, where) in envs.items():
             generator = torch.Generator(where).manual_seed(0)
             shape = Maze().steps, self.batch
             moves = torch.randint(len(ACTIONS), shape, generator=generator, device=where).unbind()
 
             def step(
-                world: World = world, generator: torch.Generator = generator, moves: tuple[Tensor, ...] = moves
+                env: BatchedEnv = env, generator: torch.Generator = generator, moves: tuple[Tensor, ...] = moves
             ) -> None:
-                state, _ = world.begin(self.batch, generator)
+                state, _ = env.reset(self.batch, generator)
                 for move in moves:
-                    state, *_ = world.move(state, move)
+                    state, *_ = env.step(state, move)
 
-            steps[form] = step
+            steps[impl] = step
             held += moves
         return steps, held
 

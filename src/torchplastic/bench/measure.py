@@ -1,6 +1,6 @@
 """Time and memory of a training step.
 
-Times are taken in turn: each round runs every form once to warm its caches and once for the clock.
+Times are taken in turn: each round runs every implementation once to warm its caches and once for the clock.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Omniglot's training step: batches of episodes against a plain loop over steps, one episode per update.
 
-Axes: T pictures shown, then one asked; B episodes.
+Axes: T support pictures, then one query; B episodes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from torchplastic import RULES, PlasticClassifier
-from torchplastic.data.classes import stand_in
+from torchplastic.data.classes import synthetic_glyphs
 from torchplastic.experiments import registry
 from torchplastic.experiments.omniglot import OmniglotConfig, network
 from torchplastic.tasks.omniglot import FewShotBatch, FewShotEpisodes
@@ -25,13 +25,13 @@ def plain_logits(classifier: PlasticClassifier, batch: FewShotBatch, b: int) -> 
     head = classifier.head
     alpha = torch.zeros_like(head.w) if head.alpha is None else head.alpha
     H = torch.zeros_like(head.w)
-    for t in range(len(batch.shown)):
-        x = classifier.embedding(batch.frames[batch.shown[t, b]].to(head.w.dtype).div(255)[None, None])[0]
-        told = torch.nn.functional.one_hot(batch.labels[t, b], classifier.ways)
-        y = (x @ (head.w + alpha * H) + 1000 * told).softmax(-1)
+    for t in range(len(batch.support)):
+        x = classifier.embedding(batch.frames[batch.support[t, b]].to(head.w.dtype).div(255)[None, None])[0]
+        label = torch.nn.functional.one_hot(batch.labels[t, b], classifier.ways)
+        y = (x @ (head.w + alpha * H) + 1000 * label).softmax(-1)
         if head.eta is not None:
             H = RULES["oja"].update(H, x, y, head.eta)
-    x = classifier.embedding(batch.frames[batch.asked[b, 0]].to(head.w.dtype).div(255)[None, None])
+    x = classifier.embedding(batch.frames[batch.query[b, 0]].to(head.w.dtype).div(255)[None, None])
     return x @ (head.w + alpha * H)
 
 
@@ -40,7 +40,7 @@ class OmniglotCase:
     """The published network on a batch of episodes of glyphs: forward, backward, Adam.
 
     reference: an update for each episode. batched: one update. shared: one update on as many episodes that share a pool
-    of 16 classes with 4 pictures each, with five questions each, as `plastic train omniglot` does with larger batches.
+    of 16 classes with 4 pictures each, with five queries each, as `plastic train omniglot` does with larger batches.
     """
 
     batch: int = 32
@@ -61,15 +61,15 @@ class OmniglotCase:
         """N features, T pictures, B episodes."""
         return {"N": 64, "T": 6, "B": self.batch}
 
-    def floor_bytes(self, form: str, device: torch.device) -> int | None:
+    def floor_bytes(self, impl: str, device: torch.device) -> int | None:
         """Not counted."""
         return None
 
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
-        """The steps by form and the tensors that stay."""
+        """The steps by implementation and the tensors that stay."""
         config = registry.settings("omniglot", "paper")
         assert isinstance(config, OmniglotConfig)
-        glyphs = stand_in(config.task.side)
+        glyphs = synthetic_glyphs(config.task.side)
         alone = replace(config.task, pool=0, queries=1)
         held: list[Tensor] = []
 

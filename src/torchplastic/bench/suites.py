@@ -17,18 +17,18 @@ from torchplastic import RULES, CapturedStep, PlasticRNN, Rule
 from torchplastic.bench.maze import CASES
 from torchplastic.bench.measure import tensors_of
 from torchplastic.bench.omniglot import OmniglotCase
-from torchplastic.data.pictures import stand_in
+from torchplastic.data.pictures import photograph_patches
 from torchplastic.experiments import registry
 from torchplastic.experiments.images import ImagesConfig
-from torchplastic.experiments.recall import RecallConfig
-from torchplastic.ops.plastic_scan import compiled as kernels
+from torchplastic.experiments.pattern_recall import RecallConfig
+from torchplastic.ops.plastic_scan import numba_chunked as kernels
 from torchplastic.ops.plastic_scan.chunks import PASSES, cut, longest_chunk
 from torchplastic.tasks.base import Episode, RecallTask
 from torchplastic.tasks.images import ImageEpisodes, unclamped
 from torchplastic.tasks.patterns import Patterns
 
 
-class Form(NamedTuple):
+class Implementation(NamedTuple):
     """A way to make a training step."""
 
     impl: str
@@ -39,16 +39,16 @@ class Form(NamedTuple):
     devices: tuple[str, ...] = ("cpu", "cuda")
 
 
-FORMS = {
-    "reference": Form("reference"),
-    "compiled step": Form("reference", compiled=True),
-    "chunked": Form("chunked"),
-    "chunked, CUDA graph": Form("chunked", graph=True, devices=("cuda",)),
-    "stepwise": Form("stepwise", devices=("cpu",)),
-    "triton": Form("triton", devices=("cuda",)),
-    "triton, CUDA graph": Form("triton", graph=True, devices=("cuda",)),
+IMPLEMENTATIONS = {
+    "reference": Implementation("reference"),
+    "compiled step": Implementation("reference", compiled=True),
+    "chunked": Implementation("chunked"),
+    "chunked, CUDA graph": Implementation("chunked", graph=True, devices=("cuda",)),
+    "stepwise": Implementation("stepwise", devices=("cpu",)),
+    "triton": Implementation("triton", devices=("cuda",)),
+    "triton, CUDA graph": Implementation("triton", graph=True, devices=("cuda",)),
 }
-NEEDED = ("reference", "chunked")  # without these a case has failed; other forms are left out where they cannot run
+NEEDED = ("reference", "chunked")  # without these a case has failed; other ones are left out where they cannot run
 PLAIN = ("reference", "compiled step")
 ON_GPU_ALONE = ("large",)  # suites that take too long, or too much memory, elsewhere
 
@@ -78,25 +78,25 @@ class Case:
         episode = self.part(self.task.episodes(1, torch.Generator().manual_seed(0)))
         return {"N": self.task.neurons, "T": len(episode.clamped_steps), "B": self.batch}
 
-    def floor_bytes(self, form: str, device: torch.device) -> int | None:
+    def floor_bytes(self, impl: str, device: torch.device) -> int | None:
         """Bytes that a training step by chunks must move, by count (ops/README.md)."""
-        if form in (*PLAIN, "stepwise"):
+        if impl in (*PLAIN, "stepwise"):
             return None
         episode = self.part(self.task.episodes(1, torch.Generator().manual_seed(0)))
-        machine = kernels.machine(device.type)
-        longest = longest_chunk(episode.clamped_steps, self.batch, self.task.neurons, machine=machine)
+        profile = kernels.cost_profile(device.type)
+        longest = longest_chunk(episode.clamped_steps, self.batch, self.task.neurons, profile=profile)
         chunks = cut(episode.clamped_steps, longest)
         free = sum(len(chunk.free) for chunk in chunks)
         return 4 * self.task.neurons**2 * (2 * (2 + self.batch) * free + PASSES * self.batch * len(chunks))
 
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
-        """The training step of each form — forward, backward, Adam — and the tensors that stay between steps."""
+        """The training step of each implementation — forward, backward, Adam — and its lasting tensors."""
         generator = torch.Generator().manual_seed(0)
         episode = self.part(self.task.episodes(self.batch, generator)).to(device)
         steps: dict[str, Callable[[], None]] = {}
         held = [episode.inputs, episode.target, *([] if episode.clamp is None else [episode.clamp])]
-        for form, (impl, compiled, graph, devices) in FORMS.items():
-            if device.type not in devices or (form in PLAIN and not self.plain):
+        for name, (impl, compiled, graph, devices) in IMPLEMENTATIONS.items():
+            if device.type not in devices or (name in PLAIN and not self.plain):
                 continue
             rnn = PlasticRNN(None, self.task.neurons, learn_eta=self.learn_eta, impl=impl, device=device)
             run = compiled_loop(rnn) if compiled else rnn
@@ -105,12 +105,12 @@ class Case:
             try:
                 step.once()  # makes the optimiser's state, which stays
             except (RuntimeError, ValueError) as error:
-                if form in NEEDED:
+                if name in NEEDED:
                     raise
-                print(f"{self.label}: {form} left out: {str(error).splitlines()[0]}", file=sys.stderr)
+                print(f"{self.label}: {name} left out: {str(error).splitlines()[0]}", file=sys.stderr)
                 continue
             optimizer.zero_grad()
-            steps[form] = step
+            steps[name] = step
             held += tensors_of(rnn, optimizer)
         return steps, held
 
@@ -170,24 +170,24 @@ def compiled_loop(rnn: PlasticRNN) -> Callable[..., tuple[Tensor, None]]:
     return run
 
 
-def _recall(experiment: str, *forms: str) -> list[Case]:
+def _recall(experiment: str, *presets: str) -> list[Case]:
     """The episodes of an experiment on bit patterns."""
 
-    def case(form: str) -> Case:
-        config = registry.settings(experiment, form)
+    def case(preset: str) -> Case:
+        config = registry.settings(experiment, preset)
         assert isinstance(config, RecallConfig)
         task = config.task
         label = f"{task.neurons} neurons, {task.steps} steps, {task.input}"
-        return Case(experiment, form, label, task, learn_eta=config.model.learn_eta)
+        return Case(experiment, preset, label, task, learn_eta=config.model.learn_eta)
 
-    return [case(form) for form in forms]
+    return [case(preset) for preset in presets]
 
 
 def _images() -> list[Case]:
     """The paper's episode on pictures that need no download, and what is left of it without its clamped steps."""
     config = registry.settings("images", "paper")
     assert isinstance(config, ImagesConfig)
-    task = ImageEpisodes(config.task, stand_in(config.task.side).train)
+    task = ImageEpisodes(config.task, photograph_patches(config.task.side).train)
     free = sum(not clamped for clamped in config.task.clamped_steps())
 
     def case(name: str, steps: str, part: Callable[[Episode], Episode] = lambda episode: episode) -> Case:
@@ -256,11 +256,11 @@ class Measured(Protocol):
     def sizes(self) -> dict[str, int]:
         """N, T and B."""
 
-    def floor_bytes(self, form: str, device: torch.device) -> int | None:
-        """What a step of that form must move by count; None where nobody has counted."""
+    def floor_bytes(self, impl: str, device: torch.device) -> int | None:
+        """What a step of that implementation must move by count; None where it is not counted."""
 
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
-        """What is timed, by form, the reference first; and the tensors that stay between steps."""
+        """What is timed, by implementation, the reference first; and the tensors that stay between steps."""
 
 
 SUITES: dict[str, Callable[[], Sequence[Measured]]] = {

@@ -1,1 +1,1 @@
-"""Pictures from files, as tensors, split into those to train on and those withheld."""
+"""Pictures from files, as tensors, split into those to train on and those for validation."""

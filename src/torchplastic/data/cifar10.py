@@ -39,7 +39,7 @@ def find(place: Path) -> Path | None:
 
 
 def read(path: Path) -> Pictures:
-    """The pictures of an archive or folder that `find` gave: five batches to train on, the test batch withheld.
+    """The pictures of an archive or folder that `find` gave: five batches to train on, the test batch for validation.
 
     ValueError, in one line, for a file that is missing, truncated or foreign. Nothing in a file is executed.
     """
@@ -47,13 +47,13 @@ def read(path: Path) -> Pictures:
         batches = _from_folder(path) if path.is_dir() else _from_archive(path)
     except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} cannot be read, it is truncated or foreign: {error}") from None
-    train, withheld = (np.concatenate([batches[name] for name in names]) for names in (TRAIN, TEST))
-    counts = (len(train), len(withheld))
+    train, validation = (np.concatenate([batches[name] for name in names]) for names in (TRAIN, TEST))
+    counts = (len(train), len(validation))
     if path.is_file() and counts != FULL:
         raise ValueError(f"{path} holds {sum(counts):,} pictures; the official archive has {sum(FULL):,}.")
     short = "" if counts == FULL else f" (the official set has {FULL[0]:,} and {FULL[1]:,})"
-    source = f"CIFAR-10: {counts[0]:,} to train on, {counts[1]:,} withheld{short}"
-    return Pictures(channel_sums(train), channel_sums(withheld), source)
+    source = f"CIFAR-10: {counts[0]:,} to train on, {counts[1]:,} for validation{short}"
+    return Pictures(channel_sums(train), channel_sums(validation), source)
 
 
 def _from_folder(folder: Path) -> dict[str, np.ndarray]:

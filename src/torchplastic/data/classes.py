@@ -20,7 +20,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from torchplastic.data.pictures import is_picture, readable
 
 AT_ONCE = 2000  # pictures that are made smaller at a time
-GLYPHS, GLYPH_DRAWINGS = 250, 12  # of the stand-in
+GLYPHS, GLYPH_DRAWINGS = 250, 12  # of the synthetic data
 Ink = Literal["dark", "light", "auto"]
 
 
@@ -134,16 +134,16 @@ def _on_white(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
 
 
-# --- the stand-in
+# --- synthetic data
 
 
-def stand_in(side: int) -> Classes:
+def synthetic_glyphs(side: int) -> Classes:
     """Glyphs of two to four curved strokes that the program draws, each by several unsteady hands: no Omniglot."""
     random = np.random.default_rng(0)
     drawings = np.stack([_glyph(strokes, random) for strokes in _glyphs(random) for _ in range(GLYPH_DRAWINGS)])
     pictures = smaller(torch.from_numpy(drawings), side)
     counts = torch.full((GLYPHS,), GLYPH_DRAWINGS)
-    source = f"stand-in, no Omniglot: {GLYPHS} glyphs drawn by the program, {GLYPH_DRAWINGS} drawings each"
+    source = f"synthetic data, not Omniglot: {GLYPHS} glyphs drawn by the program, {GLYPH_DRAWINGS} drawings each"
     return Classes(pictures, counts, tuple(f"glyph {c}" for c in range(GLYPHS)), None, source)
 
 

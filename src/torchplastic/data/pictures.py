@@ -19,7 +19,7 @@ from torch import Tensor
 
 WHITE = 3 * 255  # the channel sum of a white pixel
 EDGE = 8  # pixels of the photograph's frame
-FEWEST = 6  # pictures of a folder: three to train on, three withheld
+FEWEST = 6  # pictures of a folder: three to train on, three for validation
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
@@ -31,14 +31,14 @@ class Pictures:
     """
 
     train: Tensor
-    withheld: Tensor
+    validation: Tensor
     source: str
 
     @cached_property
     def digest(self) -> str:
-        """Of all pixels, those to train on and those withheld."""
-        sums = zlib.crc32(self.withheld.numpy().data, zlib.crc32(self.train.numpy().data))
-        return f"{len(self.train)} + {len(self.withheld)} pictures, digest {sums:08x}"
+        """Of all pixels, those to train on and those for validation."""
+        sums = zlib.crc32(self.validation.numpy().data, zlib.crc32(self.train.numpy().data))
+        return f"{len(self.train)} + {len(self.validation)} pictures, digest {sums:08x}"
 
     @property
     def side(self) -> int:
@@ -66,7 +66,9 @@ def readable(where: Path | str) -> Iterator[None]:
 
 
 def read_folder(folder: Path, side: int) -> Pictures:
-    """All pictures in a folder and below, cut to squares and resized; the last max(3, n // 10) by name are withheld.
+    """All pictures in a folder and below, cut to squares and resized.
+
+    The last max(3, n // 10) by name are for validation.
 
     ValueError, in one line, for too few of them and for a file that is no readable picture.
     """
@@ -74,13 +76,13 @@ def read_folder(folder: Path, side: int) -> Pictures:
     if len(paths) < FEWEST:
         raise ValueError(
             f"{folder} holds {len(paths)} picture{'s' * (len(paths) != 1)} ({' '.join(sorted(SUFFIXES))}); at least "
-            f"{FEWEST} are needed, 3 to train on and 3 withheld."
+            f"{FEWEST} are needed, 3 to train on and 3 for validation."
         )
     sums = channel_sums(np.stack([_square(path, side) for path in paths]))
-    withheld = max(3, len(paths) // 10)
-    count = f"{len(paths) - withheld:,} to train on, {withheld:,} withheld"
+    validation = max(3, len(paths) // 10)
+    count = f"{len(paths) - validation:,} to train on, {validation:,} for validation"
     return Pictures(
-        sums[:-withheld], sums[-withheld:], f"pictures of {folder.name}, resized to {side} × {side}: {count}"
+        sums[:-validation], sums[-validation:], f"pictures of {folder.name}, resized to {side} × {side}: {count}"
     )
 
 
@@ -106,8 +108,8 @@ def _resized(picture: Image.Image, side: int) -> np.ndarray:
     return np.asarray(picture.resize((side, side), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0))
 
 
-def stand_in(side: int) -> Pictures:
-    """Patches of the photograph that matplotlib ships, of three sizes: those of its right third are withheld."""
+def photograph_patches(side: int) -> Pictures:
+    """Patches of the photograph that matplotlib ships, of three sizes: those of its right third are for validation."""
     from matplotlib.cbook import get_sample_data
 
     with Image.open(str(get_sample_data("grace_hopper.jpg", asfileobj=False))) as photograph:
@@ -115,10 +117,10 @@ def stand_in(side: int) -> Pictures:
     width, height = whole.size
     border = width * 2 // 3
     train = _patches(whole, side, (EDGE, EDGE, border, height - EDGE))
-    withheld = _patches(whole, side, (border, EDGE, width - EDGE, height - EDGE))
-    count = f"{len(train):,} to train on, {len(withheld):,} withheld"
-    source = f"stand-in, no data set of natural images: patches of one photograph, {side} × {side}: {count}"
-    return Pictures(channel_sums(train), channel_sums(withheld), source)
+    validation = _patches(whole, side, (border, EDGE, width - EDGE, height - EDGE))
+    count = f"{len(train):,} to train on, {len(validation):,} for validation"
+    source = f"built-in data, no data set of natural images: patches of one photograph, {side} × {side}: {count}"
+    return Pictures(channel_sums(train), channel_sums(validation), source)
 
 
 def _patches(picture: Image.Image, side: int, within: tuple[int, int, int, int]) -> np.ndarray:

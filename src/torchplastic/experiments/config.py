@@ -22,7 +22,7 @@ def at_least(name: str, value: float, smallest: float) -> None:
 
 
 @dataclass(frozen=True)
-class Plastic:
+class PlasticConfig:
     """A plastic layer."""
 
     alpha: Literal["full", "neuron", "shared", "none"] = "full"
@@ -33,9 +33,9 @@ class Plastic:
     """Plasticity rate at the start."""
     learn_eta: bool = False
     """Whether the plasticity rate is trained."""
-    w_start: float = 0.01
+    w_init_std: float = 0.01
     """Standard deviation of the fixed weights at the start."""
-    alpha_start: float = 0.01
+    alpha_init_std: float = 0.01
     """Standard deviation of the plasticity coefficients at the start."""
 
     def __post_init__(self) -> None:
@@ -43,20 +43,20 @@ class Plastic:
             raise ValueError(f"model.rule must be one of {', '.join(RULES)}; got {self.rule}.")
         if not 0 <= self.eta <= 1:
             raise ValueError(f"model.eta must lie in 0 … 1; got {self.eta:g}.")
-        at_least("model.w_start", self.w_start, 0)
-        at_least("model.alpha_start", self.alpha_start, 0)
+        at_least("model.w_init_std", self.w_init_std, 0)
+        at_least("model.alpha_init_std", self.alpha_init_std, 0)
 
 
 @dataclass(frozen=True)
-class Model(Plastic):
+class Model(PlasticConfig):
     """A recurrent network."""
 
     kind: Literal["plastic", "rnn", "lstm"] = "plastic"
     """plastic; rnn, the same without plasticity; lstm, the baseline."""
-    held: bool = True
+    clamped: bool = True
     """lstm: whether a bit that is shown overrides its cell (input gate open, forget gate shut, output gate open)."""
     impl: Literal["auto", "reference", "chunked", "stepwise", "triton"] = "auto"
-    """Which form runs the network."""
+    """Which preset runs the network."""
 
     @property
     def coefficients(self) -> str:
@@ -119,7 +119,7 @@ class Config:
     """Settings that every experiment has; each adds its `task`."""
 
     experiment: tyro.conf.Suppress[str] = ""
-    form: tyro.conf.Suppress[str] = ""
+    preset: tyro.conf.Suppress[str] = ""
     seed: int = 0
     """Fixes the run: initialisation, training episodes and evaluation each have a stream of their own."""
     episodes: int = 1000
@@ -136,7 +136,7 @@ class Config:
     """On one GPU: replay updates as a CUDA graph, once some of a shape were made."""
     save_seconds: float = 30.0
     """Seconds between two checkpoints."""
-    model: Plastic = field(default_factory=Model)
+    model: PlasticConfig = field(default_factory=Model)
     optim: Optim = field(default_factory=Optim)
 
     def __post_init__(self) -> None:
@@ -159,17 +159,17 @@ class DataConfig(Config):
 
     data_dir: str | None = None
     """Where the data lie; default TORCHPLASTIC_DATA, then the cache folder."""
-    stand_in: bool = False
+    builtin_data: bool = False
     """Without --data-dir: data that come with the program, instead of the data set."""
-    withheld_every: int = 500
-    """Episodes between two looks at withheld data."""
-    withheld_episodes: int = 100
-    """Episodes of a look: the same ones each time."""
+    eval_every: int = 500
+    """Episodes between two evaluations on data that are never trained on."""
+    eval_episodes: int = 100
+    """Episodes of an evaluation during training: the same ones each time."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("withheld_every", self.withheld_every, 1)
-        at_least("withheld_episodes", self.withheld_episodes, 2)
+        at_least("eval_every", self.eval_every, 1)
+        at_least("eval_episodes", self.eval_episodes, 2)
         if self.data_dir is not None:
             object.__setattr__(self, "data_dir", str(Path(self.data_dir).absolute()))
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Literal
 
 from torchplastic.experiments.config import Model, Optim
-from torchplastic.experiments.recall import RecallConfig, experiment
-from torchplastic.experiments.registry import Form
+from torchplastic.experiments.pattern_recall import RecallConfig, experiment
+from torchplastic.experiments.registry import Preset
 from torchplastic.tasks.patterns import Patterns
 
 EXTRA = 2000  # neurons or cells that the baselines have more
@@ -18,7 +18,7 @@ def published() -> RecallConfig:
     """2 patterns of 50 bits, each shown 3 times for 3 steps, clamped; eta fixed at 0.05; Adam 1e-3."""
     return RecallConfig(
         experiment="fifty-bit",
-        form="published",
+        preset="published",
         episodes=2000,
         log_every=10,
         threads=1,
@@ -32,7 +32,7 @@ def paper() -> RecallConfig:
     """The published task and network, with the recipe we keep: eta learned, w slower than alpha, a schedule."""
     return replace(
         published(),
-        form="paper",
+        preset="paper",
         model=Model(eta=0.05, learn_eta=True),
         optim=Optim(lr=1e-2, lr_w=3e-4, schedule="cosine", schedule_episodes=2000),
     )
@@ -40,19 +40,19 @@ def paper() -> RecallConfig:
 
 def quick() -> RecallConfig:
     """Half of `paper`."""
-    config = replace(paper(), form="quick", episodes=1000)
+    config = replace(paper(), preset="quick", episodes=1000)
     return replace(config, optim=replace(config.optim, schedule_episodes=1000))
 
 
 def smoke() -> RecallConfig:
     """2 patterns of 20 bits."""
-    config = replace(published(), form="smoke", episodes=600)
+    config = replace(published(), preset="smoke", episodes=600)
     return replace(config, task=replace(config.task, bits=20), optim=Optim(lr=3e-3))
 
 
 def released() -> RecallConfig:
     """The released program's variant: the set shown once, input × 20 added inside tanh, eta learned, Adam 3e-4."""
-    config = replace(published(), form="released", episodes=10_000)
+    config = replace(published(), preset="released", episodes=10_000)
     return replace(
         config,
         model=Model(eta=0.01, learn_eta=True),
@@ -66,19 +66,19 @@ def of_kind(config: RecallConfig, kind: Literal["plastic", "rnn", "lstm"]) -> Re
     config = replace(config, model=replace(config.model, kind=kind))
     if kind == "plastic":
         return config
-    extra = EXTRA if config.form != "smoke" else 100
-    optim = Optim(lr=BASELINE_LR) if config.form != "smoke" else Optim(lr=1e-3)
+    extra = EXTRA if config.preset != "smoke" else 100
+    optim = Optim(lr=BASELINE_LR) if config.preset != "smoke" else Optim(lr=1e-3)
     return replace(config, threads=0, optim=optim, task=replace(config.task, extra=extra))
 
 
 EXPERIMENT = experiment(
     about="memorise two 50-bit patterns: 51 plastic neurons against an RNN and an LSTM of 2,050",
-    forms={
-        "smoke": Form(smoke, "2 patterns of 20 bits", "5 s", "error falls from 0.25"),
-        "quick": Form(quick, "as paper, 1,000 episodes", "10 s", "error below 0.01"),
-        "paper": Form(paper, "patterns shown 3 times, clamped, 2,000 episodes", "15 s", "published: below 0.01"),
-        "published": Form(published, "the same with Adam 1e-3 for all", "15 s", "published: below 0.01"),
-        "released": Form(
+    presets={
+        "smoke": Preset(smoke, "2 patterns of 20 bits", "5 s", "error falls from 0.25"),
+        "quick": Preset(quick, "as paper, 1,000 episodes", "10 s", "error below 0.01"),
+        "paper": Preset(paper, "patterns shown 3 times, clamped, 2,000 episodes", "15 s", "published: below 0.01"),
+        "published": Preset(published, "the same with Adam 1e-3 for all", "15 s", "published: below 0.01"),
+        "released": Preset(
             released, "shown once, input added, 10,000 episodes", "1 minute", "the published curves' task"
         ),
     },

@@ -15,20 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from torchplastic import functional
-from torchplastic.data.pictures import Pictures, stand_in
-from torchplastic.data.sources import load_pictures
+from torchplastic.data.pictures import Pictures, photograph_patches
+from torchplastic.data.resolve import load_pictures
+from torchplastic.experiments.build import generator, lstm_training_bytes, make_network
 from torchplastic.experiments.config import DataConfig, Model, Optim
-from torchplastic.experiments.networks import generator, lstm_training_bytes, make_network
-from torchplastic.experiments.registry import Experiment, Form, Parts
+from torchplastic.experiments.registry import Components, Experiment, Preset
 from torchplastic.experiments.samples import matrices, picture_row
-from torchplastic.tasks.images import ImageEpisodes, Images, training_and_withheld, trivial_answers
+from torchplastic.tasks.images import ImageEpisodes, Images, training_and_validation, trivial_answers
 from torchplastic.train.evaluate import evaluate, interval
 from torchplastic.train.objectives import squared_error
-from torchplastic.train.supervised import Supervised
+from torchplastic.train.supervised import SupervisedLearner
 
 EVALUATION_BATCH = 20
-LOOK_TRACES = 4  # of each example that lie in memory at once: two traces, P, and room
-LOOK_BYTES = 1 << 29
+EVALUATION_TRACES = 4  # of each example that lie in memory at once: two traces, P, and room
+EVALUATION_BYTES = 1 << 29
 BASELINE_EPISODES = 1000
 SAMPLED_EPISODES = 6
 
@@ -47,7 +47,7 @@ class ImagesConfig(DataConfig):
 
     data_dir: str | None = None
     """CIFAR-10 (archive or extracted) or a folder of pictures; default TORCHPLASTIC_DATA, then the cache folder."""
-    stand_in: bool = False
+    builtin_data: bool = False
     """Without --data-dir: patches of a photograph that comes with the program, instead of CIFAR-10."""
     model: Model = field(default_factory=Model)
     task: Images = field(default_factory=Images)
@@ -55,12 +55,12 @@ class ImagesConfig(DataConfig):
 
 @lru_cache(maxsize=1)
 def _pictures(place: str | None, side: int, photograph: bool) -> Pictures:
-    return stand_in(side) if photograph else load_pictures(None if place is None else Path(place), side)
+    return photograph_patches(side) if photograph else load_pictures(None if place is None else Path(place), side)
 
 
 def pictures_of(config: ImagesConfig) -> Pictures:
     """The pictures of a config. ValueError of one line where there are none."""
-    return _pictures(config.data_dir, config.task.side, config.stand_in and config.data_dir is None)
+    return _pictures(config.data_dir, config.task.side, config.builtin_data and config.data_dir is None)
 
 
 def data(config: ImagesConfig) -> str:
@@ -68,22 +68,22 @@ def data(config: ImagesConfig) -> str:
     return pictures_of(config).digest
 
 
-def build(config: ImagesConfig) -> Parts:
-    """Episodes of pictures to train on, network, objective, and how it does on withheld pictures."""
-    training, withheld = training_and_withheld(config.task, pictures_of(config))
+def build(config: ImagesConfig) -> Components:
+    """Episodes of pictures to train on, network, objective, and how it does on validation pictures."""
+    training, validation = training_and_validation(config.task, pictures_of(config))
     pixels = config.task.pixels
-    model = make_network(config.model, config.seed, config.task.neurons, lstm_cells=pixels, held_inputs=pixels)
+    model = make_network(config.model, config.seed, config.task.neurons, lstm_cells=pixels, clamped_inputs=pixels)
 
-    def look(network: nn.Module) -> dict[str, float]:
-        stream = generator(config.seed, "withheld")
-        _, errors = evaluate(network, withheld, OBJECTIVE, config.withheld_episodes, look_batch(config), stream)
-        return {"withheld_error": errors.mean().item(), "withheld_error_median": errors.double().quantile(0.5).item()}
+    def validate(network: nn.Module) -> dict[str, float]:
+        stream = generator(config.seed, "validation")
+        _, errors = evaluate(network, validation, OBJECTIVE, config.eval_episodes, evaluation_batch(config), stream)
+        return {"val_error": errors.mean().item(), "val_error_median": errors.double().quantile(0.5).item()}
 
-    return Parts(Supervised(training, OBJECTIVE), model, look, medians=True)
+    return Components(SupervisedLearner(training, OBJECTIVE), model, validate, medians=True)
 
 
 def needed_bytes(config: ImagesConfig) -> int:
-    """What training takes, and looks at withheld pictures: pictures included."""
+    """What training takes, and what validation takes: pictures included."""
     task, model = config.task, config.model
     sums = 2 * 60_000 * task.pixels
     if model.kind == "lstm":
@@ -91,55 +91,55 @@ def needed_bytes(config: ImagesConfig) -> int:
     training = functional.training_bytes(
         task.clamped_steps(), config.batch, task.neurons, alpha=model.coefficients, impl=model.impl
     )
-    look = LOOK_TRACES * look_batch(config) * 4 * task.neurons**2
-    return sums + training + look
+    evaluation = EVALUATION_TRACES * evaluation_batch(config) * 4 * task.neurons**2
+    return sums + training + evaluation
 
 
-def look_batch(config: ImagesConfig) -> int:
+def evaluation_batch(config: ImagesConfig) -> int:
     """Episodes at a time where nothing is learned: fewer of a large network, whose traces fill the memory."""
-    return max(1, min(EVALUATION_BATCH, LOOK_BYTES // (LOOK_TRACES * 4 * config.task.neurons**2)))
+    return max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // (EVALUATION_TRACES * 4 * config.task.neurons**2)))
 
 
 @torch.no_grad()
 def _baselines(
-    withheld: ImageEpisodes, training: ImageEpisodes, episodes: int, stream: torch.Generator, batch: int
+    validation: ImageEpisodes, training: ImageEpisodes, episodes: int, stream: torch.Generator, batch: int
 ) -> dict[str, Tensor]:
-    """Errors of the trivial answers over withheld episodes, `[episodes]` each by name."""
-    options = withheld.options
+    """Errors of the trivial answers over validation episodes, `[episodes]` each by name."""
+    options = validation.options
     mean = options.scaled(training.sums[:: max(1, len(training.sums) // 10_000)]).mean(0)
     found: dict[str, list[Tensor]] = {}
     for start in range(0, episodes, batch):
-        episode = withheld.episodes(min(batch, episodes - start), stream)
+        episode = validation.episodes(min(batch, episodes - start), stream)
         for name, answer in trivial_answers(episode, mean, options.side).items():
             found.setdefault(name, []).append(squared_errors(answer, episode.target))
     return {name: torch.cat(parts).double() for name, parts in found.items()}
 
 
 def notes(config: ImagesConfig) -> dict[str, Any]:
-    """What the pictures are, and the medians of trivial answers on the withheld ones."""
-    training, withheld = training_and_withheld(config.task, pictures_of(config))
-    stream = generator(config.seed, "withheld")
-    baselines = _baselines(withheld, training, BASELINE_EPISODES, stream, look_batch(config))
+    """What the pictures are, and the medians of trivial answers on the validation pictures."""
+    training, validation = training_and_validation(config.task, pictures_of(config))
+    stream = generator(config.seed, "validation")
+    baselines = _baselines(validation, training, BASELINE_EPISODES, stream, evaluation_batch(config))
     medians = {name: errors.quantile(0.5).item() for name, errors in baselines.items()}
     return {
         "data": pictures_of(config).source,
         "data_digest": data(config),
-        "baselines": {"withheld_error_median": medians},
+        "baselines": {"val_error_median": medians},
     }
 
 
 @torch.no_grad()
 def samples(config: ImagesConfig, before: nn.Module, after: nn.Module) -> dict[str, np.ndarray]:
-    """Withheld episodes, answered before and after training; activity through one of them; the matrices."""
-    _, withheld = training_and_withheld(config.task, pictures_of(config))
+    """Validation episodes, answered before and after training; activity through one of them; the matrices."""
+    _, validation = training_and_validation(config.task, pictures_of(config))
     task, side = config.task, config.task.side
-    episode = withheld.episodes(SAMPLED_EPISODES, generator(config.seed, "samples"))
+    episode = validation.episodes(SAMPLED_EPISODES, generator(config.seed, "samples"))
     found: dict[str, np.ndarray] = {}
 
     def picture(pixels: Tensor) -> np.ndarray:
         return pixels.reshape(side, side).numpy()
 
-    for when, model, count in (("before training", before, 1), ("withheld episode", after, SAMPLED_EPISODES)):
+    for when, model, count in (("before training", before, 1), ("validation episode", after, SAMPLED_EPISODES)):
         y, _ = model(episode.inputs, clamp=episode.clamp, clamped_steps=episode.clamped_steps)
         for b in range(count):
             group = when if count == 1 else f"{when} {b + 1}"
@@ -156,15 +156,15 @@ def samples(config: ImagesConfig, before: nn.Module, after: nn.Module) -> dict[s
 
 
 def evaluation(config: ImagesConfig, model: nn.Module, episodes: int, stream: torch.Generator) -> dict[str, Any]:
-    """Squared error on withheld pictures with its interval and median, beside that of trivial answers."""
-    training, withheld = training_and_withheld(config.task, pictures_of(config))
+    """Squared error on validation pictures with its interval and median, beside that of trivial answers."""
+    training, validation = training_and_validation(config.task, pictures_of(config))
     state = stream.get_state()
-    _, error = evaluate(model, withheld, OBJECTIVE, episodes, look_batch(config), stream)
-    trivial = _baselines(withheld, training, episodes, stream.set_state(state), look_batch(config))
+    _, error = evaluate(model, validation, OBJECTIVE, episodes, evaluation_batch(config), stream)
+    trivial = _baselines(validation, training, episodes, stream.set_state(state), evaluation_batch(config))
     medians = {"answer": error.double().quantile(0.5).item()}
     medians |= {name: errors.quantile(0.5).item() for name, errors in trivial.items()}
     return {
-        "split": "withheld pictures",
+        "split": "validation pictures",
         "data": pictures_of(config).source,
         "error": {**interval(error), "median": medians["answer"], "chance": trivial["zeros"].mean().item()},
         "baselines": {name: errors.mean().item() for name, errors in trivial.items()},
@@ -172,20 +172,20 @@ def evaluation(config: ImagesConfig, model: nn.Module, episodes: int, stream: to
     }
 
 
-# --- forms
+# --- presets
 
 
 def paper() -> ImagesConfig:
     """Three pictures of CIFAR-10, the released program's timing and scaling; the recipe we keep."""
     recipe = Optim(lr=1e-3, lr_w=1e-4, schedule="cosine", schedule_episodes=40_000)
-    return replace(published(), form="paper", optim=recipe)
+    return replace(published(), preset="paper", optim=recipe)
 
 
 def published() -> ImagesConfig:
     """The released program's optimiser: Adam 1e-4, eta learned from 0.01, one episode per update."""
     return ImagesConfig(
         experiment="images",
-        form="published",
+        preset="published",
         episodes=40_000,
         log_every=100,
         model=Model(eta=0.01, learn_eta=True),
@@ -196,24 +196,24 @@ def published() -> ImagesConfig:
 def quick() -> ImagesConfig:
     """The paper's task for 10,000 episodes."""
     config = paper()
-    return replace(config, form="quick", episodes=10_000, optim=replace(config.optim, schedule_episodes=10_000))
+    return replace(config, preset="quick", episodes=10_000, optim=replace(config.optim, schedule_episodes=10_000))
 
 
 def text() -> ImagesConfig:
     """As the text of the paper has it: 3 steps between two pictures, gray from 0 to 1."""
-    return replace(paper(), form="text", task=Images(gap=3, scaling="gray"))
+    return replace(paper(), preset="text", task=Images(gap=3, scaling="gray"))
 
 
 def smoke() -> ImagesConfig:
     """Pictures of 12 × 12 from a photograph."""
     return replace(
         published(),
-        form="smoke",
+        preset="smoke",
         episodes=600,
         log_every=10,
         threads=1,
-        stand_in=True,
-        withheld_every=100,
+        builtin_data=True,
+        eval_every=100,
         task=Images(side=12, shown=5, cycles=2),
         optim=Optim(lr=3e-3, lr_w=3e-4),
     )
@@ -222,12 +222,12 @@ def smoke() -> ImagesConfig:
 EXPERIMENT = Experiment(
     about="memorise three natural images, complete one from its half",
     config=ImagesConfig,
-    forms={
-        "smoke": Form(smoke, "pictures of 12 × 12, patches of a photograph", "10 s", "withheld error falls"),
-        "quick": Form(quick, "CIFAR-10, 10,000 episodes", "11 minutes", "withheld squared error 11"),
-        "paper": Form(paper, "CIFAR-10, 40,000 episodes", "an hour", "published: 15.6, on training pictures"),
-        "published": Form(published, "the same with Adam 1e-4 throughout", "an hour", "as published"),
-        "text": Form(text, "gaps of 3 steps, gray from 0 to 1", "an hour", "another scale of errors"),
+    presets={
+        "smoke": Preset(smoke, "pictures of 12 × 12, patches of a photograph", "10 s", "validation error falls"),
+        "quick": Preset(quick, "CIFAR-10, 10,000 episodes", "11 minutes", "validation squared error 11"),
+        "paper": Preset(paper, "CIFAR-10, 40,000 episodes", "an hour", "published: 15.6, on training pictures"),
+        "published": Preset(published, "the same with Adam 1e-4 throughout", "an hour", "as published"),
+        "text": Preset(text, "gaps of 3 steps, gray from 0 to 1", "an hour", "another scale of errors"),
     },
     build=build,
     needed_bytes=needed_bytes,

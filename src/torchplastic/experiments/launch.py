@@ -21,24 +21,24 @@ from lightning_fabric.utilities.rank_zero import rank_zero_only
 import torchplastic
 from torchplastic import functional
 from torchplastic.experiments import registry, signals
+from torchplastic.experiments.build import generator, make_optimizer
 from torchplastic.experiments.config import Config, from_dict
-from torchplastic.experiments.networks import generator, make_optimizer
-from torchplastic.runs import Run, RunError, refuse_link
+from torchplastic.runs import RunDirectory, RunError, refuse_link
 from torchplastic.train import memory
 from torchplastic.train.precision import whole_inputs
 from torchplastic.train.progress import Progress
-from torchplastic.train.trainer import NotFiniteError, Plan, Trainer
+from torchplastic.train.trainer import NotFiniteError, Trainer, TrainingSchedule
 
 FORMAT = 1  # of checkpoints
-BOUND = ("stepwise", "triton")  # forms that run on some machines alone
+BOUND = ("stepwise", "triton")  # implementations that run on some machines only
 SHAPING = {"kind", "alpha", "rule", "learn_eta", "channels"}  # settings of a network that its tensors depend on
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """How a call ended: the run, whether it is finished, and the signal that stopped it."""
 
-    run: Run | None
+    run: RunDirectory | None
     """None in a process that only takes part."""
     finished: bool
     signal: int | None = None
@@ -47,7 +47,7 @@ class Outcome:
     """False where there was nothing left to do."""
 
 
-def start(config: Config, out: Path | None = None, device: str = "auto", devices: int = 1) -> Outcome:
+def start(config: Config, out: Path | None = None, device: str = "auto", devices: int = 1) -> RunResult:
     """Train from the beginning in a new run directory. ValueError for what is refused before the first update."""
     config = replace(config, threads=config.threads or torch.get_num_threads())
     fabric = _fabric(config, device, devices)
@@ -55,38 +55,38 @@ def start(config: Config, out: Path | None = None, device: str = "auto", devices
         return _take_part(config, fabric)
     if config.capture and not captures(fabric):
         raise ValueError(f"--capture needs one GPU; this run has {devices} of {fabric.device.type}. Leave it out.")
-    _require_form(config, fabric.device)
+    _require_impl(config, fabric.device)
     _require_memory(config, fabric, devices)
     registry.get(config.experiment).data(config)  # before anything is made
     _require_division(config, config.episodes, devices)
-    run = Run.create(out or _default_out(config))
-    with run.locked(), signals.noted() as caught:
+    run = RunDirectory.create(out or _default_out(config))
+    with run.locked(), signals.noted() as received:
         trainer = _trainer(config, fabric, run)
         _save(run, config)(trainer.checkpoint())
         run.write_config(config.to_dict())
-        return _train(run, config, trainer, caught)
+        return _train(run, config, trainer, received)
 
 
 def resume(
     path: Path, episodes: int | None = None, device: str = "auto", devices: int = 1, data_dir: Path | None = None
-) -> Outcome:
+) -> RunResult:
     """Go on exactly where a run stopped, with its own settings; `episodes` may ask for more.
 
     data_dir: where the data lie now; they must be the same.
     """
-    run = Run.open(path)
+    run = RunDirectory.open(path)
     config = _with_data(load_config(run), data_dir)
     if not _first(devices):
         config = replace(config, episodes=episodes or config.episodes)
         return _take_part(config, _fabric(config, device, devices), run.checkpoint())
-    with run.locked(), signals.noted() as caught:
+    with run.locked(), signals.noted() as received:
         checkpoint = run.checkpoint()
         done = checkpoint["episode"]
         if episodes is not None and episodes < done:
             raise RunError(f"{path} has trained on {done} episodes already; --episodes {episodes} is fewer.")
         total = config.episodes if episodes is None else episodes
         if done >= total and run.summary is not None:
-            return Outcome(run, finished=True, trained=False)
+            return RunResult(run, finished=True, trained=False)
         config = replace(config, episodes=total)
         _check_signature(checkpoint, config)
         fabric = _fabric(config, device, devices)
@@ -95,20 +95,20 @@ def resume(
         trainer = _trainer(config, fabric, run)
         trainer.restore(checkpoint)
         run.reopen()
-        started = trainer.position.row.get("episodes", 0)
+        started = trainer.state.row.get("episodes", 0)
         run.cut_metrics(lambda row: row["episode"] <= done - started)
         run.change_last_row(_as_undisturbed(trainer))
         run.write_config(config.to_dict())
-        return _train(run, config, trainer, caught)
+        return _train(run, config, trainer, received)
 
 
-def _take_part(config: Config, fabric: Fabric, checkpoint: dict[str, Any] | None = None) -> Outcome:
+def _take_part(config: Config, fabric: Fabric, checkpoint: dict[str, Any] | None = None) -> RunResult:
     """Train as one of several processes; the first one speaks and writes for all."""
-    with signals.noted() as caught:
+    with signals.noted() as received:
         trainer = _trainer(config, fabric, None)
         if checkpoint is not None:
             trainer.restore(checkpoint)
-        return Outcome(None, finished=trainer.train(stopped=lambda: trainer.anywhere(bool(caught))))
+        return RunResult(None, finished=trainer.train(stopped=lambda: trainer.anywhere(bool(received))))
 
 
 def evaluate(
@@ -120,7 +120,7 @@ def evaluate(
     data_dir: take the data from there instead of where the run had them.
     device: where the network runs, in the precision of its weights; the episodes are the same everywhere.
     """
-    run = Run.open(path)
+    run = RunDirectory.open(path)
     refuse_link(path / "eval")  # before anything is measured
     config = load_config(run)
     config = _with_data(config, data_dir)
@@ -141,7 +141,7 @@ def evaluate(
     except RuntimeError as error:
         raise RunError(f"the weights in {path} do not fit its config.json: {error}") from None
     result = experiment.evaluate(config, model.to(where), episodes, generator(config.seed, "evaluation"))
-    head = {"experiment": config.experiment, "form": config.form, "episodes": episodes, "trained_episodes": trained}
+    head = {"experiment": config.experiment, "preset": config.preset, "episodes": episodes, "trained_episodes": trained}
     result = {**head, **result}
     name = f"episodes-{episodes}"
     if data != trained_on:
@@ -155,11 +155,11 @@ def _with_data(config: Config, data_dir: Path | None) -> Config:
     if data_dir is None:
         return config
     if not hasattr(config, "data_dir"):
-        raise ValueError(f"{config.experiment} reads no data; leave --data-dir away.")
+        raise ValueError(f"{config.experiment} takes no data; omit --data-dir.")
     return replace(config, data_dir=str(data_dir))  # type: ignore[call-arg]
 
 
-def _data_of(run: Run) -> str:
+def _data_of(run: RunDirectory) -> str:
     """What a run was trained with."""
     told = run.summary or run.checkpoint().get("signature", {})
     return str(told.get("data_digest", ""))
@@ -173,12 +173,12 @@ def _as_undisturbed(trainer: Trainer) -> Callable[[dict[str, Any], int], dict[st
     """
 
     def change(row: dict[str, Any], before: int) -> dict[str, Any]:
-        if row["episode"] != trainer.position.episode or trainer.withheld is None:
+        if row["episode"] != trainer.state.episode or trainer.evaluate is None:
             return row
-        bare = {name: value for name, value in row.items() if not name.startswith("withheld_")}
-        if not trainer.plan.validates(before, row["episode"]):
+        bare = {name: value for name, value in row.items() if not name.startswith(("val_", "test_"))}
+        if not trainer.schedule.validates(before, row["episode"]):
             return bare
-        return row if row != bare else row | trainer.withheld(trainer.module)
+        return row if row != bare else row | trainer.evaluate(trainer.module)
 
     return change
 
@@ -193,7 +193,7 @@ def captures(fabric: Fabric) -> bool:
     return fabric.device.type == "cuda" and fabric.world_size == 1
 
 
-def load_config(run: Run) -> Config:
+def load_config(run: RunDirectory) -> Config:
     """The config of a run, as the type of its experiment."""
     values = run.config
     return from_dict(registry.get(str(values.get("experiment"))).config, values)
@@ -245,14 +245,14 @@ def _fabric(config: Config, device: str, processes: int) -> Fabric:
 
 
 def _anywhere(config: Config) -> Config:
-    """The same network on whatever machine looks at it: a form that is bound to one was for training."""
+    """The same network on any machine: an implementation that needs a certain one serves training only."""
     if getattr(config.model, "impl", None) in BOUND:
         return replace(config, model=replace(config.model, impl="auto"))  # type: ignore[call-arg]
     return config
 
 
-def _require_form(config: Config, device: torch.device) -> None:
-    """ValueError where the form that runs the network cannot do so here: a step of one neuron tells."""
+def _require_impl(config: Config, device: torch.device) -> None:
+    """ValueError where the implementation that runs the network cannot do so here: a step of one neuron tells."""
     impl = getattr(config.model, "impl", "auto")
     if impl in BOUND:
         one = torch.zeros(1, 1, 1, device=device)
@@ -281,34 +281,34 @@ def _require_division(config: Config, episodes: int, devices: int) -> None:
         )
 
 
-def _trainer(config: Config, fabric: Fabric, run: Run | None) -> Trainer:
+def _trainer(config: Config, fabric: Fabric, run: RunDirectory | None) -> Trainer:
     """Launches the processes; a trainer without a run takes part and writes nothing."""
     fabric.launch()
     torch.set_num_threads(max(1, config.threads // fabric.world_size))  # the launcher has a choice of its own
     parts = registry.get(config.experiment).build(config)
     optim = config.optim
-    plan = Plan(
+    schedule = TrainingSchedule(
         config.episodes,
         config.batch,
         config.log_every,
         optim.clip,
         optim.factor,
         config.save_seconds,
-        withheld_every=getattr(config, "withheld_every", 0),
+        eval_every=getattr(config, "eval_every", 0),
         medians=parts.medians,
     )
-    title = f"{config.experiment} {config.form} seed {config.seed}"
+    title = f"{config.experiment} {config.preset} seed {config.seed}"
     return Trainer(
         fabric=fabric,
         model=parts.model,
         optimizer=make_optimizer(optim, parts.model),
-        lesson=parts.lesson,
-        plan=plan,
+        learner=parts.learner,
+        schedule=schedule,
         generator=generator(config.seed, "episodes"),
         progress=Progress(title, config.episodes, quiet=run is None),
         append=run.append if run else _nothing,
         save=_save(run, config) if run else _nothing,
-        withheld=parts.withheld,
+        evaluate=parts.evaluate,
         capture=config.capture and captures(fabric),
     )
 
@@ -328,7 +328,7 @@ def _signature(config: Config) -> dict[str, Any]:
     }
 
 
-def _save(run: Run, config: Config) -> Any:
+def _save(run: RunDirectory, config: Config) -> Any:
     signature = _signature(config)
 
     def save(checkpoint: dict[str, Any]) -> None:
@@ -345,24 +345,24 @@ def _check_signature(checkpoint: dict[str, Any], config: Config) -> None:
         raise RunError(f"the checkpoint was written for {was}; this run asks for {now}.")
 
 
-def _train(run: Run, config: Config, trainer: Trainer, caught: list[int]) -> Outcome:
-    trainer.progress.start_at(trainer.position.episode)
+def _train(run: RunDirectory, config: Config, trainer: Trainer, received: list[int]) -> RunResult:
+    trainer.progress.start_at(trainer.state.episode)
     try:
         with trainer.progress:
-            finished = trainer.train(stopped=lambda: trainer.anywhere(bool(caught) or signals.orphaned()))
+            finished = trainer.train(stopped=lambda: trainer.anywhere(bool(received) or signals.orphaned()))
     except NotFiniteError as error:
         good = run.checkpoint()["episode"]
         raise NotFiniteError(
             f"{error}. The last good checkpoint of episode {good} is in {run.path}; train anew with other settings."
         ) from None
     if not finished:
-        number = caught[0] if caught else signal.SIGTERM
-        return Outcome(run, finished=False, signal=number, devices=trainer.fabric.world_size)
+        number = received[0] if received else signal.SIGTERM
+        return RunResult(run, finished=False, signal=number, devices=trainer.fabric.world_size)
     _finish(run, config, trainer)
-    return Outcome(run, finished=True)
+    return RunResult(run, finished=True)
 
 
-def _finish(run: Run, config: Config, trainer: Trainer) -> None:
+def _finish(run: RunDirectory, config: Config, trainer: Trainer) -> None:
     """The last acts of a run: weights, samples, summary."""
     experiment = registry.get(config.experiment)
     before = experiment.build(_anywhere(config)).model.eval()
@@ -370,7 +370,7 @@ def _finish(run: Run, config: Config, trainer: Trainer) -> None:
     after.load_state_dict(trainer.module.state_dict())
     metadata = {
         "experiment": config.experiment,
-        "form": config.form,
+        "preset": config.preset,
         "seed": str(config.seed),
         "rule": config.model.rule,
     }
@@ -380,10 +380,10 @@ def _finish(run: Run, config: Config, trainer: Trainer) -> None:
     run.write_summary(
         {
             "experiment": config.experiment,
-            "form": config.form,
+            "preset": config.preset,
             "seed": config.seed,
-            "episodes": trainer.position.episode,
-            "seconds": trainer.position.seconds,
+            "episodes": trainer.state.episode,
+            "seconds": trainer.state.seconds,
             "parameters": sum(p.numel() for p in after.parameters()),
             "final": {name: value for name, value in last.items() if name not in ("episode", "seconds")},
             "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -396,7 +396,7 @@ def _finish(run: Run, config: Config, trainer: Trainer) -> None:
 
 def _default_out(config: Config) -> Path:
     """A name that is not taken: runs of the same second count up."""
-    stem = f"{config.form}-seed{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
+    stem = f"{config.preset}-seed{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = Path("runs") / config.experiment
     names = (stem if i == 0 else f"{stem}-{i + 1}" for i in range(1000))
     return next(folder / name for name in names if not (folder / name).exists())

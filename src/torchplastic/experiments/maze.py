@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from torchplastic import LSTM, PlasticRNN, PlasticState, functional
+from torchplastic.experiments.build import generator, lstm_training_bytes, rescale
 from torchplastic.experiments.config import Config, Model, Optim, at_least
-from torchplastic.experiments.networks import generator, lstm_training_bytes, rescale
-from torchplastic.experiments.registry import Experiment, Form, Parts
+from torchplastic.experiments.registry import Components, Experiment, Preset
 from torchplastic.experiments.samples import layer_matrices
+from torchplastic.tasks.envs import BatchedMaze
 from torchplastic.tasks.maze import ACTIONS, AGENT, Maze, MazeState
-from torchplastic.tasks.worlds import MazeWorld
-from torchplastic.train.a2c import A2C, ActorCritic, Carry, Reinforced, Rollout, play
+from torchplastic.train.a2c import A2C, ActorCritic, ActorCriticLearner, Carry, Rollout, play
 from torchplastic.train.evaluate import interval
 
 AT_ONCE = 100  # mazes, where nothing is learned
@@ -56,36 +56,36 @@ class MazeConfig(Config):
 
 def agent(config: MazeConfig) -> ActorCritic:
     """The agent of a config, started from its seed."""
-    model, stream, world = config.model, generator(config.seed, "initialisation"), MazeWorld(config.task)
+    model, stream, env = config.model, generator(config.seed, "initialisation"), BatchedMaze(config.task)
     core: LSTM | PlasticRNN
     if model.kind == "lstm":
-        core = LSTM(world.observed, model.neurons)
+        core = LSTM(env.obs_dim, model.neurons)
         core.reset_parameters(stream)
     else:
         core = PlasticRNN(
-            world.observed, model.neurons, rule=model.rule, alpha=model.coefficients, eta=model.eta,
+            env.obs_dim, model.neurons, rule=model.rule, alpha=model.coefficients, eta=model.eta,
             learn_eta=model.learn_eta, impl=model.impl,
         )  # fmt: skip
         core.reset_parameters(stream)
         rescale(core, model)
-    made = ActorCritic(core, model.neurons, world.actions)
+    made = ActorCritic(core, model.neurons, env.actions)
     made.reset_heads(stream)
     return made
 
 
-def build(config: MazeConfig) -> Parts:
+def build(config: MazeConfig) -> Components:
     """The agent, and the mazes it learns in."""
-    return Parts(Reinforced(MazeWorld(config.task), config.a2c), agent(config))
+    return Components(ActorCriticLearner(BatchedMaze(config.task), config.a2c), agent(config))
 
 
 def needed_bytes(config: MazeConfig) -> int:
     """What training takes."""
     task, model, batch = config.task, config.model, config.batch
     if model.kind == "lstm":
-        return lstm_training_bytes(task.steps, batch, task.observed, model.neurons)
+        return lstm_training_bytes(task.steps, batch, task.obs_dim, model.neurons)
     free = (False,) * task.steps
     scan = functional.training_bytes(free, batch, model.neurons, alpha=model.coefficients, impl=model.impl)
-    return scan + 4 * task.steps * batch * (task.observed + 4 * model.neurons)
+    return scan + 4 * task.steps * batch * (task.obs_dim + 4 * model.neurons)
 
 
 # --- what an agent does
@@ -98,10 +98,10 @@ def walks(
 
     kind: "as it is"; "held": the trace stays as the step that saw the first reward left it; "off": there is none.
     """
-    world = MazeWorld(config.task)
+    env = BatchedMaze(config.task)
     for start in range(0, episodes, AT_ONCE):
-        state, seen = world.begin(min(AT_ONCE, episodes - start), stream, model.device)
-        yield state, play(model, world, (state, seen), stream, _carry(kind))
+        state, obs = env.reset(min(AT_ONCE, episodes - start), stream, model.device)
+        yield state, play(model, env, (state, obs), stream, _carry(kind))
 
 
 def _carry(kind: str) -> Carry | None:
@@ -125,10 +125,10 @@ def _carry(kind: str) -> Carry | None:
 def _blind(config: MazeConfig, episodes: int, stream: torch.Generator, *, knows: bool) -> Tensor:
     """Rewards `[episodes]` of one who knows where the reward is, or of one who walks at random."""
     maze = config.task
-    state, total = maze.begin(episodes, stream), torch.zeros(episodes)
+    state, total = maze.reset(episodes, stream), torch.zeros(episodes)
     for _ in range(maze.steps):
         random = torch.randint(len(ACTIONS), (episodes,), generator=stream)
-        state = maze.move(state, maze.known_goal(state) if knows else random)
+        state = maze.step(state, maze.known_goal(state) if knows else random)
         total += state.reward
     return total
 
@@ -143,7 +143,7 @@ def baselines(config: MazeConfig, episodes: int, stream: torch.Generator) -> dic
 
 def notes(config: MazeConfig) -> dict[str, Any]:
     """Levels to compare rewards with."""
-    return {"baselines": {"reward": baselines(config, BASELINE_EPISODES, generator(config.seed, "withheld"))}}
+    return {"baselines": {"reward": baselines(config, BASELINE_EPISODES, generator(config.seed, "validation"))}}
 
 
 def _intervals(found: Tensor) -> tuple[float, float]:
@@ -205,7 +205,7 @@ def _places(maze: Maze, state: MazeState, taken: Rollout) -> Tensor:
     """The cells of an episode, `[T + 1, B]`."""
     places = [state.place]
     for action in taken.actions:
-        state = maze.move(state, action)
+        state = maze.step(state, action)
         places.append(state.place)
     return torch.stack(places)
 
@@ -218,14 +218,14 @@ def _pictures(maze: Maze, state: MazeState, places: Tensor) -> np.ndarray:
     return frames
 
 
-# --- forms
+# --- presets
 
 
 def published() -> MazeConfig:
     """As published: a maze per update, Adam 1e-4, 100 neurons."""
     return MazeConfig(
         experiment="maze",
-        form="published",
+        preset="published",
         episodes=1_000_000,
         batch=1,
         log_every=1000,
@@ -238,25 +238,25 @@ def paper() -> MazeConfig:
     """The published maze, 30 at a time."""
     return MazeConfig(
         experiment="maze",
-        form="paper",
+        preset="paper",
         episodes=1_000_000,
         batch=30,
         log_every=3000,
         optim=Optim(lr=1e-3, clip=4.0),
-        a2c=A2C(value=0.1, concentration=0.03),
+        a2c=A2C(vf_coef=0.1, prob_l2=0.03),
     )
 
 
 def quick() -> MazeConfig:
     """The same for 60,000 episodes."""
-    return replace(paper(), form="quick", episodes=60_000, log_every=600)
+    return replace(paper(), preset="quick", episodes=60_000, log_every=600)
 
 
 def smoke() -> MazeConfig:
     """A small maze that is learned within seconds."""
     return replace(
         quick(),
-        form="smoke",
+        preset="smoke",
         episodes=9600,
         batch=16,
         log_every=320,
@@ -270,11 +270,11 @@ def smoke() -> MazeConfig:
 EXPERIMENT = Experiment(
     about="find a reward in a maze, and find it again",
     config=MazeConfig,
-    forms={
-        "smoke": Form(smoke, "a maze of 7 × 7, 50 steps", "15 s", "reward rises from 6 to above 25"),
-        "quick": Form(quick, "the published maze, 60,000 episodes", "4 min", "177 plastic, 70 not"),
-        "paper": Form(paper, "the same, 1,000,000 episodes", "70 min at quick's rate", "256 plastic after 300,000"),
-        "published": Form(published, "one maze per update, Adam 1e-4", "not measured", "as published"),
+    presets={
+        "smoke": Preset(smoke, "a maze of 7 × 7, 50 steps", "15 s", "reward rises from 6 to above 25"),
+        "quick": Preset(quick, "the published maze, 60,000 episodes", "4 min", "177 plastic, 70 not"),
+        "paper": Preset(paper, "the same, 1,000,000 episodes", "70 min at quick's rate", "256 plastic after 300,000"),
+        "published": Preset(published, "one maze per update, Adam 1e-4", "not measured", "as published"),
     },
     build=build,
     needed_bytes=needed_bytes,

@@ -1,6 +1,6 @@
 """Omniglot: classify characters from one example (Miconi et al. 2018, section 4.3).
 
-Axes: B batch, Q questions, W ways, F frames, S pixels a side.
+Axes: B batch, Q queries, W ways, F frames, S pixels a side.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ import torch
 from torch import Tensor, nn
 
 from torchplastic import PlasticClassifier
-from torchplastic.data.classes import Classes, stand_in
-from torchplastic.data.sources import load_characters
-from torchplastic.experiments.config import DataConfig, Optim, Plastic, at_least
-from torchplastic.experiments.networks import generator
-from torchplastic.experiments.registry import Experiment, Form, Parts
+from torchplastic.data.classes import Classes, synthetic_glyphs
+from torchplastic.data.resolve import load_characters
+from torchplastic.experiments.build import generator
+from torchplastic.experiments.config import DataConfig, Optim, PlasticConfig, at_least
+from torchplastic.experiments.registry import Components, Experiment, Preset
 from torchplastic.experiments.samples import feature_map, layer_matrices, picture_row
 from torchplastic.tasks.omniglot import FewShot, FewShotBatch, FewShotEpisodes, nearest_in_pixels
 from torchplastic.train.evaluate import evaluate, interval
 from torchplastic.train.objectives import classification
-from torchplastic.train.supervised import Supervised
+from torchplastic.train.supervised import SupervisedLearner
 
 SIDES = (31, 46)  # of pictures that the convolutions bring to 1 x 1
 FRAMES_AT_ONCE = 300  # where nothing is learned
 BASELINE_EPISODES = 2000
 SAMPLED_EPISODES = 6
 MAPPED = 12  # classes on the map of features
-STAND_IN_TEST = 50  # glyphs that are never trained on
+SYNTHETIC_TEST = 50  # glyphs that are never trained on
 
 
 @dataclass(frozen=True)
-class Classifier(Plastic):
+class Classifier(PlasticConfig):
     """An embedding and a plastic layer."""
 
     rule: Literal["hebb", "oja"] = "oja"
     """How the trace changes."""
     learn_eta: bool = True
     """Whether the plasticity rate is trained."""
-    alpha_start: float = 0.01
+    alpha_init_std: float = 0.01
     """Largest plasticity coefficient at the start: they are uniform from 0."""
     channels: int = 64
     """Channels of each convolution, and features of a picture."""
@@ -59,14 +59,14 @@ class OmniglotConfig(DataConfig):
 
     data_dir: str | None = None
     """Where Omniglot is (its two zips or their folders); default TORCHPLASTIC_DATA, then the cache folder."""
-    stand_in: bool = False
+    builtin_data: bool = False
     """Without --data-dir: glyphs that the program draws, instead of Omniglot."""
     split: Literal["fixed", "background"] = "fixed"
     """Fixed: 1,523 characters to train on, 100 to test. Background: the 964 of the background set, the 659 others."""
-    withheld_every: int = 50_000
-    """Episodes between two looks at test characters."""
-    withheld_episodes: int = 1000
-    """Episodes of a look: the same ones each time."""
+    eval_every: int = 50_000
+    """Episodes between two evaluations on test characters."""
+    eval_episodes: int = 1000
+    """Episodes of an evaluation during training: the same ones each time."""
     model: Classifier = field(default_factory=Classifier)
     task: FewShot = field(default_factory=FewShot)
 
@@ -81,7 +81,7 @@ class OmniglotConfig(DataConfig):
 
 @dataclass(frozen=True)
 class Data:
-    """Classes to train on and classes to test, and how they were told apart."""
+    """Classes to train on and classes to test, and how they were split."""
 
     train: Classes
     test: Classes
@@ -92,13 +92,13 @@ class Data:
 @lru_cache(maxsize=1)
 def _data(place: str | None, side: int, glyphs: bool, split: str) -> Data:
     if glyphs:
-        classes = stand_in(side)
-        test, told = torch.arange(len(classes)) < STAND_IN_TEST, "the first"
+        classes = synthetic_glyphs(side)
+        test, how = torch.arange(len(classes)) < SYNTHETIC_TEST, "the first"
     else:
         characters = load_characters(None if place is None else Path(place))
         classes = characters.classes(side)
-        test, told = characters.test(split)
-    count = f"{int((~test).sum()):,} to train on, {int(test.sum()):,} to test ({told})"
+        test, how = characters.test(split)
+    count = f"{int((~test).sum()):,} to train on, {int(test.sum()):,} to test ({how})"
     source = f"{classes.source}: {count}"
     digest = f"{count}, digest {classes.digest}"
     return Data(classes.part(~test, source), classes.part(test, source), source, digest)
@@ -106,7 +106,7 @@ def _data(place: str | None, side: int, glyphs: bool, split: str) -> Data:
 
 def data_of(config: OmniglotConfig) -> Data:
     """The classes of a config. ValueError of one line where there are none."""
-    return _data(config.data_dir, config.task.side, config.stand_in and config.data_dir is None, config.split)
+    return _data(config.data_dir, config.task.side, config.builtin_data and config.data_dir is None, config.split)
 
 
 def training_episodes(config: OmniglotConfig) -> FewShotEpisodes:
@@ -114,27 +114,27 @@ def training_episodes(config: OmniglotConfig) -> FewShotEpisodes:
     return FewShotEpisodes(config.task, data_of(config).train)
 
 
-def withheld_episodes(config: OmniglotConfig) -> FewShotEpisodes:
-    """Episodes of test classes: one question each, nothing shared between episodes."""
+def test_episodes(config: OmniglotConfig) -> FewShotEpisodes:
+    """Episodes of test classes: one query each, nothing shared between episodes."""
     return FewShotEpisodes(replace(config.task, pool=0, queries=1, jitter=0.0), data_of(config).test)
 
 
 def data(config: OmniglotConfig) -> str:
     """How many classes, the split, a digest of the pixels; not where they lie."""
-    training_episodes(config), withheld_episodes(config)  # both must be possible
+    training_episodes(config), test_episodes(config)  # both must be possible
     return data_of(config).digest
 
 
-def build(config: OmniglotConfig) -> Parts:
+def build(config: OmniglotConfig) -> Components:
     """Episodes of training classes, network, objective, and how it does on test classes."""
-    test = withheld_episodes(config)
+    test = test_episodes(config)
 
-    def look(network: nn.Module) -> dict[str, float]:
-        stream = generator(config.seed, "withheld")
-        _, errors = evaluate(network, test, classification, config.withheld_episodes, _at_once(config), stream)
-        return {"withheld_error": errors.mean().item()}
+    def test_values(network: nn.Module) -> dict[str, float]:
+        stream = generator(config.seed, "validation")
+        _, errors = evaluate(network, test, classification, config.eval_episodes, _at_once(config), stream)
+        return {"test_error": errors.mean().item()}
 
-    return Parts(Supervised(training_episodes(config), classification), network(config), look)
+    return Components(SupervisedLearner(training_episodes(config), classification), network(config), test_values)
 
 
 def network(config: OmniglotConfig) -> PlasticClassifier:
@@ -146,9 +146,9 @@ def network(config: OmniglotConfig) -> PlasticClassifier:
     )  # fmt: skip
     made.reset_parameters(stream)
     with torch.no_grad():
-        made.head.w.mul_(model.w_start / 0.01)
+        made.head.w.mul_(model.w_init_std / 0.01)
         if made.head.alpha is not None:
-            made.head.alpha.uniform_(0, model.alpha_start, generator=stream)
+            made.head.alpha.uniform_(0, model.alpha_init_std, generator=stream)
     return made
 
 
@@ -182,20 +182,20 @@ def _right_in_pixels(test: FewShotEpisodes, episodes: int, batch: int, stream: t
 
 def notes(config: OmniglotConfig) -> dict[str, Any]:
     """What the classes are, and what guessing and the nearest neighbour get wrong on the test classes."""
-    test, stream = withheld_episodes(config), generator(config.seed, "withheld")
+    test, stream = test_episodes(config), generator(config.seed, "validation")
     nearest = _right_in_pixels(test, BASELINE_EPISODES, _at_once(config), stream)
     baselines = {"guessing": 1 - config.task.chance, "nearest neighbour in pixels": 1 - nearest}
     return {
         "data": data_of(config).source,
         "data_digest": data(config),
-        "baselines": {"withheld_error": baselines},
+        "baselines": {"test_error": baselines},
     }
 
 
 @torch.no_grad()
 def evaluation(config: OmniglotConfig, model: nn.Module, episodes: int, stream: torch.Generator) -> dict[str, Any]:
     """Accuracy on test classes with its interval, by position, beside guessing and the nearest neighbour in pixels."""
-    test, batch = withheld_episodes(config), _at_once(config)
+    test, batch = test_episodes(config), _at_once(config)
     state = stream.get_state()
     _, error = evaluate(model, test, classification, episodes, batch, stream)
     right = 1 - error.double()
@@ -213,7 +213,7 @@ def evaluation(config: OmniglotConfig, model: nn.Module, episodes: int, stream: 
 
 
 def _last_position(batch: FewShotBatch) -> Tensor:
-    """At which step, 0 to T - 1, the class that is asked was last shown, `[B]`."""
+    """At which step, 0 to T - 1, the query's class was last shown, `[B]`."""
     steps = torch.arange(len(batch.labels)).unsqueeze(-1)
     return torch.where(batch.labels == batch.target[:, 0], steps, -1).amax(0)
 
@@ -222,7 +222,7 @@ def _last_position(batch: FewShotBatch) -> Tensor:
 def samples(config: OmniglotConfig, before: nn.Module, after: nn.Module) -> dict[str, np.ndarray]:
     """Test episodes with the probabilities of the answers, the layer's matrices, a map of test features."""
     assert isinstance(after, PlasticClassifier)
-    test = withheld_episodes(config)
+    test = test_episodes(config)
     batch = test.episodes(SAMPLED_EPISODES, generator(config.seed, "samples"))
     found: dict[str, np.ndarray] = {}
     for when, model, count in (("before training", before, 1), ("test episode", after, SAMPLED_EPISODES)):
@@ -231,11 +231,11 @@ def samples(config: OmniglotConfig, before: nn.Module, after: nn.Module) -> dict
             group = when if count == 1 else f"{when} {b + 1}"
             target = int(batch.target[b, 0])
             shown: dict[str, Tensor] = {}
-            for place, label in zip(batch.shown[:, b].tolist(), batch.labels[:, b].tolist(), strict=True):
-                told = f"{_letter(label)}: {100 * probabilities[b, label]:.1f} %"
-                shown.setdefault(told, batch.frames[place])
+            for place, label in zip(batch.support[:, b].tolist(), batch.labels[:, b].tolist(), strict=True):
+                caption = f"{_letter(label)}: {100 * probabilities[b, label]:.1f} %"
+                shown.setdefault(caption, batch.frames[place])
             verdict = "right" if int(probabilities[b].argmax()) == target else "wrong"
-            shown[f"asked: {_letter(target)}, {verdict}"] = batch.frames[batch.asked[b, 0]]
+            shown[f"query: {_letter(target)}, {verdict}"] = batch.frames[batch.query[b, 0]]
             found |= picture_row(group, {label: 1 - picture.numpy() / 255 for label, picture in shown.items()})
     classes = test.classes.part(torch.arange(len(test.classes)) < MAPPED, "")
     members = torch.arange(len(classes)).repeat_interleave(classes.counts)
@@ -248,14 +248,14 @@ def _letter(label: int) -> str:
     return chr(ord("A") + label) if label < 26 else str(label)
 
 
-# --- forms
+# --- presets
 
 
 def published() -> OmniglotConfig:
     """The paper's optimiser: one episode per update, Adam 3e-5, times 0.666 every million episodes."""
     return OmniglotConfig(
         experiment="omniglot",
-        form="published",
+        preset="published",
         episodes=5_000_000,
         log_every=10_000,
         optim=Optim(lr=3e-5, schedule="steps", schedule_episodes=1_000_000, final=0.666),
@@ -266,12 +266,12 @@ def paper() -> OmniglotConfig:
     """The paper's task and network, and the recipe we keep."""
     return OmniglotConfig(
         experiment="omniglot",
-        form="paper",
+        preset="paper",
         episodes=16_000_000,
         batch=512,
         log_every=51_200,
-        withheld_every=250_000,
-        model=Classifier(eta=0.5, alpha_start=1.0),
+        eval_every=250_000,
+        model=Classifier(eta=0.5, alpha_init_std=1.0),
         optim=Optim(lr=2e-3, beta2=0.99, weight_decay=0.3, schedule="cosine", schedule_episodes=16_000_000, warmup=0.1),
         task=FewShot(queries=5, pool=48, jitter=0.05),
     )
@@ -282,7 +282,7 @@ def quick() -> OmniglotConfig:
     config = paper()
     optim = replace(config.optim, schedule_episodes=6_000_000)
     task = replace(config.task, jitter=0.0)  # it pays in longer training
-    return replace(config, form="quick", episodes=6_000_000, withheld_every=100_000, optim=optim, task=task)
+    return replace(config, preset="quick", episodes=6_000_000, eval_every=100_000, optim=optim, task=task)
 
 
 def smoke() -> OmniglotConfig:
@@ -290,14 +290,14 @@ def smoke() -> OmniglotConfig:
     config = quick()
     return replace(
         config,
-        form="smoke",
+        preset="smoke",
         batch=128,
         episodes=64_000,
         log_every=1280,
         threads=1,
-        stand_in=True,
-        withheld_every=6400,
-        withheld_episodes=300,
+        builtin_data=True,
+        eval_every=6400,
+        eval_episodes=300,
         model=replace(config.model, channels=32),
         optim=replace(config.optim, lr=3e-3, schedule_episodes=64_000),
         task=replace(config.task, pool=24),
@@ -307,11 +307,11 @@ def smoke() -> OmniglotConfig:
 EXPERIMENT = Experiment(
     about="classify characters from one example",
     config=OmniglotConfig,
-    forms={
-        "smoke": Form(smoke, "glyphs that the program draws", "20 s", "test error falls"),
-        "quick": Form(quick, "Omniglot, 6,000,000 episodes", "15 minutes", "98.1 % right on test characters"),
-        "paper": Form(paper, "Omniglot, 16,000,000 episodes", "an hour", "98.5 % right; published 98.3 %"),
-        "published": Form(published, "one episode per update, Adam 3e-5", "hours, on a GPU", "as published"),
+    presets={
+        "smoke": Preset(smoke, "glyphs that the program draws", "20 s", "test error falls"),
+        "quick": Preset(quick, "Omniglot, 6,000,000 episodes", "15 minutes", "98.1 % right on test characters"),
+        "paper": Preset(paper, "Omniglot, 16,000,000 episodes", "an hour", "98.5 % right; published 98.3 %"),
+        "published": Preset(published, "one episode per update, Adam 3e-5", "hours, on a GPU", "as published"),
     },
     build=build,
     needed_bytes=needed_bytes,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from torchplastic.experiments.config import Model, Optim
-from torchplastic.experiments.recall import RecallConfig, experiment
-from torchplastic.experiments.registry import Form
+from torchplastic.experiments.pattern_recall import RecallConfig, experiment
+from torchplastic.experiments.registry import Preset
 from torchplastic.tasks.patterns import Patterns
 
 
@@ -14,7 +14,7 @@ def paper() -> RecallConfig:
     """5 patterns of 1000 bits, clamped; eta fixed at 0.01; Adam 1e-3, one episode per update."""
     return RecallConfig(
         experiment="patterns",
-        form="paper",
+        preset="paper",
         episodes=1000,
         log_every=10,
         model=Model(eta=0.01, learn_eta=False),
@@ -25,25 +25,25 @@ def paper() -> RecallConfig:
 
 def published() -> RecallConfig:
     """As `paper`: the published optimiser, batch and start are the ones we keep."""
-    return replace(paper(), form="published")
+    return replace(paper(), preset="published")
 
 
 def quick() -> RecallConfig:
     """The paper's task for 300 episodes."""
-    return replace(paper(), form="quick", episodes=300)
+    return replace(paper(), preset="quick", episodes=300)
 
 
 def smoke() -> RecallConfig:
     """3 patterns of 120 bits."""
     task = Patterns(bits=120, patterns=3, shown=5, gap=2, cycles=2, test=5)
-    return replace(paper(), form="smoke", episodes=300, task=task, optim=Optim(lr=3e-3), threads=1)
+    return replace(paper(), preset="smoke", episodes=300, task=task, optim=Optim(lr=3e-3), threads=1)
 
 
 def additive() -> RecallConfig:
     """The released program's variant: balanced patterns, input × 20 added inside tanh, eta learned, Adam 3e-4."""
     return replace(
         paper(),
-        form="additive",
+        preset="additive",
         model=Model(eta=0.01, learn_eta=True),
         optim=Optim(lr=3e-4),
         task=Patterns(shown=6, gap=4, cycles=2, test=6, input="additive", balanced=True),
@@ -52,11 +52,11 @@ def additive() -> RecallConfig:
 
 EXPERIMENT = experiment(
     about="memorise five 1000-bit patterns, complete one from half of its bits",
-    forms={
-        "smoke": Form(smoke, "3 patterns of 120 bits", "5 s", "error falls from 0.25 to about 0.02"),
-        "quick": Form(quick, "the paper's task, 300 episodes", "under a minute", "below 1 % wrong bits"),
-        "paper": Form(paper, "the paper's task, 1,000 episodes", "2 minutes", "published: below 1 % after about 200"),
-        "published": Form(published, "the same, nothing changed", "2 minutes", "as paper"),
-        "additive": Form(additive, "the released program's variant", "3 minutes", "input added, not clamped"),
+    presets={
+        "smoke": Preset(smoke, "3 patterns of 120 bits", "5 s", "error falls from 0.25 to about 0.02"),
+        "quick": Preset(quick, "the paper's task, 300 episodes", "under a minute", "below 1 % wrong bits"),
+        "paper": Preset(paper, "the paper's task, 1,000 episodes", "2 minutes", "published: below 1 % after about 200"),
+        "published": Preset(published, "the same, nothing changed", "2 minutes", "as paper"),
+        "additive": Preset(additive, "the released program's variant", "3 minutes", "input added, not clamped"),
     },
 )

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from torchplastic.experiments.config import Config
-from torchplastic.train.trainer import Lesson
+from torchplastic.train.trainer import Learner
 
 MODULES = {  # by the name on the command line
     "patterns": "patterns",
@@ -24,7 +24,7 @@ MODULES = {  # by the name on the command line
 
 
 @dataclass(frozen=True)
-class Form:
+class Preset:
     """One complete setting of an experiment."""
 
     make: Callable[[], Config]
@@ -34,12 +34,12 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Components:
     """What a config builds."""
 
-    lesson: Lesson
+    learner: Learner
     model: nn.Module
-    withheld: Callable[[nn.Module], dict[str, float]] | None = None
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None
     """How the model does on what is never trained on: further keys of a row of metrics."""
     medians: bool = False
     """Whether rows have the median of the measure beside its mean."""
@@ -59,9 +59,9 @@ def _nothing(config: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment: its forms, and how a config becomes a run.
+    """An experiment: its presets, and how a config becomes a run.
 
-    build(config) -> Parts, from the config alone.
+    build(config) -> Components, from the config alone.
     needed_bytes(config) -> what training takes, asked before anything is built.
     samples(config, before, after) -> the arrays of samples.npz, from weights before and after training.
     evaluate(config, model, episodes, generator) -> the result of `plastic eval`.
@@ -73,8 +73,8 @@ class Experiment:
 
     about: str
     config: type[Config]
-    forms: Mapping[str, Form]
-    build: Callable[[Any], Parts]
+    presets: Mapping[str, Preset]
+    build: Callable[[Any], Components]
     needed_bytes: Callable[[Any], int]
     samples: Callable[[Any, nn.Module, nn.Module], dict[str, np.ndarray]]
     evaluate: Callable[[Any, nn.Module, int, torch.Generator], dict[str, Any]]
@@ -97,14 +97,14 @@ def get(name: str) -> Experiment:
     return module.EXPERIMENT
 
 
-def get_form(name: str, form: str) -> Form:
-    """The form of that name of an experiment. ValueError for an unknown one."""
-    forms = get(name).forms
-    if form not in forms:
-        raise ValueError(f"{name} has no form {form!r}; choose one of {', '.join(forms)}.")
-    return forms[form]
+def get_preset(name: str, preset: str) -> Preset:
+    """The preset of that name of an experiment. ValueError for an unknown one."""
+    presets = get(name).presets
+    if preset not in presets:
+        raise ValueError(f"{name} has no preset {preset!r}; choose one of {', '.join(presets)}.")
+    return presets[preset]
 
 
-def settings(name: str, form: str, kind: str = "plastic") -> Config:
-    """Where the settings of a run start. ValueError for an unknown experiment or form."""
-    return get(name).of_kind(get_form(name, form).make(), kind)
+def settings(name: str, preset: str, kind: str = "plastic") -> Config:
+    """Where the settings of a run start. ValueError for an unknown experiment or preset."""
+    return get(name).of_kind(get_preset(name, preset).make(), kind)

@@ -20,18 +20,18 @@ def noted(act: Callable[[], None] | None = None) -> Iterator[list[int]]:
 
     Signals that are ignored (nohup) stay so.
     """
-    caught: list[int] = []
+    received: list[int] = []
     first = 0.0
 
     def handler(number: int, frame: FrameType | None) -> None:
         nonlocal first
-        if caught and time.monotonic() - first < ONE_REQUEST:
+        if received and time.monotonic() - first < ONE_REQUEST:
             return
         first = first or time.monotonic()
-        caught.append(number)
+        received.append(number)
         if act is not None:
             act()
-        elif len(caught) > 1:
+        elif len(received) > 1:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
@@ -40,7 +40,7 @@ def noted(act: Callable[[], None] | None = None) -> Iterator[list[int]]:
     for number in heard:
         signal.signal(number, handler)
     try:
-        yield caught
+        yield received
     finally:
         for number, action in heard.items():
             signal.signal(number, action)

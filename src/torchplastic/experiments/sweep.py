@@ -2,7 +2,7 @@
 
 DIR/sweep.json       what the sweep runs
 DIR/seed-S/          a run directory
-DIR/logs/seed-S.log  what its process said
+DIR/logs/seed-S.log  what its process printed
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import Any
 import torch
 
 from torchplastic.experiments import launch, registry, signals
-from torchplastic.experiments.children import Child, LocalPool, Pool
 from torchplastic.experiments.config import Config
-from torchplastic.runs import Run, RunError, flatten, locked, read_json, refuse_link, write_json
+from torchplastic.experiments.workers import Job, LocalPool, Pool
+from torchplastic.legacy import modern
+from torchplastic.runs import RunDirectory, RunError, flatten, locked, read_json, refuse_link, write_json
 from torchplastic.train import memory
-from torchplastic.train.progress import Standing, SweepProgress
+from torchplastic.train.progress import JobStatus, SweepProgress
 
 POLL = 0.5  # seconds between two looks at the runs
 JOBS = 2  # seeds at a time, where each has no GPU to share
@@ -54,13 +55,13 @@ def settings(config: Config) -> dict[str, Any]:
 
 
 def default_path(config: Config) -> Path:
-    """runs/sweeps/EXPERIMENT-FORM-HASH; the hash is of all settings but those of `FREE`."""
+    """runs/sweeps/EXPERIMENT-PRESET-HASH; the hash is of all settings but those of `FREE`."""
     digest = sha256(json.dumps(settings(config), sort_keys=True).encode()).hexdigest()[:8]
-    return Path("runs") / "sweeps" / f"{config.experiment}-{config.form}-{digest}"
+    return Path("runs") / "sweeps" / f"{config.experiment}-{config.preset}-{digest}"
 
 
 def default_jobs(sweep: Sweep, backend: str) -> int:
-    """How many seeds run at a time where nobody says: those that fit side by side on one GPU; elsewhere 2.
+    """How many seeds run at a time by default: those that fit side by side on one GPU; elsewhere 2.
 
     A single seed leaves a GPU idle most of the time. Each has a core of the CPU, which sends it its work.
     """
@@ -75,12 +76,12 @@ def make_pool(backend: str, jobs: int) -> Pool:
     """What runs the processes: this machine, or Ray."""
     if backend == "local":
         return LocalPool(jobs)
-    from torchplastic.experiments.on_ray import RayPool
+    from torchplastic.experiments.ray_pool import RayPool
 
     return RayPool(jobs)
 
 
-def run_sweep(sweep: Sweep, pool: Pool, jobs: int) -> tuple[list[Standing], int | None]:
+def run_sweep(sweep: Sweep, pool: Pool, jobs: int) -> tuple[list[JobStatus], int | None]:
     """Run what is not finished -> how each seed stands, and the signal that ended it all, if one did.
 
     pool runs the processes, `jobs` at a time. A seed that fails does not stop the others.
@@ -89,38 +90,38 @@ def run_sweep(sweep: Sweep, pool: Pool, jobs: int) -> tuple[list[Standing], int 
     registry.get(sweep.config.experiment).data(sweep.config)  # before anything is made
     _claim(sweep)
     with locked(sweep.path):
-        children = []
+        pending = []
         states: dict[int, tuple[str, str]] = {}  # state, and why
         for seed in sweep.seeds:
             try:
-                child = _child(sweep, seed, threads)
+                job = _job(sweep, seed, threads)
             except (RunError, OSError) as error:
                 states[seed] = ("failed", str(error))
                 continue
-            states[seed] = ("waiting", "") if child else ("finished", "")
-            children += [child] if child else []
-        said = {child.seed: child.log.stat().st_size if child.log.is_file() else 0 for child in children}
+            states[seed] = ("waiting", "") if job else ("finished", "")
+            pending += [job] if job else []
+        log_start = {job.seed: job.log.stat().st_size if job.log.is_file() else 0 for job in pending}
 
-        def standings() -> list[Standing]:
+        def statuses() -> list[JobStatus]:
             found = []
             for seed, (state, why) in states.items():
                 episode, measured, measure = position(sweep.run_path(seed))
-                found.append(Standing(seed, state, episode, measured, why, measure))
+                found.append(JobStatus(seed, state, episode, measured, why, measure))
             return found
 
-        title = f"sweep {sweep.config.experiment} {sweep.config.form}"
-        with SweepProgress(title, sweep.config.episodes) as progress, pool, signals.noted(pool.interrupt) as caught:
-            pool.start(children)
+        title = f"sweep {sweep.config.experiment} {sweep.config.preset}"
+        with SweepProgress(title, sweep.config.episodes) as progress, pool, signals.noted(pool.interrupt) as received:
+            pool.start(pending)
             while pool.unfinished():
-                for child, code in pool.ended(POLL):
-                    states[child.seed] = _outcome(child, code, said[child.seed], bool(caught))
-                for child in pool.running():
-                    states[child.seed] = ("running", "")
-                progress.update(standings())
+                for job, code in pool.ended(POLL):
+                    states[job.seed] = _outcome(job, code, log_start[job.seed], bool(received))
+                for job in pool.running():
+                    states[job.seed] = ("running", "")
+                progress.update(statuses())
         for seed, (state, _) in states.items():
             if state in ("waiting", "running"):
                 states[seed] = ("stopped", "")
-        return standings(), caught[0] if caught else None
+        return statuses(), received[0] if received else None
 
 
 def position(path: Path) -> tuple[int, float | None, str]:
@@ -152,10 +153,10 @@ def _cores() -> int:
 def _claim(sweep: Sweep) -> None:
     """Make the directory, or see that it is this sweep's."""
     file = sweep.path / "sweep.json"
-    about = {"experiment": sweep.config.experiment, "form": sweep.config.form, "settings": settings(sweep.config)}
+    about = {"experiment": sweep.config.experiment, "preset": sweep.config.preset, "settings": settings(sweep.config)}
     about = json.loads(json.dumps(about))
     if file.is_file():
-        there = read_json(file)
+        there = modern(read_json(file), sweep.config.experiment)
         if there != about:
             old, new = (flatten(each) for each in (there, about))
             names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
@@ -170,12 +171,12 @@ def _claim(sweep: Sweep) -> None:
     write_json(file, about)
 
 
-def _child(sweep: Sweep, seed: int, threads: int) -> Child | None:
+def _job(sweep: Sweep, seed: int, threads: int) -> Job | None:
     """The process that takes a seed to its end; None where it is there. RunError where it cannot go on."""
     path, episodes = sweep.run_path(seed), sweep.config.episodes
     command = ["-m", "torchplastic", "train"]
     if (path / "config.json").is_file():
-        run = Run.open(path)
+        run = RunDirectory.open(path)
         if run.summary is not None and run.summary["episodes"] >= episodes:
             return None
         command += ["--resume", str(path), "--episodes", str(max(episodes, _done(run)))]
@@ -190,7 +191,7 @@ def _child(sweep: Sweep, seed: int, threads: int) -> Child | None:
     log = sweep.path / "logs" / f"seed-{seed}.log"
     for place in (log.parent, log):
         refuse_link(place)
-    return Child(seed, tuple(command), log, threads, sweep.devices if on_gpu else 0)
+    return Job(seed, tuple(command), log, threads, sweep.devices if on_gpu else 0)
 
 
 def _clear(path: Path) -> None:
@@ -211,12 +212,12 @@ def _started(path: Path) -> list[Path]:
         written = file.name in ("lock", "checkpoint.pt") or file.name.startswith((".checkpoint.pt.", ".config.json."))
         if not written or file.is_symlink() or not file.is_file():
             raise RunError(f"{path} has {file.name} and no config.json; move it away.")
-    if (path / "checkpoint.pt").exists() and (episode := Run(path).checkpoint()["episode"]):
+    if (path / "checkpoint.pt").exists() and (episode := RunDirectory(path).checkpoint()["episode"]):
         raise RunError(f"{path} has a checkpoint of episode {episode} and no config.json; move it away.")
     return files
 
 
-def _done(run: Run) -> int:
+def _done(run: RunDirectory) -> int:
     """Episodes behind a run's checkpoint; 0 where it cannot be read, which its process will say."""
     try:
         return int(run.checkpoint()["episode"])
@@ -224,13 +225,13 @@ def _done(run: Run) -> int:
         return 0
 
 
-def _outcome(child: Child, code: int, said: int, stopping: bool) -> tuple[str, str]:
-    """State of a child that has ended, and why; its log had `said` bytes before."""
+def _outcome(job: Job, code: int, log_start: int, stopping: bool) -> tuple[str, str]:
+    """State of a job that has ended, and why; its log had `log_start` bytes before."""
     if code == 0:
         return "finished", ""
     if stopping:
         return "stopped", ""
     if code < 0:
         return "failed", f"killed by {signal.Signals(-code).name}"
-    lines = child.log.read_bytes()[said:].decode(errors="replace").strip().splitlines()
+    lines = job.log.read_bytes()[log_start:].decode(errors="replace").strip().splitlines()
     return "failed", (lines or [f"exit code {code}"])[-1].removeprefix("plastic: error: ")

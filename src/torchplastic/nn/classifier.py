@@ -1,6 +1,6 @@
 """A network that classifies pictures from a few examples: an embedding, and a plastic layer on its features.
 
-Miconi et al. 2018, section 4.3. Axes: F frames (pictures), T pictures shown, B batch, Q questions, W ways (labels),
+Miconi et al. 2018, section 4.3. Axes: F frames (pictures), T support pictures, B batch, Q queries, W ways (labels),
 I features, S pixels a side.
 """
 
@@ -34,10 +34,10 @@ def conv_embedding(channels: int = 64) -> nn.Sequential:
 
 
 class PlasticClassifier(nn.Module):
-    """`logits = classifier(frames, shown, labels, asked)`: episodes of few-shot classification, all in one call.
+    """`logits = classifier(frames, support, labels, query)`: episodes of few-shot classification, all in one call.
 
     A picture that is shown goes with its label: the label's output is driven to one, and the trace of its connections
-    takes up the picture's features. A question is answered from features and trace, which stays as it is.
+    takes up the picture's features. A query is classified from its features and the trace, which stays unchanged.
 
     Args:
         embedding: pictures `[F, 1, S, S]` (ink 1, paper 0) to features `[F, I]`; default `conv_embedding(features)`,
@@ -84,15 +84,15 @@ class PlasticClassifier(nn.Module):
         """W."""
         return self.head.out_features
 
-    def forward(self, frames: Tensor, shown: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
         """Logits `[B, Q, W]`.
 
         frames: pictures, uint8 `[F, S, S]` with ink 255, or float with ink 1; each goes through the embedding once.
-        shown, labels: int64 `[T, B]`, which frame is shown at each step, with which label.
-        asked: int64 `[B, Q]`, which frames are to be classified.
+        support, labels: int64 `[T, B]`, which frame is shown at each step, with which label.
+        query: int64 `[B, Q]`, which frames are to be classified.
         """
         features = self.features(frames)
-        return self.logits(features[asked], self.learn(features[shown], labels))
+        return self.logits(features[query], self.learn(features[support], labels))
 
     def features(self, frames: Tensor) -> Tensor:
         """Pictures `[F, S, S]` to features `[F, I]`."""
@@ -108,7 +108,7 @@ class PlasticClassifier(nn.Module):
         return self.head(features, state, drive)[1]
 
     def logits(self, features: Tensor, state: PlasticState) -> Tensor:
-        """What a state says of features `[B, Q, I]`, `[B, Q, W]`."""
+        """Logits of features under a state, `[B, Q, I]`, `[B, Q, W]`."""
         with torch.autocast(features.device.type, enabled=False):  # traces stay in the dtype of w
             return features @ self.head.effective_weight(state)
 
@@ -134,7 +134,7 @@ class PlasticClassifier(nn.Module):
         return made.eval()
 
     @torch.no_grad()
-    def classify(self, shown: Tensor, labels: Tensor, asked: Tensor, *, mean: bool = True) -> Tensor:
+    def classify(self, support: Tensor, labels: Tensor, query: Tensor, *, mean: bool = True) -> Tensor:
         """Learn pictures `[T, S, S]` with labels int64 `[T]`, and say of others `[Q, S, S]` how probable each label is.
 
         mean: several pictures of a label are shown as one, with the mean of their features. A network that was trained
@@ -144,21 +144,21 @@ class PlasticClassifier(nn.Module):
         Returns probabilities `[Q, W]`; a label of which nothing was shown has probability 0. ValueError for labels
         outside 0 … W - 1.
         """
-        if labels.shape != shown.shape[:1] or not len(labels):
-            raise ValueError(f"each picture shown needs a label; got {len(shown)} and {tuple(labels.shape)}.")
+        if labels.shape != support.shape[:1] or not len(labels):
+            raise ValueError(f"each support picture needs a label; got {len(support)} and {tuple(labels.shape)}.")
         if not 0 <= int(labels.min()) <= int(labels.max()) < self.ways:
             raise ValueError(
                 f"labels must lie in 0 … {self.ways - 1}; got {int(labels.min())} … {int(labels.max())}. This network "
                 f"tells at most {self.ways} classes apart."
             )
-        told = labels.unique()
-        known = torch.zeros(self.ways, dtype=torch.bool, device=labels.device).index_fill(0, told, True)
-        features = self.features(shown)
+        given = labels.unique()
+        known = torch.zeros(self.ways, dtype=torch.bool, device=labels.device).index_fill(0, given, True)
+        features = self.features(support)
         if mean:
-            features = torch.stack([features[labels == label].mean(0) for label in told])
-            labels = told
+            features = torch.stack([features[labels == label].mean(0) for label in given])
+            labels = given
         state = self.learn(features.unsqueeze(1), labels.unsqueeze(-1))
-        logits = self.logits(self.features(asked).unsqueeze(0), state)[0]
+        logits = self.logits(self.features(query).unsqueeze(0), state)[0]
         return logits.masked_fill(~known, -torch.inf).softmax(-1)
 
     def extra_repr(self) -> str:

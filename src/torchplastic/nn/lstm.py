@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from torchplastic.ops import checks
 from torchplastic.state import LSTMState
 
-HOLD = 20.0  # what an input bit adds to the gates of its cell: sigmoid(20) = 1 - 2e-9
+CLAMP_GAIN = 20.0  # what an input bit adds to the gates of its cell: sigmoid(20) = 1 - 2e-9
 
 
 class LSTM(nn.Module):
     """An LSTM, `y, state = lstm(x, state=None, clamp=None)`, one layer of torch.nn.LSTM.
 
-    held_inputs=n ties the first n input lines to the first n cells (the baseline of Miconi et al. 2018,
+    clamped_inputs=n ties the first n input units to the first n cells (the baseline of Miconi et al. 2018,
     sec. 4.2): where `clamp` is true the bit overrides its cell, i.e. 20 is added to the cell's input
     gate (open), 20 taken from its forget gate (shut), 20 added to its output gate (open) and 20 times the
-    bit to its candidate. Bits of ±1 so give tanh(±1). Where it is false the line acts through its weights alone.
+    bit to its candidate. Bits of ±1 so give tanh(±1). Where it is false the unit acts through its weights alone.
 
     Args:
         input_size, hidden_size: I and N.
-        held_inputs: n, at most the smaller of I and N.
+        clamped_inputs: n, at most the smaller of I and N.
         batch_first: x, y and clamp are `[B, T, …]`.
 
     Parameters: `core`, a torch.nn.LSTM(I, N).
@@ -37,7 +37,7 @@ class LSTM(nn.Module):
         input_size: int,
         hidden_size: int,
         *,
-        held_inputs: int = 0,
+        clamped_inputs: int = 0,
         batch_first: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -45,14 +45,14 @@ class LSTM(nn.Module):
         super().__init__()
         if input_size < 1 or hidden_size < 1:
             raise ValueError(f"LSTM: sizes must be at least 1; got {input_size} and {hidden_size}.")
-        if not 0 <= held_inputs <= min(input_size, hidden_size):
+        if not 0 <= clamped_inputs <= min(input_size, hidden_size):
             raise ValueError(
-                f"LSTM: held_inputs must lie between 0 and {min(input_size, hidden_size)}, the smaller of "
-                f"input_size and hidden_size; got {held_inputs}."
+                f"LSTM: clamped_inputs must lie between 0 and {min(input_size, hidden_size)}, the smaller of "
+                f"input_size and hidden_size; got {clamped_inputs}."
             )
         self.input_size = input_size
         self.hidden_size = hidden_size
-        self.held_inputs = held_inputs
+        self.clamped_inputs = clamped_inputs
         self.batch_first = batch_first
         self.core = nn.LSTM(input_size, hidden_size, device=device, dtype=dtype)
         self.reset_parameters()
@@ -76,7 +76,7 @@ class LSTM(nn.Module):
         Args:
             x: `[T, B, I]`, `[B, T, I]` with batch_first, or `[T, I]` unbatched.
             state: where to start; None means zeros.
-            clamp: bool of the shape of x, or `[T, I]` for the whole batch, true only on the first held_inputs lines.
+            clamp: bool of the shape of x, or `[T, I]` for the whole batch, true only on the first clamped_inputs units.
             clamped_steps: taken for the sake of the same call; an LSTM has no use for it.
 
         Returns:
@@ -84,7 +84,7 @@ class LSTM(nn.Module):
             bits; the state keeps the dtype of the weights.
 
         Raises:
-            ValueError: shapes that do not fit, or a clamp beyond the held lines.
+            ValueError: shapes that do not fit, or a clamp beyond the clamped units.
         """
         if x.dim() not in (2, 3) or x.shape[-1] != self.input_size:
             raise ValueError(
@@ -116,13 +116,13 @@ class LSTM(nn.Module):
     def _run(self, x: Tensor, h: Tensor, c: Tensor, clamp: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         weights: list[Tensor] = list(self.core.all_weights[0])
         if clamp is not None:
-            # the override as 2 n more input lines with fixed weights, so that one call runs the whole sequence
-            shown = clamp[..., : self.held_inputs].to(x.dtype)
-            x = torch.cat((x, shown, shown * x[..., : self.held_inputs]), -1)
-            hold = HOLD * torch.eye(self.hidden_size, self.held_inputs, dtype=x.dtype, device=x.device)
-            nothing = torch.zeros_like(hold)
-            gates = torch.cat((hold, -hold, nothing, hold))
-            candidate = torch.cat((nothing, nothing, hold, nothing))
+            # the override as 2 n more input units with fixed weights, so that one call runs the whole sequence
+            shown = clamp[..., : self.clamped_inputs].to(x.dtype)
+            x = torch.cat((x, shown, shown * x[..., : self.clamped_inputs]), -1)
+            clamped = CLAMP_GAIN * torch.eye(self.hidden_size, self.clamped_inputs, dtype=x.dtype, device=x.device)
+            nothing = torch.zeros_like(clamped)
+            gates = torch.cat((clamped, -clamped, nothing, clamped))
+            candidate = torch.cat((nothing, nothing, clamped, nothing))
             weights[0] = torch.cat((weights[0], gates, candidate), 1)
         start = [h.unsqueeze(0), c.unsqueeze(0)]
         y, h, c = torch.lstm(x, start, weights, True, 1, 0.0, self.training, False, False)
@@ -131,19 +131,19 @@ class LSTM(nn.Module):
     def _check_clamp(self, clamp: Tensor, x: Tensor) -> Tensor:
         if clamp.dtype != torch.bool or tuple(clamp.shape) not in {tuple(x.shape), (x.shape[0], x.shape[-1])}:
             raise ValueError(f"LSTM: clamp must be bool {tuple(x.shape)}; got {clamp.dtype} {tuple(clamp.shape)}.")
-        self._check_lines(clamp)
+        self._check_units(clamp)
         if clamp.dim() < x.dim():
             clamp = clamp.unsqueeze(1).expand(x.shape)
         return clamp
 
-    def _check_lines(self, clamp: Tensor) -> None:
-        if clamp[..., self.held_inputs :].any():
-            raise ValueError(f"LSTM: clamp may be true on the first held_inputs={self.held_inputs} lines only.")
+    def _check_units(self, clamp: Tensor) -> None:
+        if clamp[..., self.clamped_inputs :].any():
+            raise ValueError(f"LSTM: clamp may be true on the first clamped_inputs={self.clamped_inputs} units only.")
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"
-        if self.held_inputs:
-            text += f", held_inputs={self.held_inputs}"
+        if self.clamped_inputs:
+            text += f", clamped_inputs={self.clamped_inputs}"
         return f"{text}, batch_first=True" if self.batch_first else text
 
 

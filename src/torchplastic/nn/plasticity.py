@@ -14,7 +14,7 @@ from torchplastic.ops import checks
 from torchplastic.rules import Rule, get_rule
 
 ALPHAS = ("full", "neuron", "shared", "none")
-START = 0.01  # standard deviation of w and alpha at the start (Miconi et al. 2018)
+INIT_STD = 0.01  # standard deviation of w and alpha at the start (Miconi et al. 2018)
 
 
 class Plasticity(nn.Module):
@@ -62,9 +62,9 @@ class Plasticity(nn.Module):
     def reset_plasticity(self, generator: torch.Generator | None) -> None:
         """w and alpha from 0.01 N(0, 1), eta at its start."""
         with torch.no_grad():
-            self.w.normal_(0, START, generator=generator)
+            self.w.normal_(0, INIT_STD, generator=generator)
             if self.alpha is not None:
-                self.alpha.normal_(0, START, generator=generator)
+                self.alpha.normal_(0, INIT_STD, generator=generator)
             if self.eta is not None:
                 self.eta.copy_(torch.tensor(self._eta_start))
 

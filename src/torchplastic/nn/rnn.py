@@ -25,7 +25,7 @@ class PlasticRNNCell(Plasticity):
         y = f(h (w + alpha * H) + i2h(x)),    H' = rule(H, h, y, eta)        (Miconi et al. 2018, eq. 1 to 3)
 
     Args:
-        input_size: I, or None: one input line per neuron, added inside the nonlinearity, without
+        input_size: I, or None: one input unit per neuron, added inside the nonlinearity, without
             weights and without bias.
         hidden_size: N.
         rule: name of a plasticity rule ("hebb", "oja") or a `Rule`.
@@ -35,7 +35,7 @@ class PlasticRNNCell(Plasticity):
         learn_eta: whether eta is a parameter (otherwise a buffer).
         bias: whether i2h has a bias.
         nonlinearity: tanh, relu, sigmoid or identity.
-        impl, chunk: see `torchplastic.functional.plastic_scan`.
+        impl, chunk_size: see `torchplastic.functional.plastic_scan`.
 
     Parameters: `w [N, N]`, `alpha`, `eta`, and `i2h`, an nn.Linear(I, N), where input_size is given.
     """
@@ -53,7 +53,7 @@ class PlasticRNNCell(Plasticity):
         nonlinearity: str = "tanh",
         batch_first: bool = False,
         impl: str = "auto",
-        chunk: int | None = None,
+        chunk_size: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -67,7 +67,7 @@ class PlasticRNNCell(Plasticity):
         self.nonlinearity = nonlinearity
         self.batch_first = batch_first
         self.impl = impl
-        self.chunk = chunk
+        self.chunk_size = chunk_size
         self.i2h = (
             None if input_size is None else nn.Linear(input_size, hidden_size, bias=bias, device=device, dtype=dtype)
         )
@@ -89,8 +89,8 @@ class PlasticRNNCell(Plasticity):
 
         Raises ValueError for shapes that do not fit.
         """
-        lines = self._lines()
-        if x.dim() not in (1, 2) or x.shape[-1] != lines:
+        units = self._input_units()
+        if x.dim() not in (1, 2) or x.shape[-1] != units:
             raise ValueError(
                 f"x must be [B, I], or [I] unbatched; got {tuple(x.shape)} with input_size={self.input_size}."
             )
@@ -109,7 +109,7 @@ class PlasticRNNCell(Plasticity):
         )
         return Stepper(self, PlasticState(hidden, trace))
 
-    def _lines(self) -> int:
+    def _input_units(self) -> int:
         return self.hidden_size if self.input_size is None else self.input_size
 
     def _scan(
@@ -123,7 +123,7 @@ class PlasticRNNCell(Plasticity):
         who = type(self).__name__
         if clamp is not None and self.input_size is not None:
             raise ValueError(
-                f"{who}: clamp needs input_size=None, one input line per neuron; got input_size={self.input_size}."
+                f"{who}: clamp needs input_size=None, one input unit per neuron; got input_size={self.input_size}."
             )
         # checked here too, so that the message names the layer
         checks.plastic_state(
@@ -141,7 +141,7 @@ class PlasticRNNCell(Plasticity):
             clamped_steps=clamped_steps,
             nonlinearity=self.nonlinearity,
             impl=self.impl,
-            chunk=self.chunk,
+            chunk_size=self.chunk_size,
         )
 
     def extra_repr(self) -> str:
@@ -184,7 +184,7 @@ class PlasticRNN(PlasticRNNCell):
         Raises:
             ValueError: shapes that do not fit, or clamp with an input_size.
         """
-        if x.dim() not in (2, 3) or x.shape[-1] != self._lines():
+        if x.dim() not in (2, 3) or x.shape[-1] != self._input_units():
             raise ValueError(
                 "x must be [T, B, I], [B, T, I] with batch_first=True, or [T, I] unbatched; "
                 f"got {tuple(x.shape)} with input_size={self.input_size}."

@@ -32,7 +32,7 @@ class Stepper:
         self._layer, self._state = layer, state.detach()
         self._steps: stepwise.Steps | None = None
         rule = get_rule(layer.rule)
-        if layer.alpha is not None and layer.impl != "reference" and stepwise.serves(rule, layer.w):
+        if layer.alpha is not None and layer.impl != "reference" and stepwise.supports(rule, layer.w):
             assert layer.eta is not None
             assert state.trace is not None
             self._steps = stepwise.Steps(

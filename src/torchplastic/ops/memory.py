@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchplastic.ops.plastic_scan import compiled, resident, stepwise
+from torchplastic.ops.plastic_scan import numba_chunked, resident, stepwise
 from torchplastic.ops.plastic_scan.chunks import cut, longest_chunk
 
 STEP_MATRICES = 4  # N² tensors that autograd keeps per step of the plain loop: alpha H, w + alpha H, eta u v, H
@@ -39,15 +39,15 @@ def training_bytes(
     else:
         if longest is None:
             full = alpha == "full"
-            machine = compiled.machine(device, full=full)
-            longest = longest_chunk(clamped_steps, B, N, full=full, machine=machine, itemsize=itemsize)
+            profile = numba_chunked.cost_profile(device, full=full)
+            longest = longest_chunk(clamped_steps, B, N, full=full, profile=profile, itemsize=itemsize)
         chunks = cut(clamped_steps, longest, longest_run=0) if impl == "triton" else cut(clamped_steps, longest)
         tables = sum(len(c.free) * B * (c.inner * (N if alpha == "full" else 1) + N) for c in chunks)
         traces = (len(chunks) + 5) * B * matrix + tables + 2 * matrix
         padded = N * (N + stepwise.LONGEST_PADDING)
         by_step = ((-(-T // stepwise.CHUNK) + 4) * B + min(B, stepwise.GROUPS) + 2 * stepwise.CHUNK) * padded
-        if impl == "triton":  # whichever of its two forms takes more
+        if impl == "triton":  # whichever of its two algorithms takes more
             traces = max(traces, (-(-T // resident.CHUNK) + 6) * B * N * (N + resident.LINE - 1))
-        if impl == "stepwise" or (impl == "auto" and stepwise.prefers(clamped_steps, N)):
+        if impl == "stepwise" or (impl == "auto" and stepwise.is_preferred(clamped_steps, N)):
             traces = by_step if impl == "stepwise" else max(traces, by_step)  # auto: where it cannot run, chunked does
     return itemsize * (4 * learned + traces + vectors)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import mannwhitneyu
 
-from torchplastic.report.curves import curves_of, interval95
+from torchplastic.report.curves import curves_of, held_out_curves, interval95
+from torchplastic.report.formatting import MISSING, duration, factor, number, plural, with_interval, with_range
 from torchplastic.report.grouping import Group
 from torchplastic.report.published import Literature, Published
 from torchplastic.report.tables import Table
-from torchplastic.report.wording import MISSING, duration, factor, number, plural, with_interval, with_range
 
 #: Error levels whose time is told.
 LEVELS = (0.15, 0.1, 0.05, 0.01)
@@ -90,7 +90,7 @@ def rank_sum_table(groups: Sequence[Group], measure: str) -> Table | None:
 
 
 def published_table(groups: Sequence[Group], literature: Literature) -> Table | None:
-    """Every published point with its source, and what our runs of the same form and model had at that episode."""
+    """Every published point with its source, and what our runs of the same preset and model had at that episode."""
     rows = []
     for entry in literature.entries:
         ours = [group for group in groups if entry.belongs_to(group)]
@@ -175,7 +175,7 @@ def _at(group: Group, measure: str, episode: float) -> str:
         return "before the first row"
     values = [float(curve.smooth([episode])[0]) for curve in curves]
     told = f"{with_interval(float(np.mean(values)), interval95(values))} ({group.label}, {plural(len(values), 'run')}"
-    withheld = [curve for curve in curves_of(group.whole, f"withheld_{measure}") if curve.last >= episode]
-    if withheld:
-        told += f"; withheld {number(float(np.mean([curve.smooth([episode])[0] for curve in withheld])))}"
+    for kind, held_out in held_out_curves(group.whole, measure).items():
+        if reached := [curve.smooth([episode])[0] for curve in held_out if curve.last >= episode]:
+            told += f"; {kind} {number(float(np.mean(reached)))}"
     return f"{told})"

@@ -15,9 +15,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from torchplastic.report.reading import Run
+from torchplastic.report.loading import LoadedRun
 
 Floats = NDArray[np.float64]
+
+#: Prefixes of measures on data that are never trained on, and what the data are for.
+HELD_OUT = {"val": "validation", "test": "test"}
 
 #: A mean "at episode e" is over the last tenth of the first e episodes, and over no fewer than these.
 FEWEST_EPISODES = 20
@@ -95,7 +98,7 @@ def window_start(last: ArrayLike) -> Floats:
     return np.asarray(np.maximum(0.0, np.minimum(last * (1 - TENTH), last - FEWEST_EPISODES)))
 
 
-def curve_of(run: Run, measure: str) -> Curve | None:
+def curve_of(run: LoadedRun, measure: str) -> Curve | None:
     """The run's curve of `measure` (a key of its rows); None where no row has a finite value."""
     points: list[tuple[float, float, float]] = []
     done = 0.0
@@ -110,7 +113,7 @@ def curve_of(run: Run, measure: str) -> Curve | None:
     return Curve(episodes, values, seconds)
 
 
-def curves_of(runs: Sequence[Run], measure: str) -> list[Curve]:
+def curves_of(runs: Sequence[LoadedRun], measure: str) -> list[Curve]:
     """The curves of those runs that have one."""
     return [curve for curve in (curve_of(run, measure) for run in runs) if curve is not None]
 
@@ -122,3 +125,9 @@ def interval95(values: Sequence[float]) -> tuple[float, float] | None:
     half = float(stats.t.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     mean = float(np.mean(values))
     return mean - half, mean + half
+
+
+def held_out_curves(runs: Sequence[LoadedRun], measure: str) -> dict[str, list[Curve]]:
+    """Curves of a measure on data that are never trained on, by what the data are for: validation, test."""
+    found = {kind: curves_of(runs, f"{prefix}_{measure}") for prefix, kind in HELD_OUT.items()}
+    return {kind: curves for kind, curves in found.items() if curves}

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from torchplastic.report.reading import Json, Run
+from torchplastic.report.loading import Json, LoadedRun
 from torchplastic.runs import flatten
 
 #: Keys (last part) that tell runs of one group apart: chance, length, place and machine, none of them the recipe.
@@ -21,10 +21,10 @@ IGNORED = {
 OF_THE_NETWORK = {"extra"}
 
 #: Differences that a label always names, in this order; others only as far as labels would be equal without them.
-NAMED_FIRST = ("model.kind", "model.alpha", "form", "model.rule")
+NAMED_FIRST = ("model.kind", "model.alpha", "preset", "model.rule")
 
 #: Settings that mean nothing to a network without a trace.
-OF_PLASTICITY = {"model.alpha", "model.rule", "model.eta", "model.learn_eta", "model.alpha_start"}
+OF_PLASTICITY = {"model.alpha", "model.rule", "model.eta", "model.learn_eta", "model.alpha_init_std"}
 
 KINDS = {"plastic": "plastic", "rnn": "RNN", "lstm": "LSTM"}
 ALPHAS = {"full": "α per connection", "neuron": "α per neuron", "shared": "one α for all", "none": ""}
@@ -35,7 +35,7 @@ class Group:
     """Runs that differ in nothing but what `IGNORED` names, by seed."""
 
     label: str
-    runs: tuple[Run, ...]
+    runs: tuple[LoadedRun, ...]
 
     @property
     def config(self) -> Json:
@@ -50,19 +50,19 @@ class Group:
         return json.dumps(kept, sort_keys=True, default=str)
 
     @property
-    def whole(self) -> tuple[Run, ...]:
+    def whole(self) -> tuple[LoadedRun, ...]:
         """The finished runs, or all of them while none has finished: what means and intervals are over."""
         return tuple(run for run in self.runs if run.finished) or self.runs
 
     @property
-    def shown(self) -> Run:
+    def shown(self) -> LoadedRun:
         """The run whose samples stand for the group: the first finished one, or the first."""
         return self.whole[0]
 
 
-def group_runs(runs: Iterable[Run]) -> dict[str, list[Group]]:
+def group_runs(runs: Iterable[LoadedRun]) -> dict[str, list[Group]]:
     """Groups by experiment, both in the order in which they were met; runs within a group by seed."""
-    experiments: dict[str, dict[str, list[Run]]] = {}
+    experiments: dict[str, dict[str, list[LoadedRun]]] = {}
     for run in runs:
         recipe = json.dumps(_recipe(run.config), sort_keys=True, default=str)
         experiments.setdefault(run.experiment, {}).setdefault(recipe, []).append(run)
@@ -122,8 +122,8 @@ def _part(key: str, recipe: Json) -> str:
     value = recipe[key]
     if key == "model.alpha":
         return ALPHAS.get(str(value), f"α {value}")
-    if key == "form":
-        return f"form {value}"
+    if key == "preset":
+        return f"preset {value}"
     if key == "model.rule":
         return f"rule {value}"
     return f"{key.rpartition('.')[2]} {_text(value)}"
@@ -133,6 +133,6 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _seed_order(run: Run) -> tuple[bool, float, str]:
+def _seed_order(run: LoadedRun) -> tuple[bool, float, str]:
     is_number = isinstance(run.seed, int)
     return not is_number, float(run.seed) if is_number else 0.0, str(run.path)

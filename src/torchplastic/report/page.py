@@ -13,8 +13,8 @@ import jinja2
 
 from torchplastic.report.figures.style import Animation, Drawing, render, style
 from torchplastic.report.folder import require_own, write
-from torchplastic.report.reading import Sources, is_run, read_sources
-from torchplastic.report.sections import Part, sections
+from torchplastic.report.loading import Sources, is_run, read_sources
+from torchplastic.report.page_sections import Part, sections
 
 Rendered = dict[str, tuple[Drawing, bytes, bytes]]
 

@@ -1,4 +1,4 @@
-"""What others published, from published.json: by experiment, form and model."""
+"""What others published, from published.json: by experiment, preset and model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 
 from torchplastic.report.grouping import Group
-from torchplastic.report.reading import Json
+from torchplastic.report.loading import Json
 from torchplastic.runs import flatten
 
 DEFAULT_LABELS = {
@@ -26,7 +26,7 @@ class Published:
 
     measure: the key of our rows that it compares with.
     name: what was trained.
-    forms, model: the forms and the model settings of ours that it belongs to.
+    presets, model: the presets and the model settings of ours that it belongs to.
     points: (episode, low, high); low and high are the same where one value was given.
     source, read, protocol: the paper, how its numbers were taken from it, and what was trained on what.
     settings, data: what else a run of ours must share: settings by their dotted names, how the name of its data begins.
@@ -35,7 +35,7 @@ class Published:
 
     measure: str
     name: str
-    forms: tuple[str, ...]
+    presets: tuple[str, ...]
     model: Json
     points: tuple[tuple[float, float, float], ...]
     source: str
@@ -56,7 +56,7 @@ class Published:
         told = flatten(group.config)
         same = all(told.get(key, value) == value for key, value in self.settings.items())
         data = [run.noted("data") for run in group.runs if run.noted("data")]
-        return group.config.get("form") in self.forms and same and all(name.startswith(self.data) for name in data)
+        return group.config.get("preset") in self.presets and same and all(name.startswith(self.data) for name in data)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _entry(entry: Json, points: list[list[float]]) -> Published:
     return Published(
         measure=entry["measure"],
         name=entry["name"],
-        forms=tuple(entry["forms"]),
+        presets=tuple(entry["presets"]),
         model=entry["model"],
         points=tuple((point[0], point[1], point[-1]) for point in points),
         source=entry["source"],

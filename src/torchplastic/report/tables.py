@@ -10,10 +10,7 @@ from typing import Any
 import numpy as np
 
 from torchplastic.report.curves import curves_of, interval95
-from torchplastic.report.grouping import Group
-from torchplastic.report.published import Literature
-from torchplastic.report.reading import Bench, Json, Run
-from torchplastic.report.wording import (
+from torchplastic.report.formatting import (
     MISSING,
     duration,
     factor,
@@ -25,6 +22,9 @@ from torchplastic.report.wording import (
     size,
     with_interval,
 )
+from torchplastic.report.grouping import Group
+from torchplastic.report.loading import Bench, Json, LoadedRun
+from torchplastic.report.published import Literature
 
 MEASURES = ("error", "reward", "accuracy")
 
@@ -123,7 +123,9 @@ def position_table(groups: Sequence[Group]) -> Table | None:
     longest = max((len(row) for row in rows), default=1)
     columns = ("model", *(f"step {t + 1}" for t in range(longest - 1)))
     padded = [row + (MISSING,) * (longest - len(row)) for row in rows]
-    return rows_or_none("Accuracy by when the asked class was shown", columns, padded, "Mean over evaluations.")
+    return rows_or_none(
+        "Accuracy by the position of the query's class in the support set", columns, padded, "Mean over evaluations."
+    )
 
 
 def evaluation_table(groups: Sequence[Group]) -> Table | None:
@@ -170,7 +172,7 @@ def evaluation_table(groups: Sequence[Group]) -> Table | None:
     )
 
 
-def provenance_table(runs: Sequence[Run]) -> Table | None:
+def provenance_table(runs: Sequence[LoadedRun]) -> Table | None:
     """Hardware, versions and data of all runs, equal ones together."""
     rows: dict[tuple[str, str, str], list[Any]] = {}
     for run in runs:
@@ -214,10 +216,10 @@ def bench_tables(bench: Bench) -> list[Table]:
     tables = [
         rows_or_none(
             "Speed and memory against the plain loop",
-            ("suite", "case", "form", "time ratio", "memory ratio"),
+            ("suite", "case", "implementation", "time ratio", "memory ratio"),
             ratios,
-            "Time and peak memory of a training step of the reference, the plain loop, divided by those of this form: "
-            "above 1 the form takes less, below 1 it takes more.",
+            "Time and peak memory of a training step of the reference, the plain loop, divided by those of this "
+            "implementation: above 1 it takes less, below 1 more.",
             text_columns=3,
         ),
         rows_or_none(
@@ -225,7 +227,7 @@ def bench_tables(bench: Bench) -> list[Table]:
             (
                 "suite",
                 "case",
-                "form",
+                "implementation",
                 "median",
                 "middle half",
                 "spread",

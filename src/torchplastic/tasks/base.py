@@ -1,6 +1,6 @@
 """What every task of supervised episodes gives.
 
-Axes: T time, B batch, N input lines (one per neuron), M scored neurons, S, Q what an episode shows and asks.
+Axes: T time, B batch, N input units (one per neuron), M scored neurons, S, Q support and query.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Episode(NamedTuple):
     """A batch of episodes, ready for `model(inputs, clamp=clamp, clamped_steps=clamped_steps)`.
 
     inputs `[T, B, N]`; clamp bool `[T, B, N]` or None; clamped_steps, T bools known on the host: whether a
-    step is clamped for every line of every example; target `[B, M]`, what the first M neurons should
+    step is clamped for every unit of every example; target `[B, M]`, what the first M neurons should
     say at the last step; shown: what a picture of the episode needs, by name, each `[B, …]`.
     """
 

@@ -162,9 +162,9 @@ class ImageEpisodes:
         return Episode(inputs, clamp, task.clamped_steps(), target, shown)
 
 
-def training_and_withheld(options: Images, pictures: Pictures) -> tuple[ImageEpisodes, ImageEpisodes]:
-    """Episodes of the pictures to train on, and of those that are withheld."""
-    return ImageEpisodes(options, pictures.train), ImageEpisodes(options, pictures.withheld)
+def training_and_validation(options: Images, pictures: Pictures) -> tuple[ImageEpisodes, ImageEpisodes]:
+    """Episodes of the pictures to train on, and of those that are for validation."""
+    return ImageEpisodes(options, pictures.train), ImageEpisodes(options, pictures.validation)
 
 
 def unclamped(episode: Episode) -> Episode:

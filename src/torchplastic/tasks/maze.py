@@ -1,8 +1,8 @@
 """A maze whose reward must be found, and then found again (Miconi et al. 2018, section 4.5).
 
 The cells form a square with a wall around it and a pillar wherever row and column are both even. One free cell holds a
-reward that cannot be seen and stays for the episode; whoever reaches it gets it and is put down on another free cell.
-Everything is a pure function of tensors, for any number of mazes at once, on any device.
+reward that cannot be seen and stays for the episode. An agent that reaches it gets it and is put down on another free
+cell. Everything is a pure function of tensors, for any number of mazes at once, on any device.
 
 Importing this module registers the Gymnasium environment `torchplastic/Maze-v0`, where gymnasium is installed.
 
@@ -100,7 +100,7 @@ class Maze:
         return self.size // 2 * (self.size + 1)
 
     @property
-    def observed(self) -> int:
+    def obs_dim(self) -> int:
         """F."""
         window = (2 * self.view + 1) ** 2
         return window + 1 + len(MOVES) * self.see_action + self.see_time + self.see_bias
@@ -128,7 +128,7 @@ class Maze:
         pixels[divmod(goal, self.size)] = GOAL
         return pixels
 
-    def begin(
+    def reset(
         self,
         batch: int,
         generator: torch.Generator,
@@ -156,7 +156,7 @@ class Maze:
         reward = torch.zeros(batch, dtype=torch.float32, device=device)
         return MazeState(starts, goals, starts, landings, torch.full_like(starts, -1), reward, 0)
 
-    def move(self, state: MazeState, action: Tensor) -> MazeState:
+    def step(self, state: MazeState, action: Tensor) -> MazeState:
         """One step of every maze: actions int64 `[B]` in the order of `ACTIONS`."""
         reached = _reached(self.size, action.device)[state.place, action]
         bumped, found = reached == state.place, reached == state.goal

@@ -29,7 +29,7 @@ def _generator(random: np.random.Generator) -> torch.Generator:
 
 def _observation_space(maze: Maze) -> spaces.Box:
     """Walls, the move before, time and bias are 0 to 1; the reward before is one of two, or nothing."""
-    low, high = np.zeros(maze.observed, np.float32), np.ones(maze.observed, np.float32)
+    low, high = np.zeros(maze.obs_dim, np.float32), np.ones(maze.obs_dim, np.float32)
     place = maze.slots().index("reward of the move before")
     low[place], high[place] = min(0.0, maze.reward, -maze.bump), max(0.0, maze.reward)
     return spaces.Box(low, high, dtype=np.float32)
@@ -88,7 +88,7 @@ class MazeEnv(gymnasium.Env[Observation, np.int64]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode -> observation, info."""
         super().reset(seed=seed)
-        self._state = self.maze.begin(1, _generator(self.np_random), **_cells(self.maze, options))
+        self._state = self.maze.reset(1, _generator(self.np_random), **_cells(self.maze, options))
         return self._observation(), self._info()
 
     def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -98,9 +98,9 @@ class MazeEnv(gymnasium.Env[Observation, np.int64]):
         state = self.state
         if state.step >= self.maze.steps:
             raise RuntimeError(f"the episode is over after {self.maze.steps} steps; call reset.")
-        self._state = self.maze.move(state, torch.tensor([int(action)]))
-        over = self._state.step >= self.maze.steps
-        return self._observation(), float(self._state.reward[0]), False, over, self._info()
+        self._state = self.maze.step(state, torch.tensor([int(action)]))
+        done = self._state.step >= self.maze.steps
+        return self._observation(), float(self._state.reward[0]), False, done, self._info()
 
     @property
     def state(self) -> MazeState:
@@ -155,7 +155,7 @@ class MazeVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         if seed is not None and not isinstance(seed, int):
             raise ValueError("the mazes step together and take one seed, not one each.")
         super().reset(seed=seed)
-        self._state = self.maze.begin(self.num_envs, _generator(self.np_random), **_cells(self.maze, options))
+        self._state = self.maze.reset(self.num_envs, _generator(self.np_random), **_cells(self.maze, options))
         return self.maze.observe(self._state).numpy(), {}
 
     def step(
@@ -170,9 +170,9 @@ class MazeVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         if self._state.step >= self.maze.steps:
             observations, info = self.reset()
             return observations, np.zeros(self.num_envs, np.float32), never, never.copy(), info
-        self._state = self.maze.move(self._state, torch.from_numpy(np.asarray(actions, np.int64)))
-        over = np.full(self.num_envs, self._state.step >= self.maze.steps)
-        return self.maze.observe(self._state).numpy(), self._state.reward.numpy(), never, over, {}
+        self._state = self.maze.step(self._state, torch.from_numpy(np.asarray(actions, np.int64)))
+        done = np.full(self.num_envs, self._state.step >= self.maze.steps)
+        return self.maze.observe(self._state).numpy(), self._state.reward.numpy(), never, done, {}
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """A picture of each maze."""

@@ -1,9 +1,9 @@
 """Few-shot classification: some classes are shown with their labels, then other pictures of them without.
 
-Miconi et al. 2018, section 4.3, takes 5 characters of Omniglot, one drawing each, and one question. Any classes of
+Miconi et al. 2018, section 4.3, takes 5 characters of Omniglot, one drawing each, and one query. Any classes of
 pictures will do: `FewShotEpisodes(FewShot(ways=3), read_folder(folder, 31))`.
 
-Axes: T pictures shown, B batch, Q questions, W ways (classes of an episode), F frames (pictures of a batch),
+Axes: T support pictures, B batch, Q queries, W ways (classes of an episode), F frames (pictures of a batch),
 C classes, S pixels a side.
 """
 
@@ -23,47 +23,47 @@ from torchplastic.tasks.base import chosen_device, sent
 
 
 class FewShotBatch(NamedTuple):
-    """A batch of episodes: pictures once, and which of them each episode shows and asks.
+    """A batch of episodes: pictures once, and which of them are the support and the query of each episode.
 
-    frames uint8 `[F, S, S]`, ink 255; shown int64 `[T, B]`, frames in the order in which they are shown; labels int64
-    `[T, B]`, 0 … W - 1; asked int64 `[B, Q]`, frames without label; target int64 `[B, Q]`, their labels; classes int64
+    frames uint8 `[F, S, S]`, ink 255; support int64 `[T, B]`, frames in the order in which they are shown; labels int64
+    `[T, B]`, 0 … W - 1; query int64 `[B, Q]`, frames without label; target int64 `[B, Q]`, their labels; classes int64
     `[B, W]`, which class has label 0, 1, …
     """
 
     frames: Tensor
-    shown: Tensor
+    support: Tensor
     labels: Tensor
-    asked: Tensor
+    query: Tensor
     target: Tensor
     classes: Tensor
 
     def rows(self, rows: slice) -> FewShotBatch:
         """The same frames, these episodes alone."""
         labels, target, classes = self.labels[:, rows], self.target[rows], self.classes[rows]
-        return FewShotBatch(self.frames, self.shown[:, rows], labels, self.asked[rows], target, classes)
+        return FewShotBatch(self.frames, self.support[:, rows], labels, self.query[rows], target, classes)
 
     def to(self, *args: Any, **kwargs: Any) -> FewShotBatch:
         """Every tensor through `Tensor.to(device)`."""
         return FewShotBatch(*(tensor.to(*args, **kwargs) for tensor in self))
 
     def answer(self, model: Callable[..., Any]) -> Tensor:
-        """Logits `[B, Q, W]` of `model(frames, shown, labels, asked)`."""
-        logits: Tensor = model(self.frames, self.shown, self.labels, self.asked)
+        """Logits `[B, Q, W]` of `model(frames, support, labels, query)`."""
+        logits: Tensor = model(self.frames, self.support, self.labels, self.query)
         return logits
 
 
 @dataclass(frozen=True)
 class FewShot:
-    """The task; the defaults are the published one: 5 ways, 1 shot, 1 question."""
+    """The task; the defaults are the published one: 5 ways, 1 shot, 1 query."""
 
     side: int = 31
     """Pixels a side."""
     ways: int = 5
     """Classes of an episode."""
     shots: int = 1
-    """Pictures shown of each class."""
+    """Support pictures of each class."""
     queries: int = 1
-    """Questions of an episode, each answered with the trace as it is after all has been shown."""
+    """Questions of an episode, each classified with the trace as it stands after the support set."""
     rotations: bool = True
     """Whether each class of an episode is turned by 0, 90, 180 or 270 degrees."""
     jitter: float = 0.0
@@ -87,20 +87,20 @@ class FewShot:
             raise ValueError(f"task.pool must be 0 or at least task.ways, {self.ways}; got {self.pool}.")
         if self.pool and self.pool_pictures < self.taken:
             raise ValueError(
-                f"task.pool-pictures must be at least {self.taken} (of a class {self.shots} shown, "
-                f"{self.taken - self.shots} asked); got {self.pool_pictures}."
+                f"task.pool-pictures must be at least {self.taken} (of a class {self.shots} for support, "
+                f"{self.taken - self.shots} as queries); got {self.pool_pictures}."
             )
         if self.pool and self.within_groups:
             raise ValueError("task.pool and task.within-groups do not go together; set one of them.")
 
     @property
     def steps(self) -> int:
-        """T: pictures shown before the questions."""
+        """T: support pictures before the queries."""
         return self.ways * self.shots
 
     @property
     def taken(self) -> int:
-        """Pictures that an episode may need of a class: those shown, and those asked."""
+        """Pictures that an episode may need of a class: for support and for queries."""
         return self.shots + -(-self.queries // self.ways)
 
     @property
@@ -130,8 +130,8 @@ class FewShotEpisodes:
         fewest = int(classes.counts.argmin())
         if classes.counts[fewest] < needed:
             raise ValueError(
-                f"class {classes.names[fewest]} has {int(classes.counts[fewest])} pictures; {needed} are needed, other "
-                "ones to ask than to show."
+                f"class {classes.names[fewest]} has {int(classes.counts[fewest])} pictures; {needed} are needed, "
+                "different ones for support and for queries."
             )
         if options.within_groups and (classes.groups is None or not len(self._groups[0])):
             why = "unknown" if classes.groups is None else f"all of fewer than {options.ways} classes"
@@ -164,7 +164,7 @@ class FewShotEpisodes:
     ) -> FewShotBatch:
         """A batch of episodes from the generator, these rows of them, on the device (None: the generator's).
 
-        What is asked is never a picture that is shown.
+        A query is never one of the support pictures.
         """
         device = chosen_device(device, generator)
         which, turns, maps, places = self.drawn(batch, generator)
@@ -182,8 +182,8 @@ class FewShotEpisodes:
         `[F, 2, 3]`; and what a `FewShotBatch` has besides frames.
         """
         task, device, B, W = self.options, generator.device, batch, self.options.ways
-        questions = torch.arange(task.queries, device=device)
-        target = _order(B, W, generator)[:, questions % W]
+        queries = torch.arange(task.queries, device=device)
+        target = _order(B, W, generator)[:, queries % W]
         order = self._shown_order(B, generator)
         # [B, W, taken]: of each class of an episode its frames, first those to be shown
         if task.pool:
@@ -198,18 +198,18 @@ class FewShotEpisodes:
         else:
             classes = self._few_classes(B, generator)
             candidates = self._pictures(classes, task.taken, generator)
-        shown = candidates[..., : task.shots].flatten(1).gather(1, order)
+        support = candidates[..., : task.shots].flatten(1).gather(1, order)
         labels = order // task.shots
         rows = torch.arange(B, device=device).unsqueeze(-1)
-        asked = candidates[rows, target, task.shots + questions // W]
+        query = candidates[rows, target, task.shots + queries // W]
         if not task.pool:
             turns = self._turns(classes, generator)
-            which = torch.cat([shown.flatten(), asked.flatten()])
+            which = torch.cat([support.flatten(), query.flatten()])
             turns = torch.cat([turns.gather(1, labels).flatten(), turns.gather(1, target).flatten()])
             places = torch.arange(len(which), device=device)
-            shown, asked = places[: shown.numel()].view_as(shown), places[shown.numel() :].view_as(asked)
+            support, query = places[: support.numel()].view_as(support), places[support.numel() :].view_as(query)
         maps = _maps(len(which), task.jitter, generator) if task.jitter else None
-        return which, turns, maps, (shown.t(), labels.t(), asked, target, classes)
+        return which, turns, maps, (support.t(), labels.t(), query, target, classes)
 
     def _few_classes(self, batch: int, generator: torch.Generator) -> Tensor:
         """The classes of each episode, `[B, W]`."""
@@ -243,9 +243,9 @@ class FewShotEpisodes:
 
 
 def nearest_in_pixels(batch: FewShotBatch) -> Tensor:
-    """Labels `[B, Q]` of the shown pictures that are nearest to those asked, by the sum of squared differences."""
+    """Labels `[B, Q]` of the support pictures that are nearest to the queries, by the sum of squared differences."""
     pixels = batch.frames.flatten(1).float() / 255
-    distances = torch.cdist(pixels[batch.asked], pixels[batch.shown.t()])
+    distances = torch.cdist(pixels[batch.query], pixels[batch.support.t()])
     return batch.labels.t().gather(1, distances.argmin(-1))
 
 

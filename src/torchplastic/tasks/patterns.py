@@ -39,7 +39,7 @@ class Patterns:
     balanced: bool = False
     """Whether exactly half of the bits of every pattern are 1."""
     extra: int = 0
-    """Neurons without any input line, for the baselines."""
+    """Neurons without any input unit, for the baselines."""
 
     def __post_init__(self) -> None:
         for name in ("bits", "patterns", "shown", "cycles", "test"):

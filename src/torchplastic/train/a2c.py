@@ -4,7 +4,7 @@ The observations of a rollout are recorded; one call of the network over all of 
 again, this time with gradients. So what a rollout costs in memory is its observations, whatever the network keeps to
 learn.
 
-Axes: T steps (of the longest episode), B episodes, F numbers observed, A actions, N features.
+Axes: T steps (of the longest episode), B episodes, F observed numbers, A actions, N features.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from torchplastic.tasks.base import sent
 from torchplastic.train.objectives import Score
 
 
-class World(Protocol):
+class BatchedEnv(Protocol):
     """Episodes that step together. Their state is a value, or stays inside."""
 
     @property
-    def observed(self) -> int:
+    def obs_dim(self) -> int:
         """F."""
 
     @property
@@ -35,15 +35,15 @@ class World(Protocol):
 
     @property
     def steps(self) -> int | None:
-        """T where every episode has that many steps; None where each ends as it will."""
+        """T where every episode has that many steps; None where lengths differ."""
 
-    def begin(self, batch: int, generator: torch.Generator, device: torch.device | None = None) -> tuple[Any, Tensor]:
-        """B new episodes -> their state, and what is observed `[B, F]`, on the device (None: the generator's)."""
+    def reset(self, batch: int, generator: torch.Generator, device: torch.device | None = None) -> tuple[Any, Tensor]:
+        """B new episodes -> their state, and observations `[B, F]`, on the device (None: the generator's)."""
 
-    def move(self, state: Any, action: Tensor) -> tuple[Any, Tensor, Tensor, Tensor]:
-        """Actions int64 `[B]` -> state, observed `[B, F]`, rewards `[B]`, and whether each episode is over, bool `[B]`.
+    def step(self, state: Any, action: Tensor) -> tuple[Any, Tensor, Tensor, Tensor]:
+        """Actions int64 `[B]` -> state, observed `[B, F]`, rewards `[B]`, and whether each episode is done, bool `[B]`.
 
-        An episode that is over gives whatever it likes: its steps do not count.
+        What a finished episode returns is ignored.
         """
 
 
@@ -101,17 +101,17 @@ class ActorCritic(nn.Module):
 class Rollout(NamedTuple):
     """Whole episodes from their start, padded to the longest.
 
-    observed `[T, B, F]`, actions int64 `[T, B]`, rewards `[T, B]`; made bool `[T, B]`: false after an episode's end.
+    observations `[T, B, F]`, actions int64 `[T, B]`, rewards `[T, B]`, mask bool `[T, B]`, False after the end.
     """
 
-    observed: Tensor
+    observations: Tensor
     actions: Tensor
     rewards: Tensor
-    made: Tensor
+    mask: Tensor
 
     def totals(self) -> Tensor:
         """The sum of each episode's rewards, `[B]`."""
-        return (self.rewards * self.made).sum(0)
+        return (self.rewards * self.mask).sum(0)
 
 
 #: (state of the network before a step, after it, reward of the step before `[B]`) -> what is carried on
@@ -119,55 +119,55 @@ Carry = Callable[[Any, Any, Tensor], Any]
 
 
 def rollout(
-    agent: ActorCritic, world: World, batch: int, generator: torch.Generator, carry: Carry | None = None
+    agent: ActorCritic, env: BatchedEnv, batch: int, generator: torch.Generator, carry: Carry | None = None
 ) -> Rollout:
     """B episodes to their end, on the agent's device; actions are drawn from the policy with the generator.
 
     carry: changes what the network carries from step to step, to see what it is good for.
     """
-    return play(agent, world, world.begin(batch, generator, agent.device), generator, carry)
+    return play(agent, env, env.reset(batch, generator, agent.device), generator, carry)
 
 
 @torch.no_grad()
 def play(
     agent: ActorCritic,
-    world: World,
-    begun: tuple[Any, Tensor],
+    env: BatchedEnv,
+    start: tuple[Any, Tensor],
     generator: torch.Generator,
     carry: Carry | None = None,
 ) -> Rollout:
-    """The same from episodes that `world.begin` began."""
-    state, seen = begun
-    reward = torch.zeros(len(seen), device=seen.device)
-    over = torch.zeros_like(reward, dtype=torch.bool)
+    """The same from episodes that `env.reset` started."""
+    state, obs = start
+    reward = torch.zeros(len(obs), device=obs.device)
+    done = torch.zeros_like(reward, dtype=torch.bool)
     memory: Any = None
 
-    def carried(seen: Tensor) -> Tensor:
+    def carried(obs: Tensor) -> Tensor:
         nonlocal memory
         assert carry is not None
         before = memory
-        (logits,), _, memory = agent(seen.unsqueeze(0), before)
+        (logits,), _, memory = agent(obs.unsqueeze(0), before)
         memory = carry(before, memory, reward)
         return logits
 
-    act = agent.stepper(len(seen)) if carry is None else carried
-    races = _Races(agent, world, len(seen), generator)
+    act = agent.stepper(len(obs)) if carry is None else carried
+    races = _ExponentialRaces(agent, env, len(obs), generator)
     taken: list[tuple[Tensor, ...]] = []
-    while len(taken) < world.steps if world.steps else not over.all():
-        action = first(act(seen), races(len(taken)))
-        state, seen_next, reward, ended = world.move(state, action)
-        taken.append((seen, action, reward, ~over))
-        seen, over = seen_next, over | ended
+    while len(taken) < env.steps if env.steps else not done.all():
+        action = sample_categorical(act(obs), races(len(taken)))
+        state, next_obs, reward, ended = env.step(state, action)
+        taken.append((obs, action, reward, ~done))
+        obs, done = next_obs, done | ended
     return Rollout(*(torch.stack(parts) for parts in zip(*taken, strict=True)))
 
 
-def choose(logits: Tensor, generator: torch.Generator) -> Tensor:
+def sample_action(logits: Tensor, generator: torch.Generator) -> Tensor:
     """Actions `[B]`, one from each row's policy `[B, A]`."""
-    return first(logits, sent(_times(logits.shape, logits.dtype, generator), logits.device))
+    return sample_categorical(logits, sent(_times(logits.shape, logits.dtype, generator), logits.device))
 
 
-def first(logits: Tensor, times: Tensor) -> Tensor:
-    """Actions `[B]`: the first of races whose rates are the probabilities; exponential times `[B, A]`."""
+def sample_categorical(logits: Tensor, times: Tensor) -> Tensor:
+    """Actions `[B]` from the softmax of the logits by an exponential race; `times [B, A]` are exponential numbers."""
     p = logits.softmax(-1, dtype=_at_least_single(logits.dtype))
     return (p / times).argmax(-1)
 
@@ -182,16 +182,16 @@ def _times(shape: torch.Size, dtype: torch.dtype, generator: torch.Generator) ->
     return times.exponential_(generator=generator)
 
 
-class _Races:
+class _ExponentialRaces:
     """Exponential times `[B, A]` on the agent's device, step after step, drawn where the generator is.
 
     Where the number of steps is known all are drawn before the first and sent together: the same ones.
     """
 
-    def __init__(self, agent: ActorCritic, world: World, batch: int, generator: torch.Generator) -> None:
-        self.shape, self.dtype = torch.Size((batch, world.actions)), agent.policy.weight.dtype
+    def __init__(self, agent: ActorCritic, env: BatchedEnv, batch: int, generator: torch.Generator) -> None:
+        self.shape, self.dtype = torch.Size((batch, env.actions)), agent.policy.weight.dtype
         self.generator, self.device = generator, agent.device
-        drawn = [_times(self.shape, self.dtype, generator) for _ in range(world.steps or 0)]
+        drawn = [_times(self.shape, self.dtype, generator) for _ in range(env.steps or 0)]
         self.all = sent(torch.stack(drawn), self.device) if drawn else None
 
     def __call__(self, step: int) -> Tensor:
@@ -204,23 +204,23 @@ class _Races:
 class A2C:
     """What advantage actor-critic minimises (Miconi et al. 2018; Mnih et al. 2016)."""
 
-    discount: float = 0.9
+    gamma: float = 0.9
     """Of a reward, per step that it lies ahead."""
-    value: float = 0.03
+    vf_coef: float = 0.03
     """Weight of the value's squared error."""
-    entropy: float = 0.0
+    ent_coef: float = 0.0
     """Weight of the policy's entropy, which is rewarded."""
-    concentration: float = 0.1
+    prob_l2: float = 0.1
     """Weight of the sum of squared probabilities, which is penalised."""
-    gae: float | None = None
+    gae_lambda: float | None = None
     """Lambda of generalised advantage estimation (Schulman et al. 2016); None: the return minus the value."""
 
     def __post_init__(self) -> None:
-        for name in ("discount", "gae"):
+        for name in ("gamma", "gae_lambda"):
             given = getattr(self, name)
             if given is not None and not 0 <= given <= 1:
                 raise ValueError(f"a2c.{name} must lie in 0 … 1; got {given:g}.")
-        for name in ("value", "entropy", "concentration"):
+        for name in ("vf_coef", "ent_coef", "prob_l2"):
             if getattr(self, name) < 0:
                 raise ValueError(f"a2c.{name} must be at least 0; got {getattr(self, name):g}.")
 
@@ -235,21 +235,21 @@ class A2C:
         chosen = logp.gather(-1, taken.actions.unsqueeze(-1)).squeeze(-1)
         step = (
             -chosen * advantages
-            + self.value * (returns - values).square()
-            + self.entropy * (p * logp).sum(-1)
-            + self.concentration * p.square().sum(-1)
+            + self.vf_coef * (returns - values).square()
+            + self.ent_coef * (p * logp).sum(-1)
+            + self.prob_l2 * p.square().sum(-1)
         )
-        return torch.where(taken.made, step, 0).sum(0) / (taken.made.sum() / taken.made.shape[1])
+        return torch.where(taken.mask, step, 0).sum(0) / (taken.mask.sum() / taken.mask.shape[1])
 
     def estimates(self, values: Tensor, taken: Rollout) -> tuple[Tensor, Tensor]:
         """Returns and advantages, `[T, B]` each; 0 for steps that were not made."""
-        values = values * taken.made
-        returns = _discounted(taken.rewards * taken.made, self.discount)
-        if self.gae is None:
-            return returns, (returns - values) * taken.made
+        values = values * taken.mask
+        returns = _discounted(taken.rewards * taken.mask, self.gamma)
+        if self.gae_lambda is None:
+            return returns, (returns - values) * taken.mask
         ahead = torch.cat([values[1:], torch.zeros_like(values[:1])])
-        surprise = (taken.rewards + self.discount * ahead - values) * taken.made
-        advantages = _discounted(surprise, self.discount * self.gae)
+        surprise = (taken.rewards + self.gamma * ahead - values) * taken.mask
+        advantages = _discounted(surprise, self.gamma * self.gae_lambda)
         return advantages + values, advantages
 
 
@@ -262,10 +262,10 @@ def _discounted(rows: Tensor, discount: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Reinforced:
-    """A lesson of a world: what `Trainer` asks for at every update."""
+class ActorCriticLearner:
+    """A learner of an env: what `Trainer` asks for at every update."""
 
-    world: World
+    env: BatchedEnv
     how: A2C
     measure: ClassVar[str] = "reward"
 
@@ -275,9 +275,9 @@ class Reinforced:
         own = torch.Generator(generator.device).manual_seed(shares[fabric.global_rank])
         agent = cast(ActorCritic, getattr(model, "module", model))  # what Fabric wraps: no gradients are shared here
         with fabric.autocast():
-            return rollout(agent, self.world, batch // fabric.world_size, own)
+            return rollout(agent, self.env, batch // fabric.world_size, own)
 
     def score(self, model: nn.Module, drawn: Rollout) -> Score:
         """Their loss and reward, `[B]` each."""
-        logits, values, _ = model(drawn.observed)
+        logits, values, _ = model(drawn.observations)
         return Score(self.how.loss(logits.float(), values.float(), drawn), drawn.totals())

@@ -25,10 +25,10 @@ def side_by_side(needed: int, device: torch.device) -> int:
     return min(available(device) // (needed + PROCESS), available(torch.device("cpu")) // PROCESS)
 
 
-def require(needed: int, device: torch.device, way_out: str) -> None:
+def require(needed: int, device: torch.device, hint: str) -> None:
     """TooLargeError where `needed` bytes are not available."""
     free = available(device)
     if needed > free:
         raise TooLargeError(
-            f"this run needs about {needed / GIB:.1f} GiB on {device.type} and {free / GIB:.1f} GiB are free. {way_out}"
+            f"this run needs about {needed / GIB:.1f} GiB on {device.type} and {free / GIB:.1f} GiB are free. {hint}"
         )

@@ -82,7 +82,7 @@ class Progress(_Display):
         print(f"{self.title} {values} of={self.total} rate={rate:.4g}/s left={left:.0f}s", file=sys.stderr, flush=True)
 
 
-class Standing(NamedTuple):
+class JobStatus(NamedTuple):
     """How a seed of a sweep stands: waiting, running, finished, failed or stopped."""
 
     seed: int
@@ -102,23 +102,23 @@ class SweepProgress(_Display):
         super().__init__()
         self.title, self.episodes = title, episodes
         self.states: dict[int, str] = {}
-        self.said = time.monotonic()
+        self._printed_at = time.monotonic()
         self.tasks: dict[int, bars.TaskID] = {}
 
-    def update(self, standings: Sequence[Standing]) -> None:
+    def update(self, statuses: Sequence[JobStatus]) -> None:
         """How all seeds stand now."""
-        changed = [one for one in standings if one.state not in (self.states.get(one.seed), "waiting")]
+        changed = [one for one in statuses if one.state not in (self.states.get(one.seed), "waiting")]
         self.states |= {one.seed: one.state for one in changed}
         if self.bar is not None:
-            self._draw(self.bar, standings)
+            self._draw(self.bar, statuses)
             for one in changed:
                 if one.state == "failed":
                     self.console.print(f"seed {one.seed} failed: {one.why}", markup=False, highlight=False)
             return
-        if not changed and time.monotonic() - self.said > EVERY:
-            changed = [one for one in standings if one.state == "running"]
+        if not changed and time.monotonic() - self._printed_at > EVERY:
+            changed = [one for one in statuses if one.state == "running"]
         for one in changed:
-            self.said = time.monotonic()
+            self._printed_at = time.monotonic()
             measured = "" if one.measured is None else f" {one.measure}={one.measured:.4g}"
             why = f" ({one.why})" if one.why else ""
             print(
@@ -127,11 +127,11 @@ class SweepProgress(_Display):
                 flush=True,
             )
 
-    def _draw(self, bar: bars.Progress, standings: Sequence[Standing]) -> None:
-        total = self.episodes * len(standings)
-        ended = sum(one.state == "finished" for one in standings)
-        rows = [(-1, self.title, sum(one.episode for one in standings), total, f"{ended} of {len(standings)} seeds")]
-        for one in standings:
+    def _draw(self, bar: bars.Progress, statuses: Sequence[JobStatus]) -> None:
+        total = self.episodes * len(statuses)
+        ended = sum(one.state == "finished" for one in statuses)
+        rows = [(-1, self.title, sum(one.episode for one in statuses), total, f"{ended} of {len(statuses)} seeds")]
+        for one in statuses:
             if one.state == "running":
                 text = "" if one.measured is None else f"{one.measure} {one.measured:.4g}"
                 rows.append((one.seed, f"  seed {one.seed}", one.episode, self.episodes, text))

@@ -14,8 +14,8 @@ from torchplastic.train.objectives import Objective, Score
 
 
 @dataclass(frozen=True)
-class Supervised:
-    """A lesson of a task: what `Trainer` asks for at every update."""
+class SupervisedLearner:
+    """A learner of a task: what `Trainer` asks for at every update."""
 
     task: Task[Batch]
     objective: Objective

@@ -1,4 +1,4 @@
-"""The loop over episodes: a lesson gives their loss, the loop learns from it, reports and saves.
+"""The loop over episodes: a learner gives their loss, the loop learns from it, reports and saves.
 
 One update takes `batch` episodes; the last update takes what is left. Several processes share every batch.
 """
@@ -16,18 +16,18 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from torchplastic.graphs import CapturedStep
+from torchplastic.cuda_graph import CapturedStep
+from torchplastic.train.metric_buffer import PATIENCE, MetricBuffer
 from torchplastic.train.objectives import Score
 from torchplastic.train.progress import Progress
-from torchplastic.train.readings import PATIENCE, Readings
 
 
 class NotFiniteError(RuntimeError):
     """The loss or a weight is not a finite number any more."""
 
 
-class Lesson(Protocol):
-    """Where episodes come from and what is learned from them: `Supervised`, `Reinforced`."""
+class Learner(Protocol):
+    """Where episodes come from and what is learned from them: `SupervisedLearner`, `ActorCriticLearner`."""
 
     @property
     def measure(self) -> str:
@@ -44,7 +44,7 @@ class Lesson(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingSchedule:
     """How long, in what portions, and how often to report and to save."""
 
     episodes: int
@@ -53,22 +53,22 @@ class Plan:
     """Episodes between two rows of metrics: rows end at its multiples, and at the end."""
     clip: float | None = None
     """Largest norm of the gradient."""
-    schedule: Callable[[int], float] = lambda episode: 1.0
+    lr_factor: Callable[[int], float] = lambda episode: 1.0
     """Factor of the learning rates after that many episodes."""
     save_seconds: float = 30.0
-    withheld_every: int = 0
-    """Episodes between two looks at withheld data, at the ends of rows and at the end; 0: none."""
+    eval_every: int = 0
+    """Episodes between two evaluations on data that are never trained on, at ends of rows and at the end; 0: none."""
     medians: bool = False
     """Whether rows have the median of the measure beside its mean."""
 
     def validates(self, before: int, episode: int) -> bool:
         """Whether the row over the episodes from `before` to `episode` has validation values."""
-        every = self.withheld_every
+        every = self.eval_every
         return every > 0 and (episode // every > before // every or episode >= self.episodes)
 
 
 @dataclass
-class Position:
+class TrainState:
     """Where training stands; with the model, the optimiser and the generator it is all that resuming needs."""
 
     episode: int = 0
@@ -81,19 +81,19 @@ class Position:
 
 @dataclass
 class Trainer:
-    """What one run of training holds. `train` moves `position` forward."""
+    """What one run of training holds. `train` moves `state` forward."""
 
     fabric: Fabric
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    lesson: Lesson
-    plan: Plan
+    learner: Learner
+    schedule: TrainingSchedule
     generator: torch.Generator
     progress: Progress
     append: Callable[[dict[str, Any]], None]
     save: Callable[[dict[str, Any]], None]
-    withheld: Callable[[nn.Module], dict[str, float]] | None = None
-    position: Position = field(default_factory=Position)
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None
+    state: TrainState = field(default_factory=TrainState)
     patience: float | None = None
     """Seconds for which losses may stay unread on the device; 0 reads each before its update is made. None: 0 on a CPU,
     and where several processes share the episodes, which have to agree at every update."""
@@ -102,7 +102,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         alone = self.fabric.device.type != "cpu" and self.fabric.world_size == 1
-        self.readings = Readings((PATIENCE if alone else 0) if self.patience is None else self.patience)
+        self._buffer = MetricBuffer((PATIENCE if alone else 0) if self.patience is None else self.patience)
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self.module = self.model  # without the wrapper
         self.model, self.optimizer = self.fabric.setup(self.model, self.optimizer)
@@ -115,7 +115,7 @@ class Trainer:
             "model": self.module.state_dict(),
             "optimizer": self._optimizer_state(),
             "generator": self.generator.get_state(),
-            **asdict(self.position),
+            **asdict(self.state),
         }
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
@@ -125,7 +125,7 @@ class Trainer:
         self._keep_rates()
         self.generator.set_state(checkpoint["generator"])
         errors = list(checkpoint.get("errors", []))
-        self.position = Position(checkpoint["episode"], checkpoint["seconds"], dict(checkpoint["row"]), errors)
+        self.state = TrainState(checkpoint["episode"], checkpoint["seconds"], dict(checkpoint["row"]), errors)
 
     def _keep_rates(self) -> None:
         """A graph reads learning rates where they lie: they become tensors, which are filled."""
@@ -142,55 +142,55 @@ class Trainer:
         return state
 
     def train(self, stopped: Callable[[], bool] = lambda: False) -> bool:
-        """Train until the plan's episodes are done (True), or `stopped` says so after an update (False).
+        """Train until the schedule's episodes are done (True), or `stopped` says so after an update (False).
 
         NotFiniteError where the loss or a weight is no finite number: that update is not saved, nor any after it.
         """
-        at, plan = self.position, self.plan
+        at, schedule = self.state, self.schedule
         saved = started = time.monotonic()
         before = at.seconds
-        if at.episode >= plan.episodes and at.row:  # stopped after the last update
+        if at.episode >= schedule.episodes and at.row:  # stopped after the last update
             self._end_row()
-        while at.episode < plan.episodes and not stopped():
-            batch = min(plan.batch, plan.episodes - at.episode)
+        while at.episode < schedule.episodes and not stopped():
+            batch = min(schedule.batch, schedule.episodes - at.episode)
             self._update(batch)
-            rows = at.episode // plan.log_every
+            rows = at.episode // schedule.log_every
             at.episode += batch
-            whole = at.episode // plan.log_every > rows
-            ended = whole or at.episode >= plan.episodes
-            if ended or self.readings.due:
+            whole = at.episode // schedule.log_every > rows
+            ended = whole or at.episode >= schedule.episodes
+            if ended or self._buffer.due:
                 self._read()
             at.seconds = before + time.monotonic() - started
             if ended:
                 self._end_row()
             if whole:
                 at.row, at.errors = {}, []
-            if time.monotonic() - saved > plan.save_seconds:
+            if time.monotonic() - saved > schedule.save_seconds:
                 self._save()
                 saved = time.monotonic()
         self._save()
-        return at.episode >= plan.episodes
+        return at.episode >= schedule.episodes
 
     def _update(self, batch: int) -> None:
         """One update on that many episodes. It waits for the device only where losses are read at once."""
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            rate = rate * self.plan.schedule(self.position.episode)
+            rate = rate * self.schedule.lr_factor(self.state.episode)
             if self.capture:
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
-        drawn = self.lesson.draw(self.model, batch, self.generator, self.fabric)
+        drawn = self.learner.draw(self.model, batch, self.generator, self.fabric)
         if self._captured:
             self._note(batch, *self._captured(drawn))
         else:
-            score = self.lesson.score(self.model, drawn)
+            score = self.learner.score(self.model, drawn)
             loss = score.loss.mean()
             self._note(batch, loss, score.measured)
             self._descend(loss)
 
     def _learn(self, drawn: Any) -> tuple[Tensor, Tensor]:
         """What a graph replays: an update -> its loss, and the measure of each episode."""
-        score = self.lesson.score(self.model, drawn)
+        score = self.learner.score(self.model, drawn)
         loss = score.loss.mean()
         self._descend(loss)
         return loss.detach(), score.measured
@@ -198,16 +198,18 @@ class Trainer:
     def _descend(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
-        if self.plan.clip is not None:
-            self.fabric.clip_gradients(self.model, self.optimizer, max_norm=self.plan.clip, error_if_nonfinite=False)
+        if self.schedule.clip is not None:
+            self.fabric.clip_gradients(
+                self.model, self.optimizer, max_norm=self.schedule.clip, error_if_nonfinite=False
+            )
         self.optimizer.step()
 
     def _note(self, batch: int, loss: Tensor, measured: Tensor) -> None:
         """What the update that begins tells; read before it is made where values are read at once."""
         means = self._mean(torch.stack([loss.detach(), measured.mean()]))
-        errors = cast(Tensor, self.fabric.all_gather(measured)).flatten() if self.plan.medians else None
-        self.readings.add(self.position.episode, batch, means, errors)
-        if self.readings.at_once:
+        errors = cast(Tensor, self.fabric.all_gather(measured)).flatten() if self.schedule.medians else None
+        self._buffer.add(self.state.episode, batch, means, errors)
+        if self._buffer.at_once:
             self._read()
 
     def _mean(self, values: Tensor) -> Tensor:
@@ -224,8 +226,8 @@ class Trainer:
 
     def _read(self) -> None:
         """Add all updates that were not read yet to the started row. NotFiniteError at the first loss that is none."""
-        at, measure = self.position, self.lesson.measure
-        for one in self.readings.read():
+        at, measure = self.state, self.learner.measure
+        for one in self._buffer.read():
             if not math.isfinite(one.loss):
                 raise NotFiniteError(f"the loss is {one.loss} at episode {one.episode + 1} ({self._cause()})")
             values = {"loss": one.loss * one.batch, measure: one.measured * one.batch, "episodes": one.batch}
@@ -235,13 +237,13 @@ class Trainer:
             self.progress.advance(one.episode + one.batch, one.loss, measure, one.measured)
 
     def _end_row(self) -> None:
-        at = self.position
-        means = {name: at.row[name] / at.row["episodes"] for name in ("loss", self.lesson.measure)}
+        at = self.state
+        means = {name: at.row[name] / at.row["episodes"] for name in ("loss", self.learner.measure)}
         row = {"episode": at.episode, "seconds": at.seconds, **means, "eta": plasticity_rate(self.module)}
         if at.errors:
-            row[f"{self.lesson.measure}_median"] = median(at.errors)
-        if self.withheld and self.plan.validates(at.episode - int(at.row["episodes"]), at.episode):
-            row |= self.withheld(self.module)
+            row[f"{self.learner.measure}_median"] = median(at.errors)
+        if self.evaluate and self.schedule.validates(at.episode - int(at.row["episodes"]), at.episode):
+            row |= self.evaluate(self.module)
         self.append(row)
         self.progress.row(row)
 
@@ -249,7 +251,7 @@ class Trainer:
         self._read()
         for name, parameter in self.module.named_parameters():
             if not parameter.isfinite().all():
-                raise NotFiniteError(f"{name} is not finite after episode {self.position.episode} ({self._cause()})")
+                raise NotFiniteError(f"{name} is not finite after episode {self.state.episode} ({self._cause()})")
         self.save(self.checkpoint())
 
     def _cause(self) -> str:

@@ -10,7 +10,7 @@ from torchplastic.nn.classifier import PlasticClassifier
 def pretrained(name: str) -> PlasticClassifier:
     """A trained network by its name, ready to use; now there is one: "omniglot", 5 ways, 31 x 31 pixels.
 
-    `pretrained("omniglot").classify(shown, labels, asked)` tells drawings apart that it was never trained on. How it
+    `pretrained("omniglot").classify(support, labels, query)` tells drawings apart that it was never trained on. How it
     was trained and what it can and cannot do is in `weights/omniglot.md`. ValueError for another name.
     """
     folder = resources.files("torchplastic.weights")

@@ -1,4 +1,4 @@
-"""A plastic network through time: the checks, and the choice of the form that runs it.
+"""A plastic network through time: the checks, and the choice of the implementation that runs it.
 
 Axes: T time, B batch, N neurons; matrices are `[pre, post]`.
 """
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from torchplastic.ops import checks
 from torchplastic.ops.nonlinearity import NONLINEARITIES
-from torchplastic.ops.plastic_scan import compiled, resident, stepwise, triton_support
+from torchplastic.ops.plastic_scan import numba_chunked, resident, stepwise, triton_support
 from torchplastic.ops.plastic_scan.chunked import chunked
 from torchplastic.ops.plastic_scan.chunks import cut, longest_chunk
-from torchplastic.ops.plastic_scan.forward import Problem
+from torchplastic.ops.plastic_scan.forward import ChunkedSpec
 from torchplastic.ops.plastic_scan.fused import LONGEST
-from torchplastic.ops.plastic_scan.plain import plain
+from torchplastic.ops.plastic_scan.nonplastic import nonplastic
 from torchplastic.ops.plastic_scan.reference import reference
 from torchplastic.rules import HEBB, OJA, Rule, get_rule
 from torchplastic.state import PlasticState
@@ -37,7 +37,7 @@ def plastic_scan(
     clamped_steps: Sequence[bool] | None = None,
     nonlinearity: str = "tanh",
     impl: str = "auto",
-    chunk: int | None = None,
+    chunk_size: int | None = None,
 ) -> tuple[Tensor, PlasticState]:
     """Run a plastic recurrent network through time (Miconi et al. 2018, eq. 1 to 3).
 
@@ -61,9 +61,9 @@ def plastic_scan(
             held. "stepwise" is exact too, keeps as much, and is fastest for networks of up to some hundred neurons; it
             needs a CPU under Linux, numba (extra fast), and hebb or oja. "triton" is exact and keeps as much too; it
             needs a CUDA device, Triton (extra gpu), and hebb or oja. "auto" chooses, never "triton" yet. A rule whose
-            functions use tensors of their own that require a gradient runs in the reference form, unless under no_grad.
-        chunk: steps between two traces that are kept; of chunked the most free (not fully clamped) steps of a chunk,
-            where a clamped run between them counts as two; None chooses by N, B and what is clamped.
+            functions use tensors of their own that require a gradient takes the reference, unless under no_grad.
+        chunk_size: steps between two traces that are kept; for chunked the most free (not fully clamped) steps of a
+            chunk, where a clamped run between them counts as two; None chooses by N, B and what is clamped.
 
     Returns:
         y `[T, B, N]`, the output of every step, and the final `PlasticState` (trace None where alpha
@@ -84,7 +84,7 @@ def plastic_scan(
         with torch.autocast(drive.device.type, enabled=False):
             return plastic_scan(
                 drive.to(w.dtype), w, alpha, eta, state, rule=rule, clamp=clamp, clamped_steps=clamped_steps,
-                nonlinearity=nonlinearity, impl=impl, chunk=chunk,
+                nonlinearity=nonlinearity, impl=impl, chunk_size=chunk_size,
             )  # fmt: skip
     batched = drive.dim() == 3
     N = drive.shape[-1]
@@ -92,18 +92,18 @@ def plastic_scan(
     checks.same_kind("plastic_scan", drive=drive, w=w, alpha=alpha)
     checks.one_of("nonlinearity", nonlinearity, NONLINEARITIES)
     checks.one_of("impl", impl, IMPLS)
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"plastic_scan: chunk must be at least 1; got {chunk}.")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"plastic_scan: chunk_size must be at least 1; got {chunk_size}.")
     if impl == "chunked" and alpha is not None and rule.linear is None:
         raise ValueError(
             'plastic_scan: this rule has no `linear` form, so impl="chunked" cannot run it. Use impl="reference".'
         )
-    if impl == "stepwise" and alpha is not None and not stepwise.serves(rule, w):
+    if impl == "stepwise" and alpha is not None and not stepwise.supports(rule, w):
         raise ValueError(
             'plastic_scan: impl="stepwise" runs hebb and oja on a CPU under Linux with numba (extra fast), in float32 '
             'or float64. Use impl="auto".'
         )
-    if impl == "triton" and alpha is not None and not triton_support.serves(rule, w):
+    if impl == "triton" and alpha is not None and not triton_support.supports(rule, w):
         found = f"{w.dtype} on {w.device.type}" if rule in (HEBB, OJA) else "another rule"
         raise ValueError(
             'plastic_scan: impl="triton" runs hebb and oja on a CUDA device with Triton (extra gpu), in float32 or '
@@ -124,7 +124,19 @@ def plastic_scan(
         # not a decorator: that would make `import torchplastic` import the whole compiler, a second
         run = torch.compiler.disable(_fast) if torch.compiler.is_compiling() else _fast
         y, hidden, trace = run(
-            drive, w, alpha, eta, hidden, trace, rule, clamp, clamped_steps, nonlinearity, impl, chunk, state is None
+            drive,
+            w,
+            alpha,
+            eta,
+            hidden,
+            trace,
+            rule,
+            clamp,
+            clamped_steps,
+            nonlinearity,
+            impl,
+            chunk_size,
+            state is None,
         )
     if batched:
         return y, PlasticState(hidden, trace)
@@ -143,11 +155,11 @@ def _fast(
     clamped_steps: Sequence[bool] | None,
     nonlinearity: str,
     impl: str,
-    chunk: int | None,
+    chunk_size: int | None,
     fresh: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     if alpha is None or eta is None or trace is None:
-        return *plain(drive, w, hidden, clamp, nonlinearity), None
+        return *nonplastic(drive, w, hidden, clamp, nonlinearity), None
     if _trains_its_own(rule, hidden, trace, eta):
         if impl == "chunked":
             raise ValueError(
@@ -161,24 +173,24 @@ def _fast(
         clamped_steps = clamp.all(-1).all(-1).tolist()
     elif len(clamped_steps) != len(drive):
         raise ValueError(f"plastic_scan: clamped_steps must name {len(drive)} steps; got {len(clamped_steps)}.")
-    if impl == "auto" and stepwise.prefers(clamped_steps, len(w)) and stepwise.serves(rule, w):
+    if impl == "auto" and stepwise.is_preferred(clamped_steps, len(w)) and stepwise.supports(rule, w):
         impl = "stepwise"
     if impl == "stepwise":
-        few = stepwise.Problem(rule, clamp, nonlinearity, min(chunk or stepwise.CHUNK, len(drive)))
+        few = stepwise.RecurrentSpec(rule, clamp, nonlinearity, min(chunk_size or stepwise.CHUNK, len(drive)))
         return stepwise.stepwise(drive, w, alpha, eta, hidden, trace, few)
     if impl == "triton" and resident.fits(drive.shape[1], w):
-        whole = resident.Problem(rule, clamp, tuple(clamped_steps), nonlinearity, chunk or resident.CHUNK)
+        whole = resident.PersistentSpec(rule, clamp, tuple(clamped_steps), nonlinearity, chunk_size or resident.CHUNK)
         return resident.resident(drive, w, alpha, eta, hidden, trace, whole)
     fused = impl == "triton"
     if fused:
         alpha = alpha.expand_as(w)
-    if chunk is None:
-        machine = compiled.machine(drive.device.type, rule, alpha.dim() == 2)
-        chunk = longest_chunk(
-            clamped_steps, *drive.shape[1:], full=alpha.dim() == 2, machine=machine, itemsize=w.element_size()
+    if chunk_size is None:
+        profile = numba_chunked.cost_profile(drive.device.type, rule, alpha.dim() == 2)
+        chunk_size = longest_chunk(
+            clamped_steps, *drive.shape[1:], full=alpha.dim() == 2, profile=profile, itemsize=w.element_size()
         )
-    pieces = cut(clamped_steps, min(chunk, LONGEST), longest_run=0) if fused else cut(clamped_steps, chunk)
-    problem = Problem(rule, clamp, nonlinearity, pieces, fresh, fused)
+    pieces = cut(clamped_steps, min(chunk_size, LONGEST), longest_run=0) if fused else cut(clamped_steps, chunk_size)
+    problem = ChunkedSpec(rule, clamp, nonlinearity, pieces, fresh, fused)
     return chunked(drive, w, alpha, eta, hidden, trace, problem)
 
 

@@ -1,4 +1,4 @@
-"""The small pieces of the chunked form.
+"""The small pieces of the chunked implementation.
 
 Axes: n steps of a chunk, B batch, N neurons; matrices are `[pre, post]`, vectors are rows over neurons.
 """
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchplastic.ops import workspace
+from torchplastic.ops import cpu_cache
 from torchplastic.ops.plastic_scan.chunks import runs
 from torchplastic.rules import Rule
 
@@ -28,7 +28,7 @@ def blocks_of(numel: int, device: torch.device) -> int:
     return torch.get_num_threads() if device.type == "cpu" and numel >= SPLIT_FROM else 1
 
 
-def padded(N: int, like: Tensor) -> int:
+def padded_width(N: int, like: Tensor) -> int:
     """N rounded up, so that the rows of an N × N matrix split evenly."""
     blocks = blocks_of(N * N, like.device)
     return -(-N // blocks) * blocks
@@ -44,7 +44,7 @@ class FewRows:
 
     Such a product is bound by reading M, and BLAS runs it on one core. Blocks of M run on all: of its columns,
     of its rows where the columns don't split evenly or M is transposed. A matrix whose rows do not split evenly
-    runs whole; `padded` tells how many zeros mend that.
+    runs whole; `padded_width` tells how many zeros mend that.
     """
 
     def __init__(self, M: Tensor) -> None:
@@ -71,7 +71,7 @@ class FewRows:
         return product.transpose(0, 1).flatten(1)
 
 
-class Plastic:
+class AlphaProducts:
     """How alpha enters: per connection inside the matrices, otherwise on the vectors after them.
 
     With `P = alpha * H`, or `P = H`, the plastic input of step k is
@@ -83,8 +83,8 @@ class Plastic:
         self.full = alpha.dim() == 2
         if self.full and products:
             matrix, N = alpha, len(alpha)
-            if (size := padded(N, alpha)) > N:
-                matrix = workspace.empty((size, size), alpha)
+            if (size := padded_width(N, alpha)) > N:
+                matrix = cpu_cache.empty((size, size), alpha)
                 matrix[:N, :N] = alpha
                 matrix[N:].zero_()
                 matrix[:, N:].zero_()
@@ -115,21 +115,21 @@ class StepMatrices:
     For a single example they lie side by side, so that one product reads both.
     """
 
-    def __init__(self, w: Tensor, plastic: Plastic, batch: int) -> None:
+    def __init__(self, w: Tensor, plastic: AlphaProducts, batch: int) -> None:
         self._w = w
         self._alpha = plastic.alpha if plastic.full else None
         self._both: FewRows | None = None
         self._zero = False  # whether P is
         if batch == 1:
             N, K = w.shape
-            both = workspace.empty((padded(N, w), 2 * K), w)
+            both = cpu_cache.empty((padded_width(N, w), 2 * K), w)
             both[:N, :K] = w
             both[N:].zero_()
             self._P = both[:N, K:].unsqueeze(0)
             self._both = FewRows(both)
             self._w_alone = FewRows(both[:, :K])
         elif self._alpha is not None:
-            self._P = workspace.empty((batch, *w.shape), w)
+            self._P = cpu_cache.empty((batch, *w.shape), w)
 
     def load(self, H: Tensor, zero: bool) -> None:
         """Make P from the trace `[B, N, N]` at the chunk's start; where that is known to be zero, nothing is read."""
@@ -168,11 +168,11 @@ class AlphaGradient:
 
     def __init__(self, alpha: Tensor, batch: int, most: int) -> None:
         """With room for `PAIR_ROWS` rows and those of a chunk of `most` pairs more; without pairs, for none."""
-        self.total = workspace.empty(alpha.shape, alpha).zero_()
+        self.total = cpu_cache.empty(alpha.shape, alpha).zero_()
         self.batch, self.count = batch, 0  # count: pairs that wait
         if alpha.dim() == 2 and most:
             rows = PAIR_ROWS // max(1, batch) + most
-            self.left, self.right = (workspace.empty((rows, batch, len(alpha)), alpha) for _ in range(2))
+            self.left, self.right = (cpu_cache.empty((rows, batch, len(alpha)), alpha) for _ in range(2))
 
     def add_matrices(self, H: Tensor, M: Tensor) -> None:
         """Full alpha: `sum_b H * M`, both `[B, N, N]`. Destroys M."""
@@ -188,7 +188,7 @@ class AlphaGradient:
         self.count += len(left)
 
     def keep_pairs(self, wanted: bool) -> None:
-        """At the end of a chunk: make room for the next. What nobody wants is dropped."""
+        """At the end of a chunk: make room for the next. What is not needed any more is dropped."""
         if not wanted:
             self.count = 0
         elif self.count * self.batch >= PAIR_ROWS:
@@ -279,7 +279,7 @@ def add_to(rows: Tensor, steps: Sequence[int], more: Tensor) -> None:
         done += high - low
 
 
-class Groups:
+class StepGroups:
     """Steps of a chunk that share u: a free step is a group of its own, a pattern that is held is one."""
 
     def __init__(self, first: list[int], steps: int) -> None:

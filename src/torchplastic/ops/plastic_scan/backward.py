@@ -15,10 +15,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchplastic.ops import workspace
+from torchplastic.ops import cpu_cache
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import algebra
-from torchplastic.ops.plastic_scan.forward import Prepared, Problem, prepare
+from torchplastic.ops.plastic_scan.forward import ChunkedSpec, Prepared, prepare
 from torchplastic.ops.plastic_scan.fused import Fused
 
 
@@ -27,7 +27,7 @@ class Tables(NamedTuple):
 
     start: int
     free: Sequence[int]
-    groups: algebra.Groups
+    groups: algebra.StepGroups
     U: Tensor
     """`[G, B, ≥ N]`"""
     between: Tensor
@@ -49,9 +49,9 @@ class Backward:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: ChunkedSpec,
         prepared: Prepared | None,
-        groups: list[algebra.Groups],
+        groups: list[algebra.StepGroups],
         saved: Sequence[Tensor],
         grads: Sequence[Tensor | None],
         needs: Sequence[bool],
@@ -71,13 +71,13 @@ class Backward:
         self.delta_in_lines = delta = torch.zeros_like(x[1:])
         self.delta = delta[..., : self.w.shape[0]]  # dL/d(input of the nonlinearity)
         self.gx = self.x.new_zeros(self.x.shape)  # dL/dx; row 0 belongs to the initial hidden
-        self.M = None if problem.fused else workspace.empty_like(self.kept[0])  # scratch
+        self.M = None if problem.fused else cpu_cache.empty_like(self.kept[0])  # scratch
         g_y, g_hidden, g_trace = grads
         if g_y is not None:
             self.gx[1:] = g_y
         if g_hidden is not None:
             self.gx[-1] += g_hidden
-        self.G = None if g_trace is None else workspace.empty_like(g_trace).copy_(g_trace)  # None is 0
+        self.G = None if g_trace is None else cpu_cache.empty_like(g_trace).copy_(g_trace)  # None is 0
 
     def run(self) -> tuple[Tensor | None, ...]:
         chunks = self.problem.chunks
@@ -94,7 +94,7 @@ class Backward:
         if self.needs[1]:
             steps = [c.start + k for c in chunks for k in c.free]
             left, right = (algebra.take(rows, steps).flatten(0, 1) for rows in (x, self.delta))
-            g_w = workspace.empty(self.w.shape, self.w)
+            g_w = cpu_cache.empty(self.w.shape, self.w)
             torch.mm(left.T, right, out=g_w)
         g_eta = self.g_eta.sum(0) if self.eta.dim() else self.g_eta.sum()
         if self.need_trace and self.G is None:
@@ -103,7 +103,7 @@ class Backward:
         return tuple(g if need else None for g, need in zip(results, self.needs, strict=False))
 
     def chunk(self, i: int, carry: bool) -> None:
-        """One chunk; carry says whether somebody before it needs G."""
+        """One chunk. carry: whether an earlier chunk, the initial hidden or the initial trace needs G."""
         chunk = self.problem.chunks[i]
         start, stop, free = chunk
         H = self.kept[3 * i]
@@ -169,7 +169,7 @@ class Backward:
         gd_of_v = gd[:inner] if gd is not None and of_v else None
         U = groups.one_of_each(self.x[steps])
         tables = Tables(start, free, groups, U, between, s, z, uP, None if gd_of_v is None else LR, before)
-        of_constant = gd is not None and gd_of_v is None  # d is the same at all steps: nobody in the loop asks for gd
+        of_constant = gd is not None and gd_of_v is None  # d is the same at all steps: the loop needs no gd
         if isinstance(self.matrices, Fused):
             self.matrices.backward(self.in_lines, self.gx, self.delta_in_lines, tables, 0 in wanted, gs, gd_of_v)
         else:
@@ -298,14 +298,14 @@ class Backward:
             M = algebra.add_outer(self.M, U, right, beta=0)
             if total is not None:
                 if self.G is None:
-                    self.G = torch.mul(self.plastic.alpha, M, out=workspace.empty_like(M))
+                    self.G = torch.mul(self.plastic.alpha, M, out=cpu_cache.empty_like(M))
                 else:
                     self.G.addcmul_(self.plastic.alpha, M)
             if self.need_alpha and not self.zero:
                 self.g_alpha.add_matrices(H, M)
         elif total is not None:
             if self.G is None:
-                self.G = algebra.add_outer(workspace.empty_like(H), U, right, beta=0)
+                self.G = algebra.add_outer(cpu_cache.empty_like(H), U, right, beta=0)
             else:
                 algebra.add_outer(self.G, U, right)
 

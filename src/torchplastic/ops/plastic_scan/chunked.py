@@ -1,4 +1,4 @@
-"""The exact fast form: one trace kept per chunk of steps, its own backward. Derivation in ops/README.md.
+"""The exact fast implementation: one trace kept per chunk of steps, its own backward. Derivation in ops/README.md.
 
 Axes: T time, B batch, N neurons; matrices are `[pre, post]`.
 """
@@ -10,31 +10,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchplastic.ops.plastic_scan import compiled
+from torchplastic.ops.plastic_scan import numba_chunked
+from torchplastic.ops.plastic_scan.autograd import refuse_second_derivative, run_episode, saved_tensors
 from torchplastic.ops.plastic_scan.backward import Backward
-from torchplastic.ops.plastic_scan.forward import Problem, run_forward
-from torchplastic.ops.plastic_scan.once import refuse_second_derivative, saved_tensors
-from torchplastic.ops.plastic_scan.whole import run_whole
+from torchplastic.ops.plastic_scan.forward import ChunkedSpec, run_forward
 
 
 def chunked(
-    drive: Tensor, w: Tensor, alpha: Tensor, eta: Tensor, hidden: Tensor, trace: Tensor, problem: Problem
+    drive: Tensor, w: Tensor, alpha: Tensor, eta: Tensor, hidden: Tensor, trace: Tensor, problem: ChunkedSpec
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`drive [T, B, N]`, `w [N, N]`, `hidden [B, N]`, `trace [B, N, N]` -> y `[T, B, N]`, hidden, trace.
 
     Equal to `reference` in values and gradients. Without gradients nothing is kept, whatever T.
     """
-    if alpha.dim() == 2 and not problem.fused and compiled.serves(problem.rule, w):
-        return run_whole(compiled.Run, problem, drive, w, alpha, eta.expand(len(w)), hidden, trace)
+    if alpha.dim() == 2 and not problem.fused and numba_chunked.supports(problem.rule, w):
+        return run_episode(numba_chunked.NumbaChunked, problem, drive, w, alpha, eta.expand(len(w)), hidden, trace)
     inputs = (drive, w, alpha, eta, hidden, trace)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        return _Scan.apply(*inputs, problem)
+        return _Chunked.apply(*inputs, problem)
     x, H = run_forward(*inputs, problem, kept=None)[:2]  # what was prepared is freed before the output is made
     x = x[..., : drive.shape[-1]]
     return x[1:].contiguous(), x[-1].clone(), H  # a copy only where rows were padded
 
 
-class _Scan(torch.autograd.Function):
+class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         drive, w, alpha, eta, hidden, trace, problem = inputs

@@ -1,4 +1,4 @@
-"""Where the chunked form cuts time."""
+"""Where the chunked implementation cuts time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VECTOR_PASSES = 10
 PAIR_VECTORS = 60  # vectors of an example that a pair moves
 
 
-class Machine(NamedTuple):
+class CostProfile(NamedTuple):
     """What the choice of a length weighs against each other."""
 
     bandwidth: float
@@ -26,10 +26,12 @@ class Machine(NamedTuple):
     """Seconds that a chunk costs whatever its size"""
 
 
-MACHINES = {
-    "cpu": Machine(50e9, 160e9, 4.5e-4),  # measured: two cores, ops/README.md
-    "compiled": Machine(50e9, 160e9, 2e-5),  # the same through the kernels of compiled.py: no calls between chunks
-    "cuda": Machine(2e12, 2e13, 5e-4),  # from data sheets and the launches of a chunk, not measured
+COST_PROFILES = {
+    "cpu": CostProfile(50e9, 160e9, 4.5e-4),  # measured: two cores, ops/README.md
+    "numba": CostProfile(
+        50e9, 160e9, 2e-5
+    ),  # the same through the kernels of numba_chunked.py: no calls between chunks
+    "cuda": CostProfile(2e12, 2e13, 5e-4),  # from data sheets and the launches of a chunk, not measured
 }
 
 
@@ -78,34 +80,36 @@ class Chunk(NamedTuple):
 
 
 def longest_chunk(
-    clamped_steps: Sequence[bool], B: int, N: int, *, full: bool = True, machine: str = "cpu", itemsize: int = 4
+    clamped_steps: Sequence[bool], B: int, N: int, *, full: bool = True, profile: str = "cpu", itemsize: int = 4
 ) -> int:
     """The length to which `cut` is told to cut: of those in `LENGTHS` the one whose chunks cost least.
 
-    full: whether alpha is a matrix; machine: one of `MACHINES`; itemsize: bytes of a number.
+    full: whether alpha is a matrix; profile: one of `COST_PROFILES`; itemsize: bytes of a number.
     """
-    known = MACHINES.get(machine, MACHINES["cuda"])
+    known = COST_PROFILES.get(profile, COST_PROFILES["cuda"])
     return _longest_chunk(tuple(clamped_steps), B, N, full, known, itemsize)
 
 
 @lru_cache(maxsize=256)
-def _longest_chunk(clamped_steps: tuple[bool, ...], B: int, N: int, full: bool, machine: Machine, itemsize: int) -> int:
-    return min(LENGTHS, key=lambda length: seconds(cut(clamped_steps, length), B, N, full, machine, itemsize))
+def _longest_chunk(
+    clamped_steps: tuple[bool, ...], B: int, N: int, full: bool, profile: CostProfile, itemsize: int
+) -> int:
+    return min(LENGTHS, key=lambda length: seconds(cut(clamped_steps, length), B, N, full, profile, itemsize))
 
 
-def seconds(chunks: Sequence[Chunk], B: int, N: int, full: bool, machine: Machine, itemsize: int) -> float:
+def seconds(chunks: Sequence[Chunk], B: int, N: int, full: bool, profile: CostProfile, itemsize: int) -> float:
     """What differs between cuts of the same steps: the passes of their chunks over whole matrices, and their pairs.
 
     Every chunk moves some matrices of each example, every pair some vectors. With a full alpha the pairs of a step are
     products with it too: it is read once for all of them and all examples, and up to some number they hide behind that.
     """
-    matrix = N * N * itemsize / machine.bandwidth
-    passes = machine.calls + B * matrix * (PASSES if full else VECTOR_PASSES)
+    matrix = N * N * itemsize / profile.bandwidth
+    passes = profile.calls + B * matrix * (PASSES if full else VECTOR_PASSES)
     pairs = [pairs_of_step for chunk in chunks for pairs_of_step in chunk.pairs()]
-    moved = len(chunks) * passes + sum(pairs) * B * PAIR_VECTORS * N * itemsize / machine.bandwidth
+    moved = len(chunks) * passes + sum(pairs) * B * PAIR_VECTORS * N * itemsize / profile.bandwidth
     if not full:
         return moved
-    product = 4 * B * N * N / machine.arithmetic  # of a pair, both ways
+    product = 4 * B * N * N / profile.arithmetic  # of a pair, both ways
     return moved + sum(max(2 * matrix, pairs_of_step * product) for pairs_of_step in pairs)
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchplastic.ops import workspace
+from torchplastic.ops import cpu_cache
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import algebra
 from torchplastic.ops.plastic_scan.chunks import Chunk
@@ -24,7 +24,7 @@ from torchplastic.ops.plastic_scan.fused import Fused
 from torchplastic.rules import Rule
 
 
-class Problem(NamedTuple):
+class ChunkedSpec(NamedTuple):
     """What a scan takes that has no gradient."""
 
     rule: Rule
@@ -38,16 +38,16 @@ class Problem(NamedTuple):
 class Prepared(NamedTuple):
     """alpha, W and P in the layout of products: what the backward pass takes over."""
 
-    plastic: algebra.Plastic
+    plastic: algebra.AlphaProducts
     matrices: algebra.StepMatrices | Fused
 
 
-def prepare(w: Tensor, alpha: Tensor, eta: Tensor, batch: int, problem: Problem) -> Prepared:
+def prepare(w: Tensor, alpha: Tensor, eta: Tensor, batch: int, problem: ChunkedSpec) -> Prepared:
     """What both passes need."""
     rule, clamp, nonlinearity = problem[:3]
     if problem.fused:
-        return Prepared(algebra.Plastic(alpha, products=False), Fused(rule, nonlinearity, clamp, w, alpha, eta))
-    plastic = algebra.Plastic(alpha)
+        return Prepared(algebra.AlphaProducts(alpha, products=False), Fused(rule, nonlinearity, clamp, w, alpha, eta))
+    plastic = algebra.AlphaProducts(alpha)
     return Prepared(plastic, algebra.StepMatrices(w, plastic, batch))
 
 
@@ -58,10 +58,10 @@ def run_forward(
     eta: Tensor,
     hidden: Tensor,
     trace: Tensor,
-    problem: Problem,
+    problem: ChunkedSpec,
     kept: list[Tensor] | None,
     merge: bool = True,
-) -> tuple[Tensor, Tensor, Prepared, list[algebra.Groups]]:
+) -> tuple[Tensor, Tensor, Prepared, list[algebra.StepGroups]]:
     """-> x `[T + 1, B, ≥ N]` with x[0] the initial hidden and zeros from N on, the final trace, what was prepared, the
     groups of each chunk.
 
@@ -71,7 +71,7 @@ def run_forward(
     prepared = prepare(w, alpha, eta, drive.shape[1], problem)
     plastic, matrices = prepared
     T, B, N = drive.shape
-    x_padded = drive.new_zeros(T + 1, B, algebra.padded(N, drive))
+    x_padded = drive.new_zeros(T + 1, B, algebra.padded_width(N, drive))
     x = x_padded[..., :N]
     x[0] = hidden
     H = trace
@@ -114,7 +114,7 @@ def run_forward(
 
         if kept is not None:
             kept += [H, uP, z]
-        out = workspace.empty_like(H) if kept is not None or H is trace else H
+        out = cpu_cache.empty_like(H) if kept is not None or H is trace else H
         _, s, before, later = decays(v)
         rows = groups.one_of_each(x[start:stop]), groups.sum(later * s)
         if isinstance(matrices, Fused):
@@ -126,7 +126,7 @@ def run_forward(
 
 def _steps_in_turn(
     prepared: Prepared,
-    problem: Problem,
+    problem: ChunkedSpec,
     drive: Tensor,
     eta: Tensor,
     x: Tensor,
@@ -161,7 +161,7 @@ def _steps_in_turn(
         t, i, g = t + 1, i + 1, g + 1
 
 
-def _groups(U: Tensor, chunk: Chunk, merge: bool) -> algebra.Groups:
+def _groups(U: Tensor, chunk: Chunk, merge: bool) -> algebra.StepGroups:
     """The groups of a chunk's steps; of `U [n, B, ≥ N]` what follows a clamped step is read.
 
     The first step of a clamped run is a group of its own: its u is what a free step gave, which has a gradient.
@@ -174,4 +174,4 @@ def _groups(U: Tensor, chunk: Chunk, merge: bool) -> algebra.Groups:
                 held = (rows[low + 2 : high] == rows[low + 1 : high - 1]).all((1, 2))
                 repeats = {low + 2 + i for i, same in enumerate(held) if same}
                 starts = [k for k in starts if k not in repeats]
-    return algebra.Groups(starts, len(U))
+    return algebra.StepGroups(starts, len(U))

@@ -1,4 +1,4 @@
-"""The work of the chunked form on a GPU through Triton: one launch per free step, one per pass over a chunk's trace.
+"""The chunked algorithm on a GPU through Triton: one launch per free step, one per pass over a chunk's trace.
 
 Same results as the PyTorch calls in forward.py and backward.py, whose letters these are. A step reads w, alpha and the
 trace at the chunk's start once; its pairs, nonlinearity, clamp and rule are in the same kernel. Programs wait for each
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchplastic.ops import workspace
+from torchplastic.ops import cpu_cache
 from torchplastic.ops.plastic_scan import triton_support
 from torchplastic.ops.plastic_scan.chunks import Chunk
 from torchplastic.rules import Rule
@@ -139,14 +139,14 @@ class Fused:
     ) -> Tensor | None:
         """`G = total * G + alpha * sum u (x) (L * delta)` where it is carried on, and dalpha of the chunk added. -> G
 
-        H, G None: they are zero. dalpha None: nobody wants it.
+        H, G None: they are zero. dalpha None: it is not needed.
         """
         if not carry and dalpha is None:
             return G
         (_, B, M), N = delta.shape, len(self.w)
         fresh = G is None
         if carry and G is None:
-            G = workspace.empty((B, N, N), delta)
+            G = cpu_cache.empty((B, N, N), delta)
         total = total.expand(B, N)
         triton_support.launch(
             self.kernels.through_the_trace, (-(-N // PASS["R"]), -(-N // PASS["BN"])),

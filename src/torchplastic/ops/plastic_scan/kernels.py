@@ -1,13 +1,13 @@
-"""The chunked form for a full alpha, compiled by numba for the CPU: an episode is one call, and back again another.
+"""The chunked algorithm for a full alpha, compiled by numba for the CPU: one call forward, one backward.
 
 Axes: t time, B batch, N neurons; M is N rounded up to whole lines of the cache. Arrays `[…, M]` hold zeros from N on.
 Matrices are `[pre, post]`. All arrays are contiguous, of one dtype; an empty one stands for one that is not there.
 Letters as in forward.py and backward.py; l is a step before t.
 
 `forward` and `backward` start a team of threads that call the function of the same name behind a `_`, whose address is
-`body`; the other addresses are those of functions that several others call. Addresses, because what is linked is
-translated again by whoever links it, and takes seconds. Of the neurons, or the rows of a matrix, each thread has its
-share, and what it writes lies in it: where one reads what others wrote, they wait for each other.
+`body`; the other addresses are those of functions that several others call. Addresses, because linked code is compiled
+again in each function that links it, which takes seconds. Each thread has its share of the neurons, or of the rows of a
+matrix, and writes there alone; before one reads what others wrote, they wait for each other.
 
 How time is cut, for all steps: `bounds`, the first step of each chunk, with T behind them; `free`, whether a step is;
 `group`, the number of the step's group, and `firsts`, the first step of each group. Groups are steps of a chunk that
@@ -18,10 +18,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchplastic.ops.plastic_scan import compiling, products
-from torchplastic.ops.plastic_scan.compiling import compiled, inner
-from torchplastic.ops.plastic_scan.lanes import LINE, load, splat, store
-from torchplastic.ops.plastic_scan.neurons import (
+from torchplastic.ops.plastic_scan import jit, matmul
+from torchplastic.ops.plastic_scan.elementwise import (
     activate,
     add,
     add_product_of,
@@ -33,7 +31,8 @@ from torchplastic.ops.plastic_scan.neurons import (
     through_the_activation,
     through_the_rule,
 )
-from torchplastic.ops.plastic_scan.products import (
+from torchplastic.ops.plastic_scan.jit import inner, jitted
+from torchplastic.ops.plastic_scan.matmul import (
     ROWS,
     add_dots_of_product,
     add_rows,
@@ -41,8 +40,9 @@ from torchplastic.ops.plastic_scan.products import (
     dots,
     share,
 )
-from torchplastic.ops.plastic_scan.team import barrier, call_at, in_team, thread
-from torchplastic.ops.plastic_scan.tiles import next_trace, through_the_trace
+from torchplastic.ops.plastic_scan.openmp import barrier, call_at, in_team, thread
+from torchplastic.ops.plastic_scan.simd import LINE, load, splat, store
+from torchplastic.ops.plastic_scan.trace_update import next_trace, through_the_trace
 
 Array = Any  # np.ndarray, of the dtype of w
 
@@ -185,7 +185,7 @@ def _forward(
         barrier()
 
 
-@compiled
+@jitted
 def forward(
     body: int, dots_at: int, next_at: int, tanh_at: int, x: Array, drive: Array, clamp: Array, eta: Array, rule: int,
     nonlinearity: int, W: Array, alpha: Array, across: Array, trace: Array, keep: bool, kept: Array, final: Array,
@@ -431,7 +431,7 @@ def _backward(
         barrier()
 
 
-@compiled
+@jitted
 def backward(
     body: int, dots_at: int, back_at: int, x: Array, gx: Array, delta: Array, clamp: Array, eta: Array, rule: int,
     nonlinearity: int, W: Array, alpha: Array, in_lines: Array, trace: Array, kept: Array, z: Array, uP: Array,
@@ -459,7 +459,7 @@ def backward(
     )  # fmt: skip
 
 
-TAKES = products.TAKES | {
+TAKES = matmul.TAKES | {
     "next_trace": (next_trace, "3 3 n 3 2 3"),
     "through_the_trace": (through_the_trace, "3 3 3 3 1 i i n n i 3 3 2 b 3 3"),
     "forward": (_forward, "i i i 3 3 m 1 i i 2 2 2 3 b 4 3 3 2 3 3 2 3 3 n n n n"),
@@ -469,4 +469,4 @@ TAKES = products.TAKES | {
 
 def where(name: str, dtype: str) -> int:
     """The address of a function for arrays of that dtype."""
-    return compiling.find(TAKES, name, dtype)
+    return jit.find(TAKES, name, dtype)

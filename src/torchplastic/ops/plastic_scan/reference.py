@@ -1,4 +1,4 @@
-"""The paper's plain loop, differentiated by autograd. Every other form is tested against this one.
+"""The paper's plain loop, differentiated by autograd. Every other implementation is tested against this one.
 
 Axes: T time, B batch, N neurons; matrices are `[pre, post]`.
 """

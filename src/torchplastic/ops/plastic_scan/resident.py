@@ -1,4 +1,4 @@
-"""The exact form for one GPU that holds the whole network: an episode is one kernel, and back again another.
+"""The exact implementation for one GPU that holds the whole network: an episode is one kernel, and back again another.
 
 A step of the plain loop is some launches and several passes over whole matrices. Here each program owns a few
 postsynaptic neurons of one example and keeps their columns of w, alpha and the trace in its registers for the whole
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from torchplastic.ops import workspace
+from torchplastic.ops import cpu_cache
 from torchplastic.ops.plastic_scan import triton_support
-from torchplastic.ops.plastic_scan.whole import run_whole
+from torchplastic.ops.plastic_scan.autograd import run_episode
 from torchplastic.rules import Rule
 
 CHUNK = 16  # steps between two traces that are kept
@@ -30,7 +30,7 @@ TILE_BYTES = 1 << 15  # of a program's columns of one matrix: a few of them must
 FORWARD_WARPS, BACKWARD_WARPS = 16, 8  # the backward pass holds more, and spills less with more registers a thread
 
 
-class Problem(NamedTuple):
+class PersistentSpec(NamedTuple):
     """What a scan takes that has no gradient."""
 
     rule: Rule
@@ -64,20 +64,20 @@ def fits(B: int, like: Tensor) -> bool:
 
 
 def resident(
-    drive: Tensor, w: Tensor, alpha: Tensor, eta: Tensor, hidden: Tensor, trace: Tensor, problem: Problem
+    drive: Tensor, w: Tensor, alpha: Tensor, eta: Tensor, hidden: Tensor, trace: Tensor, problem: PersistentSpec
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`drive [T, B, N]`, `w [N, N]`, `hidden [B, N]`, `trace [B, N, N]` -> y `[T, B, N]`, hidden, trace.
 
     Equal to `reference` in values and gradients. Without gradients nothing is kept, whatever T.
     """
     N = len(w)
-    return run_whole(Run, problem, drive, w, alpha.expand(N, N), eta.expand(N), hidden, trace)
+    return run_episode(TritonPersistent, problem, drive, w, alpha.expand(N, N), eta.expand(N), hidden, trace)
 
 
-class Run:
+class TritonPersistent:
     """The kernels with what both passes share."""
 
-    def __init__(self, problem: Problem, w: Tensor, alpha: Tensor, eta: Tensor, batch: int) -> None:
+    def __init__(self, problem: PersistentSpec, w: Tensor, alpha: Tensor, eta: Tensor, batch: int) -> None:
         self.problem, self.batch, self.N = problem, batch, len(w)
         self.M = -(-self.N // LINE) * LINE
         grid = grid_of(self.N, batch, w.element_size(), triton_support.multiprocessors(w.device))
@@ -101,8 +101,8 @@ class Run:
         x = drive.new_zeros(T + 1, B, self.M)
         x[0, :, :N] = hidden
         x[1:, :, :N] = drive  # the outputs of fully clamped steps; the kernel writes the others
-        final = workspace.empty((B, N, self.M), drive)
-        kept = workspace.empty((-(-T // problem.chunk) if keep else 0, B, N, self.M), drive)
+        final = cpu_cache.empty((B, N, self.M), drive)
+        kept = cpu_cache.empty((-(-T // problem.chunk) if keep else 0, B, N, self.M), drive)
         flags = _flags(problem.clamped_steps, False, False, drive.device)
         self._launch(
             "resident_forward",
@@ -124,10 +124,10 @@ class Run:
         if g_hidden is not None:
             gy = torch.cat([gy[:-1], gy[-1:] + g_hidden])
         G = x.new_zeros(B, N, M) if g_trace is None else self.rows(g_trace)
-        g_a, g_alpha = workspace.empty((T, B, N), x), workspace.empty_like(G)
-        g_drive = workspace.empty_like(g_a) if need_drive else g_a
-        g_eta, g_x = workspace.empty((2, B, N), x)
-        partial = workspace.empty((2, B, self.grid.blocks, M), x)
+        g_a, g_alpha = cpu_cache.empty((T, B, N), x), cpu_cache.empty_like(G)
+        g_drive = cpu_cache.empty_like(g_a) if need_drive else g_a
+        g_eta, g_x = cpu_cache.empty((2, B, N), x)
+        partial = cpu_cache.empty((2, B, self.grid.blocks, M), x)
         flags = _flags(self.problem.clamped_steps, need_drive, need_hidden, x.device)
         self._launch(
             "resident_backward",

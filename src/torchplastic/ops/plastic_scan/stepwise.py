@@ -1,9 +1,9 @@
-"""The exact form for small networks: step by step, each example's matrices in the cache of a core.
+"""The exact implementation for small networks: step by step, each example's matrices in the cache of a core.
 
 The plain loop reads and writes whole matrices in memory several times a step. Here a step is one pass over an example's
 trace, alpha and w, which lie in the cache while that example's time passes. One trace per chunk of steps is kept; the
-backward pass makes the others of a chunk again. Products of pairs of steps, on which the chunked form spends its time
-where the batch is large, are not needed.
+backward pass makes the others of a chunk again. Products of pairs of steps, on which the chunked algorithm spends its
+time where the batch is large, are not needed.
 
 Axes: T time, B batch, N neurons; matrices are `[pre, post]`. Rows are stored M long, N rounded up to whole lines of the
 cache; where a pass takes two at a time there are R of them, an even number. A trace that is returned is a view of such
@@ -20,19 +20,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchplastic.ops import workspace
-from torchplastic.ops.plastic_scan import compiled as fast
-from torchplastic.ops.plastic_scan.whole import run_whole
+from torchplastic.ops import cpu_cache
+from torchplastic.ops.plastic_scan import numba_chunked as fast
+from torchplastic.ops.plastic_scan.autograd import run_episode
 from torchplastic.rules import Rule
 
-SMALL, MEDIUM = 128, 512  # neurons: up to SMALL this form is the faster one, up to MEDIUM where most steps are free
+SMALL, MEDIUM = 128, 512  # neurons: up to SMALL this one is the faster one, up to MEDIUM where most steps are free
 LONGEST_PADDING = 15  # numbers behind a row
 CHUNK = 8  # steps whose traces lie in the cache together
 GROUPS = 16  # of examples, whose sums are formed apart
 SERIAL = 1 << 16  # numbers of all traces: below, one thread is enough
 
 
-class Problem(NamedTuple):
+class RecurrentSpec(NamedTuple):
     """What a scan takes that has no gradient."""
 
     rule: Rule
@@ -43,7 +43,7 @@ class Problem(NamedTuple):
 
 @cache
 def find_kernels() -> ModuleType | None:
-    """The kernels, or None where those of the chunked form are not there either."""
+    """The kernels, or None where those of the chunked implementation are not there either."""
     if fast.find_kernels() is None:
         return None
     from torchplastic.ops.plastic_scan import stepwise_kernels
@@ -51,31 +51,31 @@ def find_kernels() -> ModuleType | None:
     return stepwise_kernels
 
 
-def serves(rule: Rule, like: Tensor) -> bool:
+def supports(rule: Rule, like: Tensor) -> bool:
     """Whether the kernels can take this scan."""
-    return fast.serves(rule, like) and find_kernels() is not None
+    return fast.supports(rule, like) and find_kernels() is not None
 
 
-def prefers(clamped_steps: Sequence[bool], N: int) -> bool:
-    """Whether "auto" takes this form, where it can: held patterns cost the chunked one little."""
+def is_preferred(clamped_steps: Sequence[bool], N: int) -> bool:
+    """Whether "auto" takes this implementation, where it can: held patterns cost the chunked one little."""
     return N <= SMALL or (N <= MEDIUM and 2 * sum(clamped_steps) <= len(clamped_steps))
 
 
 def stepwise(
-    drive: Tensor, w: Tensor, alpha: Tensor, eta: Tensor, hidden: Tensor, trace: Tensor, problem: Problem
+    drive: Tensor, w: Tensor, alpha: Tensor, eta: Tensor, hidden: Tensor, trace: Tensor, problem: RecurrentSpec
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`drive [T, B, N]`, `w [N, N]`, `hidden [B, N]`, `trace [B, N, N]` -> y `[T, B, N]`, hidden, trace.
 
     Equal to `reference` in values and gradients. Without gradients nothing is kept, whatever T.
     """
     N = len(w)
-    return run_whole(Run, problem, drive, w, alpha.expand(N, N), eta.expand(N), hidden, trace)
+    return run_episode(NumbaRecurrent, problem, drive, w, alpha.expand(N, N), eta.expand(N), hidden, trace)
 
 
-class Run(fast.Kernels):
+class NumbaRecurrent(fast.Kernels):
     """The kernels with what both passes share."""
 
-    def __init__(self, problem: Problem, w: Tensor, alpha: Tensor, eta: Tensor, batch: int) -> None:
+    def __init__(self, problem: RecurrentSpec, w: Tensor, alpha: Tensor, eta: Tensor, batch: int) -> None:
         super().__init__(find_kernels(), problem, w, alpha, eta)
         self.R = self.N + self.N % 2
         self.chunk = problem.chunk
@@ -95,8 +95,8 @@ class Run(fast.Kernels):
         x = drive.new_zeros(T + 1, B, self.M)
         x[0, :, :N] = hidden.detach()
         H = self.in_rows(trace.detach())
-        out = workspace.empty((B, N, self.M), H)
-        kept = workspace.empty((-(-T // self.chunk) if keep else 0, B, self.R, self.M), drive)
+        out = cpu_cache.empty((B, N, self.M), H)
+        kept = cpu_cache.empty((-(-T // self.chunk) if keep else 0, B, self.R, self.M), drive)
         kept[..., N:, :] = 0
         self.kernels.forward(
             self.at("forward"), drive.detach().contiguous().numpy(), self.clamp, self.rows(self.w).numpy(),
@@ -131,13 +131,13 @@ class Run(fast.Kernels):
             gx[1:, :, :N] = gy
         if ghidden is not None:
             gx[-1, :, :N] += ghidden
-        G = workspace.empty((B, R, M), x).zero_()
+        G = cpu_cache.empty((B, R, M), x).zero_()
         if gtrace is not None:
             G[:, :N, :N] = gtrace
         ga = x.new_empty(T, B, M)
         groups = min(B, GROUPS)
-        dalpha, geta = workspace.empty((groups, R, M), x), x.new_empty(groups, M)
-        traces = workspace.empty((self.threads, self.chunk, R, M), x)
+        dalpha, geta = cpu_cache.empty((groups, R, M), x), x.new_empty(groups, M)
+        traces = cpu_cache.empty((self.threads, self.chunk, R, M), x)
         traces[:, :, N:] = 0
         scratch = x.new_zeros(self.threads, 7, M)
         self.kernels.backward(
@@ -161,12 +161,12 @@ class Steps:
         self, w: Tensor, alpha: Tensor, eta: Tensor, hidden: Tensor, trace: Tensor, rule: Rule, nonlinearity: str
     ) -> None:
         N, B = len(w), len(hidden)
-        run = Run(Problem(rule, None, nonlinearity), w, alpha.expand(N, N), eta.expand(N), B)
+        run = NumbaRecurrent(RecurrentSpec(rule, None, nonlinearity), w, alpha.expand(N, N), eta.expand(N), B)
         self._N, self._run = N, run
         self._x = hidden.new_zeros(2, B, run.M)
         self._before, self._after, self._y = self._x[0], self._x[1], self._x[1, :, :N]
         self._y.copy_(hidden.detach())
-        self._trace = workspace.empty((B, N, run.M), hidden)
+        self._trace = cpu_cache.empty((B, N, run.M), hidden)
         self._trace[...] = run.in_rows(trace.detach())
         self._pending = run.nothing_pending(hidden)
         self._at = run.at("forward")

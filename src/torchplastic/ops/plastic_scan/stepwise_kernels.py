@@ -1,4 +1,4 @@
-"""The stepwise form's work on one example, compiled by numba for the CPU. Letters as in stepwise.py.
+"""The stepwise implementation's work on one example, compiled by numba for the CPU. Letters as in stepwise.py.
 
 Axes: T time, B batch, N neurons; M is N rounded up to whole lines of the cache, R to an even number. Rows `[…, M]` hold
 zeros from N on. Matrices are `[pre, post]`. All arrays are contiguous and of one dtype.
@@ -11,17 +11,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchplastic.ops.plastic_scan import compiling
-from torchplastic.ops.plastic_scan.compiling import compiled, inner
-from torchplastic.ops.plastic_scan.lanes import LINE, load, splat, store, total
-from torchplastic.ops.plastic_scan.neurons import (
+from torchplastic.ops.plastic_scan import jit
+from torchplastic.ops.plastic_scan.elementwise import (
     activate,
     copy,
     decay_and_source,
     through_the_activation,
     through_the_rule,
 )
-from torchplastic.ops.plastic_scan.team import in_team, thread, threads
+from torchplastic.ops.plastic_scan.jit import inner, jitted
+from torchplastic.ops.plastic_scan.openmp import in_team, thread, threads
+from torchplastic.ops.plastic_scan.simd import LINE, load, splat, store, total
 
 Array = Any  # np.ndarray, of the dtype of w
 
@@ -103,7 +103,7 @@ def _forward(
             move_on(trace, before, d, s, out[b])
 
 
-@compiled
+@jitted
 def forward(
     body: int, drive: Array, clamp: Array, w: Array, alpha: Array, eta: Array, rule: int, nonlinearity: int, chunk: int,
     x: Array, H: Array, out: Array, kept: Array, pending: Array, sums: Array, settle: bool, tanh_at: int,
@@ -238,7 +238,7 @@ def _backward(
                             now[j] = 0
 
 
-@compiled
+@jitted
 def backward(
     body: int, x: Array, clamp: Array, w: Array, alpha: Array, eta: Array, rule: int, nonlinearity: int, chunk: int,
     kept: Array, G: Array, given: bool, gx: Array, ga: Array, dalpha: Array, geta: Array, scratch: Array,
@@ -267,4 +267,4 @@ TAKES = {
 
 def where(name: str, dtype: str) -> int:
     """The address of a function for arrays of that dtype."""
-    return compiling.find(TAKES, name, dtype)
+    return jit.find(TAKES, name, dtype)

@@ -458,7 +458,7 @@ def through_the_trace(
     """The free steps t … t + steps - 1 of a chunk: `G = total * G + alpha * sum of u (x) (L * delta)`, and dL/dalpha.
 
     `g_alpha += sum of (u (x) delta) * H_k`, with the traces H_k that the steps read made one after the other.
-    CARRY: somebody wants G; FRESH: it is zero before, and not read. LEARN: alpha learns; ZERO: the trace is zero.
+    CARRY: G is needed; FRESH: it is zero before, and not read. LEARN: alpha learns; ZERO: the trace is zero.
     """
     i = tl.program_id(0) * R + tl.arange(0, R)
     j = tl.program_id(1) * BN + tl.arange(0, BN)

@@ -32,7 +32,7 @@ def interpreted() -> bool:
     return kernels is not None and type(kernels.tanh).__name__ == "InterpretedFunction"
 
 
-def serves(rule: Rule, like: Tensor) -> bool:
+def supports(rule: Rule, like: Tensor) -> bool:
     """Whether the kernels can take this scan."""
     known = rule is HEBB or rule is OJA
     if not known or like.dtype not in DTYPES or find_kernels() is None:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, SymmetricalLogLocator
 
-from torchplastic.report.curves import Curve, Floats, curves_of
+from torchplastic.report.curves import Curve, Floats, curves_of, held_out_curves
 from torchplastic.report.figures.style import (
     COLUMN,
     GREY,
@@ -23,9 +23,9 @@ from torchplastic.report.figures.style import (
     line_style,
     new_figure,
 )
+from torchplastic.report.formatting import number, plural
 from torchplastic.report.grouping import Group
 from torchplastic.report.published import Literature, Published
-from torchplastic.report.wording import number, plural
 
 Spread = Literal["range", "quartiles"]
 
@@ -114,13 +114,12 @@ def _draw_group(
         for curve in curves:
             _line(axes, curve, log, {"color": look["color"], "linewidth": 0.7, "alpha": 0.45})
     axes.plot(grid, centre, **look, label=_label(group.label, len(whole), spread))
-    withheld = curves_of(group.whole, f"withheld_{measure}")
-    if withheld:
-        short = min(withheld, key=lambda curve: curve.last).grid(POINTS, log)
-        looks = np.array([curve.smooth(short) for curve in withheld])
-        middle = looks.mean(0) if spread == "range" else np.median(looks, axis=0)
+    for kind, held_out in held_out_curves(group.whole, measure).items():
+        short = min(held_out, key=lambda curve: curve.last).grid(POINTS, log)
+        values = np.array([curve.smooth(short) for curve in held_out])
+        middle = values.mean(0) if spread == "range" else np.median(values, axis=0)
         dots = {"color": look["color"], "linewidth": 0.6, "marker": ".", "markersize": 4}
-        axes.plot(short, middle, **dots, label=f"{group.label}: withheld data")
+        axes.plot(short, middle, **dots, label=f"{group.label}: {kind} data")
 
 
 def _line(axes: Axes, curve: Curve, log: bool, look: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torchplastic.report.curves import Floats
 from torchplastic.report.figures.samples import SHADES, by_kind
 from torchplastic.report.figures.style import COLOURS, PAGE, new_figure
-from torchplastic.report.reading import Samples
+from torchplastic.report.loading import Samples
 
 #: Of the points of a map, one after the other where the colours are used up.
 MARKERS = ("o", "^", "s", "D")

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from torchplastic.report.curves import Floats
 from torchplastic.report.figures.samples import by_kind
 from torchplastic.report.figures.style import COLUMN, FAINT, GREY, legend_below, line_style, new_figure
+from torchplastic.report.formatting import plural
 from torchplastic.report.grouping import Group
-from torchplastic.report.wording import plural
 
 STRETCHES = 25  # of an episode, over which is averaged
 

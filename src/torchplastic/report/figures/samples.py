@@ -29,8 +29,8 @@ from torchplastic.report.figures.style import (
     line_style,
     new_figure,
 )
-from torchplastic.report.reading import Samples
-from torchplastic.report.wording import number, percent
+from torchplastic.report.formatting import number, percent
+from torchplastic.report.loading import Samples
 
 #: Bits: an exact zero is no grey between black and white, but a colour of its own: nothing shown, nothing recalled.
 BITS = LinearSegmentedColormap.from_list("bits", ["#101010", "#f0b429", "#ffffff"])

@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from torchplastic.report.curves import Floats
 from torchplastic.report.figures.style import COLUMN, few_ticks, label_plainly, legend_below, line_style, new_figure
-from torchplastic.report.reading import Json
+from torchplastic.report.loading import Json
 
 #: A power law that misses a point by more than this share is not told.
 LARGEST_MISFIT = 0.2
@@ -68,9 +68,9 @@ def draw_scaling(rows: Sequence[Json], size: str, what: str) -> Figure | None:
 
 
 def traces_per_step(rows: Sequence[Json]) -> dict[str, float]:
-    """By form: how much peak memory a further step takes, between the two longest episodes, in traces of N² numbers.
+    """Peak memory of a further step by implementation, between the two longest episodes, in traces of N² numbers.
 
-    Of rows of float32 in which T varies; a form that was measured at fewer than two lengths is left out.
+    Of rows of float32 in which T varies; an implementation that was measured at fewer than two lengths is left out.
     """
     found: dict[str, float] = {}
     for impl in dict.fromkeys(str(row["impl"]) for row in rows):

@@ -1,0 +1,102 @@
+"""The same processes as tasks of a Ray cluster (extra `cluster`). Its machines share the folder of the sweep."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import subprocess
+from collections.abc import Sequence
+from types import TracebackType
+
+import ray
+
+from torchplastic.experiments.workers import Job, launch, send
+
+POLL = 0.5  # seconds between two looks at a process
+PATIENCE = 60.0  # seconds in which a process may save
+
+
+def work(job: Job) -> int:
+    """A task: run the job on the machine where the task runs; cancelled, let it save and end."""
+    process = launch(job)
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a cancellation waits for Python's next step
+                return process.wait(POLL)
+    except KeyboardInterrupt:
+        send(process, signal.SIGTERM)  # Ray's workers block SIGINT, and so do their children
+        return process.wait(PATIENCE)
+    finally:
+        send(process, signal.SIGKILL)
+
+
+class RayPool:
+    """Children on the Ray cluster that is running, or on a local one for as long as this lasts."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        self._waiting: list[Job] = []
+        self._tasks: dict[ray.ObjectRef, Job] = {}
+        self._stopping = False
+
+    def __enter__(self) -> RayPool:
+        try:
+            ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionError:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.unfinished():
+            self.interrupt()
+        while self.unfinished():
+            self.ended(POLL)
+        ray.shutdown()
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            for name, needed in (("CPU", job.threads), ("GPU", job.gpus)):
+                most = max((node["Resources"].get(name, 0) for node in ray.nodes() if node["Alive"]), default=0)
+                if needed > most:
+                    raise ValueError(
+                        f"a seed needs {needed} {name}, and no machine of the Ray cluster has more than {most:g}; "
+                        "lower --threads or --devices."
+                    )
+        self._waiting += jobs
+        self._fill()
+
+    def unfinished(self) -> bool:
+        return bool(self._tasks or self._waiting)
+
+    def running(self) -> list[Job]:
+        return list(self._tasks.values())
+
+    def ended(self, timeout: float) -> list[tuple[Job, int]]:
+        done, _ = ray.wait(list(self._tasks), timeout=timeout) if self._tasks else ([], [])
+        found = [(self._tasks.pop(task), _code(task)) for task in done]
+        self._fill()
+        return found
+
+    def interrupt(self) -> None:
+        for task in self._tasks:
+            ray.cancel(task, force=self._stopping)
+        self._waiting.clear()
+        self._stopping = True
+
+    def _fill(self) -> None:
+        while self._waiting and not self._stopping and len(self._tasks) < self.jobs:
+            job = self._waiting.pop(0)
+            task = ray.remote(work).options(num_cpus=job.threads, num_gpus=job.gpus, max_retries=0).remote(job)
+            self._tasks[task] = job
+            if self._stopping:  # a signal came just now
+                ray.cancel(task)
+
+
+def _code(task: ray.ObjectRef) -> int:
+    try:
+        return int(ray.get(task))
+    except ray.exceptions.TaskCancelledError:
+        return -signal.SIGTERM
+    except ray.exceptions.RayError:  # the machine or the worker has gone
+        return -signal.SIGKILL

@@ -1,0 +1,65 @@
+"""Run directories of earlier versions: their names as they are called now.
+
+A run keeps its files as they were written. `runs` and `report` read them through here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+#: Keys by the object that holds them; "" is any object. From version 0.1.0.
+RENAMED = {
+    "": {
+        "form": "preset",
+        "stand_in": "builtin_data",
+        "withheld_every": "eval_every",
+        "withheld_episodes": "eval_episodes",
+    },
+    "model": {"w_start": "w_init_std", "alpha_start": "alpha_init_std", "held": "clamped"},
+    "a2c": {
+        "discount": "gamma",
+        "value": "vf_coef",
+        "entropy": "ent_coef",
+        "concentration": "prob_l2",
+        "gae": "gae_lambda",
+    },
+}
+
+#: What texts about data said, and say now.
+TEXTS = (
+    (re.compile(r"\bwithheld (pictures|episode)"), r"validation \1"),
+    (re.compile(r"(?<=\d) withheld\b"), " for validation"),
+    (re.compile(r"^stand-in, no Omniglot"), "synthetic data, not Omniglot"),
+    (re.compile(r"^stand-in, no data set"), "built-in data, no data set"),
+)
+
+
+def modern(value: Any, experiment: str, holder: str = "") -> Any:
+    """What a file of a run holds (JSON values), with today's names of keys and texts.
+
+    experiment: whose run it is. Measures on data that are never trained on are of test characters in omniglot, and of
+    validation data elsewhere. holder: the key under which the value lies.
+    """
+    if isinstance(value, Mapping):
+        names = RENAMED[""] | RENAMED.get(holder, {})
+        return {
+            names.get(key) or _measure(key, experiment): modern(part, experiment, key) for key, part in value.items()
+        }
+    if isinstance(value, list):
+        return [modern(part, experiment, holder) for part in value]
+    return modern_text(value) if isinstance(value, str) else value
+
+
+def modern_text(text: str) -> str:
+    """A text about data, or a key of samples.npz, in today's words."""
+    for old, new in TEXTS:
+        text = old.sub(new, text)
+    return text
+
+
+def _measure(key: str, experiment: str) -> str:
+    """`withheld_error` is `test_error` in omniglot and `val_error` elsewhere."""
+    prefix = "test_" if experiment == "omniglot" else "val_"
+    return re.sub(r"^withheld_", prefix, key)

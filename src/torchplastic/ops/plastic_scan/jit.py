@@ -1,0 +1,60 @@
+"""How numba compiles the kernels of the CPU, and what stands for a rule or a nonlinearity in them.
+
+numba keeps what it compiles on disk under the date of the function's own file, callees in other files included. After
+a change in openmp.py, simd.py, elementwise.py, matmul.py or trace_update.py, touch kernels.py and stepwise_kernels.py.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+
+from torchplastic.ops.plastic_scan.openmp import address
+from torchplastic.ops.plastic_scan.simd import find_tanh
+
+HEBB, OJA = 0, 1
+TANH, RELU, SIGMOID, IDENTITY = 0, 1, 2, 3
+NONLINEARITIES = {"tanh": TANH, "relu": RELU, "sigmoid": SIGMOID, "identity": IDENTITY}
+EMPTY_CLAMP = np.empty((0, 0, 0), np.bool_)
+
+# sums may be taken in any order
+OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "no_cfunc_wrapper": True,
+    "error_model": "numpy",
+    "fastmath": {"contract", "reassoc", "nsz"},
+}
+
+
+def jitted(function: Any, **more: Any) -> Any:
+    """Compiled at the first call, and kept on disk where there is a place for it."""
+    try:
+        return njit(cache=True, **OPTIONS, **more)(function)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        return njit(**OPTIONS, **more)(function)
+
+
+def inner(function: Any) -> Any:
+    """The same for what is never called from Python."""
+    return jitted(function, no_cpython_wrapper=True)
+
+
+def find(functions: dict[str, tuple[Any, str]], name: str, dtype: str) -> int:
+    """The address of one of the functions, each with what it takes; "tanh" is not ours, and 0 where there is none."""
+    return find_tanh(dtype) if name == "tanh" else _address_of(*functions[name], dtype)
+
+
+@cache
+def _address_of(function: Any, takes: str, dtype: str) -> int:
+    """Where the machine code of a function lies; compiles it, or reads it from the cache on disk.
+
+    takes: for each argument, the axes of an array of that dtype; m a mask `[T, B, N]`, n a list of numbers, i an
+    integer, b a flag.
+    """
+    kinds: dict[str, Any] = {str(axes): types.Array(getattr(types, dtype), axes, "C") for axes in (1, 2, 3, 4)}
+    kinds |= {"m": types.Array(types.boolean, 3, "C"), "n": types.Array(types.int64, 1, "C")}
+    kinds |= {"i": types.int64, "b": types.boolean}
+    return address(function, [kinds[kind] for kind in takes.split()])

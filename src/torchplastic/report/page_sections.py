@@ -1,0 +1,329 @@
+"""What the page says and shows of each source: an experiment's runs, a bench file."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from torchplastic.report import comparison, tables
+from torchplastic.report.curves import HELD_OUT, curves_of, held_out_curves
+from torchplastic.report.figures import learning, maps, profiles, samples, scaling
+from torchplastic.report.figures.style import Animation, Drawing
+from torchplastic.report.formatting import listing, number, percent, plural, slug
+from torchplastic.report.grouping import Group, group_runs
+from torchplastic.report.loading import Bench, Samples, Sources
+from torchplastic.report.published import Literature, published
+from torchplastic.report.tables import Table
+
+
+@dataclass
+class Part:
+    """A heading with figures, animations, tables and foldable texts under it.
+
+    note: a sentence under the heading.
+    details: (title, text) of what is folded away.
+    parts: the parts below this one.
+    """
+
+    title: str
+    note: str = ""
+    drawings: list[Drawing] = field(default_factory=list)
+    animations: list[Animation] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    details: list[tuple[str, str]] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+
+    @property
+    def anchor(self) -> str:
+        """The part's name within the page's address."""
+        return slug(self.title)
+
+    def every_drawing(self) -> list[Drawing]:
+        """The drawings of this part and of all below it."""
+        return self.drawings + [drawing for part in self.parts for drawing in part.every_drawing()]
+
+    def every_animation(self) -> list[Animation]:
+        """The animations of this part and of all below it."""
+        return self.animations + [animation for part in self.parts for animation in part.every_animation()]
+
+
+def sections(sources: Sources) -> list[Part]:
+    """A part per experiment and per bench file, with all figures drawn; figure names and titles are unique."""
+    parts = [_experiment(name, groups) for name, groups in group_runs(sources.runs).items()]
+    parts += [_bench(bench) for bench in sources.benches]
+    _tell_apart(parts)
+    return parts
+
+
+def _experiment(name: str, groups: Sequence[Group]) -> Part:
+    literature = published(name).about(groups)
+    runs = [run for group in groups for run in group.runs]
+    seeds = listing(run.seed for run in runs if run.seed is not None)
+    presets = listing(dict.fromkeys(run.preset for run in runs if run.preset))
+    note = (
+        f"{plural(len(runs), 'run')}; {'presets' if ', ' in presets else 'preset'} {presets}; "
+        f"{'seed' if seeds.isdigit() else 'seeds'} {seeds}."
+    )
+    unfinished = [run for run in runs if not run.finished]
+    if unfinished:
+        note += f" {plural(len(unfinished), 'run')} not finished: " + ", ".join(
+            f"{run.path} at episode {run.episodes:,} of {number(run.config.get('episodes'))}" for run in unfinished
+        )
+        note += "."
+    part = Part(name, note, _learning(name, groups, literature) + _profiles(name, groups))
+    if any(run.rows for run in runs):
+        candidates = [
+            tables.results_table(groups, literature),
+            comparison.rank_sum_table(groups, tables.measure_of(groups)),
+            comparison.reach_table(groups),
+            comparison.published_table(groups, literature),
+        ]
+        part.tables += [table for table in candidates if table is not None]
+    else:
+        part.note += " No row of metrics has been written yet."
+    measured = [tables.evaluation_table(groups), tables.variants_table(groups), tables.position_table(groups)]
+    part.tables += [table for table in (*measured, tables.provenance_table(runs)) if table is not None]
+    for group in groups:
+        sampled = _samples(name, group, alone=len(groups) == 1)
+        if sampled.drawings:
+            part.parts.append(sampled)
+        first = f" (seed {group.config.get('seed')})" if len(group.runs) > 1 else ""
+        part.details.append((f"Commands: {group.label}", _commands(group)))
+        part.details.append(
+            (f"Configuration: {group.label}{first}", json.dumps(group.config, indent=2, ensure_ascii=False))
+        )
+    return part
+
+
+def _commands(group: Group) -> str:
+    """The commands that started the runs: as they were noted, or what the configuration says of them."""
+    lines = []
+    for run in group.runs:
+        command = run.noted("command")
+        if command is None:
+            known = {"preset": run.preset or None, "seed": run.seed, "episodes": run.config.get("episodes")}
+            flags = " ".join(f"--{key} {value}" for key, value in known.items() if value is not None)
+            command = f"plastic train {run.experiment} {flags}   (other settings: see the configuration)"
+        lines.append(f"{run.path}: {shlex.join(command) if isinstance(command, list) else command}")
+    return "\n".join(lines)
+
+
+def _learning(name: str, groups: Sequence[Group], literature: Literature) -> list[Drawing]:
+    measure = tables.measure_of(groups)
+    drawings = []
+    same = all(row.get("loss") == row.get(measure) for group in groups for run in group.runs for row in run.rows)
+    for which in dict.fromkeys((*(() if same else ("loss",)), measure, f"{measure}_median", "eta")):
+        levels = _baselines(groups, which)
+        chance = _chance(groups, which, levels)
+        for spread in ("range", "quartiles"):
+            if spread == "quartiles" and (which == "eta" or not learning.has_quartiles(groups, which)):
+                continue
+            if which == "eta" and not _varies(groups, "eta"):
+                continue
+            figure = learning.draw_learning(groups, which, literature, spread, chance, levels)
+            if figure is not None:
+                suffix = "" if spread == "range" else "-median"
+                caption = _learning_caption(name, groups, which, literature, spread)
+                if any(held_out_curves(group.whole, which) for group in groups):
+                    caption += " Small dots: on data that are never trained on."
+                for axis, linear in learning.linear_below(figure.axes[0]).items():
+                    caption += f" The {axis} axis is linear below {linear:g}."
+                drawings.append(Drawing(f"{slug(name)}-{which}{suffix}", figure, caption))
+    return drawings
+
+
+def _profiles(name: str, groups: Sequence[Group]) -> list[Drawing]:
+    drawings = []
+    for what, members in profiles.profiles(groups).items():
+        caption = f"{name}: {what} within an episode, of trained networks, in {profiles.STRETCHES} parts. "
+        caption += "Mean over runs and over the episodes that each kept."
+        drawings.append(Drawing(f"{slug(name)}-{slug(what)}", profiles.draw_profile(what, members), caption))
+    return drawings
+
+
+def _learning_caption(
+    name: str, groups: Sequence[Group], measure: str, literature: Literature, spread: learning.Spread
+) -> str:
+    sizes = {len(group.whole) for group in groups if curves_of(group.runs, measure)}
+    full = learning.FEWEST_FOR_BAND[spread]
+    text = f"{name}: {literature.label(measure)} over training. Lines are smoothed over 5 % of the episodes so far to "
+    text += "both sides."
+    if any(size >= full for size in sizes):
+        told = {
+            "range": "mean over runs; band: smallest to largest",
+            "quartiles": "median over runs; band: middle half",
+        }
+        text += f" Line: {told[spread]}."
+    if any(1 < size < full for size in sizes):
+        text += f" Fewer than {full} runs: each a thin line."
+    if 1 in sizes:
+        text += " Of a single run, faint: each row of the metrics."
+    entries = literature.of(measure)
+    if entries:
+        sources = "; ".join(dict.fromkeys(entry.source for entry in entries))
+        text += f" White marks: published ({sources}); how they were read stands under the table of published values."
+    return text
+
+
+def _varies(groups: Sequence[Group], key: str) -> bool:
+    values = {row.get(key) for group in groups for run in group.runs for row in run.rows}
+    return len(values - {None}) > 1
+
+
+def _chance(groups: Sequence[Group], measure: str, levels: Mapping[str, float]) -> float | None:
+    """The level of chance that evaluations name; None where it is one of these levels, measured on other episodes."""
+    found = {
+        evaluation[measure]["chance"]
+        for group in groups
+        for run in group.runs
+        for evaluation in run.evaluations.values()
+        if isinstance(evaluation.get(measure), dict)
+        and (level := evaluation[measure].get("chance")) is not None
+        and level not in [value for name, value in evaluation.get("baselines", {}).items() if name in levels]
+    }
+    return float(found.pop()) if len(found) == 1 else None
+
+
+def _baselines(groups: Sequence[Group], measure: str) -> dict[str, float]:
+    """Levels of answers that learned nothing, where all runs that tell them agree in what they are measured on."""
+    told = [run.noted("baselines") or {} for group in groups for run in group.runs]
+    found = [
+        about[key]
+        for about in told
+        for key in (*(f"{prefix}_{measure}" for prefix in HELD_OUT), measure)
+        if key in about
+    ]
+    data = {run.noted("data") for group in groups for run in group.runs if run.finished}
+    if not found or len(data) > 1:
+        return {}
+    return {name: float(np.median([levels[name] for levels in found if name in levels])) for name in found[0]}
+
+
+def _samples(name: str, group: Group, alone: bool) -> Part:
+    arrays = group.shown.samples()
+    stem = slug(name) if alone else f"{slug(name)}-{slug(group.label)}"
+    title = "What a trained network does" if alone else f"What a trained network does: {group.label}"
+    part = Part(title, f"Run {group.shown.path}" + (f", seed {group.shown.seed}." if len(group.runs) > 1 else "."))
+    rows = samples.picture_rows(arrays)
+    if rows:
+        low, high = samples.shades(rows)
+        caption = "What the network sees in an episode and what it answers; all pictures on one scale from "
+        caption += f"{low:g} to {high:g}.".replace("-", "−")
+        verdicts = [f"{row}: {verdict}" for row, pictures in rows.items() if (verdict := samples.verdict(pictures))]
+        caption += f" Of the answer, {'; '.join(verdicts)}." if verdicts else ""
+        part.drawings.append(Drawing(f"{stem}-pictures", samples.draw_pictures(rows), caption, wide=True))
+    for heading, frames in samples.by_kind(arrays, "frames").items():
+        if frames.ndim == 4:
+            caption = (
+                f"{_sentence(heading)}: the first {len(frames) - 1} steps of an episode, {samples.COLOURED_STEP} ms "
+            )
+            caption += "each. Orange: the agent; green: the reward's cell, which it does not see; dark: walls."
+        else:
+            caption = f"{_sentence(heading)} through one episode of {len(frames)} steps, one pixel a neuron, −1 black, "
+            caption += (
+                f"1 white. A step takes {samples.STEP} ms; what is held stays for half a second at most, the end "
+            )
+            caption += "longer."
+        part.animations.append(Animation(f"{stem}-{slug(heading)}", samples.animate(frames), caption))
+    part.drawings += _matrices(arrays, stem)
+    for heading, parts in maps.feature_maps(arrays).items():
+        figure = maps.draw_map(*(parts[key] for key in ("points", "labels", "pictures")))
+        caption = (
+            f"{heading.capitalize()}: {len(parts['points']):,} pictures of {len(parts['pictures'])} classes, on the "
+        )
+        caption += (
+            "two directions in which the means of the classes differ most; a picture of each class at its middle."
+        )
+        part.drawings.append(Drawing(f"{stem}-map-{slug(heading)}", figure, caption, wide=True))
+    if heat := samples.by_kind(arrays, "heat"):
+        caption = "How often each cell is visited, over many episodes with rewards in different places; walls gray."
+        order = sorted(heat, key=lambda name: not name.startswith("before"))
+        figure = maps.draw_heat({name: heat[name].astype(float) for name in order})
+        part.drawings.append(Drawing(f"{stem}-heat", figure, caption, wide=True))
+    for heading, lines in samples.line_groups(arrays).items():
+        figure = samples.draw_lines(heading, lines)
+        part.drawings.append(Drawing(f"{stem}-line-{slug(heading)}", figure, f"{heading}, along its index."))
+    return part
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]
+
+
+def _matrices(arrays: Samples, stem: str) -> list[Drawing]:
+    matrices = samples.by_kind(arrays, "matrix")
+    drawings = []
+    for key, matrix in sorted(matrices.items(), key=lambda item: item[0] != "w"):
+        if matrix.ndim != 2 or not matrix.size:
+            continue
+        figure, dpi, limit = samples.draw_matrix(matrix.astype(float), key)
+        caption = (
+            f"{samples.SYMBOLS.get(key, key).capitalize()}, {matrix.shape[0]:,} × {matrix.shape[1]:,}; "
+            "row: presynaptic neuron, column: postsynaptic. "
+            f"Colours end at ± {number(limit)}, the 99.5 % quantile of the magnitudes. Click to look closer."
+        )
+        drawings.append(Drawing(f"{stem}-matrix-{slug(key)}", figure, caption, raster=True, dpi=dpi))
+    w, alpha = matrices.get("w"), matrices.get("alpha")
+    if w is not None and alpha is not None and w.ndim == 2 and alpha.shape in (w.shape, w.shape[1:], ()):
+        figure, outside = samples.draw_joint(w.astype(float), alpha.astype(float))
+        signs = samples.sign_agreement(w, alpha)
+        caption = (
+            f"Joint distribution of w and α over all {w.size:,} connections, with the marginals (logarithmic counts). "
+            f"Same sign: {percent(signs.same)} of the connections; opposite sign: {percent(signs.opposite)}"
+            + (f"; one of them exactly zero: {percent(signs.zero)}" if signs.zero else "")
+            + f". Pearson's r = {number(signs.correlation)}."
+            + (f" Outside the axes: {percent(outside)}." if outside > 0 else "")
+        )
+        drawings.append(Drawing(f"{stem}-joint", figure, caption))
+    return drawings
+
+
+def _bench(bench: Bench) -> Part:
+    content = bench.content
+    note = f"{bench.path}, measured {content.get('date', 'at an unknown date')}."
+    part = Part("Speed and memory", note, tables=tables.bench_tables(bench))
+    growth = Part("How cost grows", "One size varies, the others stay.")
+    for size, rows in scaling.scaling_suites(bench.rows).items():
+        for what, words in (("seconds", "Time of a training step"), ("peak_bytes", "Peak memory of a training step")):
+            figure = scaling.draw_scaling(rows, size, what)
+            if figure is not None:
+                spread = " (median and quartiles)" if what == "seconds" else ""
+                caption = f"{words} against {scaling.SIZES[size]}{spread}, both axes logarithmic. {_held(rows, size)}"
+                caption += " The reference is the plain loop."
+                if (size, what) == ("T", "peak_bytes"):
+                    taken = [f"{impl} {number(count, 2)}" for impl, count in scaling.traces_per_step(rows).items()]
+                    caption += f" A further step takes, in traces of N² numbers: {', '.join(taken)}."
+                name = f"bench-{size.lower()}-{what.replace('_', '-')}"
+                growth.drawings.append(Drawing(name, figure, caption.strip()))
+    part.parts = [growth] if growth.drawings else []
+    machine = (tables.told(content.get("hardware")), tables.told(content.get("versions")))
+    part.tables.append(Table("Machine and versions", ("hardware", "versions"), (machine,), text_columns=2))
+    return part
+
+
+def _held(rows: Sequence[dict[str, object]], size: str) -> str:
+    """Which sizes stay the same along the axis: `N = 1001, B = 1.`"""
+    fixed = {other: {row.get(other) for row in rows} for other in scaling.SIZES if other != size}
+    told = [f"{other} = {values.pop()}" for other, values in fixed.items() if len(values) == 1 and None not in values]
+    return f"{', '.join(told)}." if told else ""
+
+
+def _tell_apart(parts: Sequence[Part]) -> None:
+    """Number equal titles and equal figure names: of two bench files, of groups whose labels make one file name."""
+    titles: dict[str, int] = {}
+    for part in parts:
+        titles[part.title] = titles.get(part.title, 0) + 1
+        if titles[part.title] > 1:
+            part.title += f" ({titles[part.title]})"
+    names: set[str] = set()
+    shown: list[Drawing | Animation] = [drawing for part in parts for drawing in part.every_drawing()]
+    shown += [animation for part in parts for animation in part.every_animation()]
+    for drawing in shown:
+        stem, count = drawing.name, 2
+        while drawing.name in names:
+            drawing.name, count = f"{stem}-{count}", count + 1
+        names.add(drawing.name)
