@@ -27,7 +27,7 @@ class Machine(NamedTuple):
 
 
 MACHINES = {
-    "cpu": Machine(50e9, 160e9, 4.5e-4),  # measured: two cores, ops/README.md
+    "cpu": Machine(50e9, 160e9, 4.5e-4),  # measured: two cores, docs/performance.md
     "compiled": Machine(50e9, 160e9, 2e-5),  # the same through the kernels of compiled.py: no calls between chunks
     "cuda": Machine(2e12, 2e13, 5e-4),  # from data sheets and the launches of a chunk, not measured
 }
