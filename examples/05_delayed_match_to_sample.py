@@ -4,6 +4,7 @@ python 05_delayed_match_to_sample.py          a plastic network of 64 neurons; s
 python 05_delayed_match_to_sample.py --lstm   torch.nn.LSTM of 64 cells in its place, with the same task and readout
 
 Every episode has new random patterns, so weights alone cannot hold them: the network must store what it has just seen.
+An LSTM as PyTorch initialises it stays at chance; one whose forget gates start open (--open-lstm) learns it as well.
 """
 
 import argparse
@@ -14,10 +15,20 @@ import torch
 import torchplastic as tp
 
 BITS, SHOWN, DELAY, HIDDEN, BATCH = 16, 3, 10, 64, 32
+
+
+def open_lstm():
+    """An LSTM whose forget gates start open, so that what it has stored outlasts the delay."""
+    lstm = torch.nn.LSTM(BITS, HIDDEN)
+    lstm.bias_ih_l0.data[HIDDEN : 2 * HIDDEN] += 1
+    return lstm
+
+
 LAYERS = {
     "plastic": lambda: tp.PlasticRNN(BITS, HIDDEN),
     "fixed": lambda: tp.PlasticRNN(BITS, HIDDEN, alpha="none"),  # the same network without plasticity
     "lstm": lambda: torch.nn.LSTM(BITS, HIDDEN),
+    "open-lstm": open_lstm,
     "gru": lambda: torch.nn.GRU(BITS, HIDDEN),
     "rnn": lambda: torch.nn.RNN(BITS, HIDDEN),
 }
@@ -41,6 +52,7 @@ parser.add_argument("--lr", type=float, default=3e-3)
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()
 
+torch.set_num_threads(1)  # enough for 64 neurons, and faster where other programs run
 torch.manual_seed(args.seed)
 rnn, readout = LAYERS[args.layer](), torch.nn.Linear(HIDDEN, 2)
 parameters = [*rnn.parameters(), *readout.parameters()]
