@@ -17,6 +17,8 @@ from torchplastic.experiments import registry
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+FILES = "https://github.com/torchplastic/torchplastic/blob/main/"
+PICTURES = "https://raw.githubusercontent.com/torchplastic/torchplastic/main/"
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
 #: Commands in a block end where their explanation starts, two spaces on; those in a sentence at the closing mark.
@@ -62,9 +64,16 @@ def test_commands_name_what_exists(text):
 
 
 def test_links_lead_to_files():
-    links = [*re.findall(r"\]\(([^)]+)\)", README), *re.findall(r'src="([^"]+)"', README)]
-    assert links
-    for link in links:
+    """Links are absolute, because the text is also shown away from the repository: those to its files are checked."""
+    links = {*re.findall(r"\]\(([^)]+)\)", README), *re.findall(r'src="([^"]+)"', README)}
+    named = dict(re.findall(r"^\[([\w-]+)\]: (\S+)$", README, re.M))
+    prose = re.sub(r"^```.*?^```$", "", README, flags=re.M | re.S)
+    assert set(re.findall(r"\]\[([\w-]+)\]", prose)) == set(named)
+    links |= set(named.values())
+    assert all(link.startswith("https://") for link in links)
+    own = [link.removeprefix(base) for link in links for base in (FILES, PICTURES) if link.startswith(base)]
+    assert own
+    for link in own:
         path, _, heading = link.partition("#")
         assert (ROOT / path).exists(), link
         if heading:
@@ -74,7 +83,7 @@ def test_links_lead_to_files():
 
 def test_make_targets_exist():
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M)
-    named = re.findall(r"^make (\w+)", README, re.M)
+    named = re.findall(r"\bmake ([\w-]+)`", README)
     assert named
     assert set(named) <= set(targets)
 

@@ -141,7 +141,9 @@ def test_a_run_that_was_killed_before_its_end_may_end_there(tmp_path, killed_at_
     short, long = tmp_path / "short", tmp_path / "long"
     launch.start(config("images", 6), short)
     killed = killed_at_every_moment(long, lambda: launch.start(config("images", 8), long))
-    path = next(path for path in killed if (path / "checkpoint.pt").exists() and RunDirectory(path).checkpoint()["episode"] == 6)
+    path = next(
+        path for path in killed if (path / "checkpoint.pt").exists() and RunDirectory(path).checkpoint()["episode"] == 6
+    )
     assert validated(path) == [4]
     launch.resume(path, 6)
     assert left_by(path) == left_by(short)

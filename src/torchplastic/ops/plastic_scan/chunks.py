@@ -27,10 +27,8 @@ class CostProfile(NamedTuple):
 
 
 COST_PROFILES = {
-    "cpu": CostProfile(50e9, 160e9, 4.5e-4),  # measured: two cores, ops/README.md
-    "numba": CostProfile(
-        50e9, 160e9, 2e-5
-    ),  # the same through the kernels of numba_chunked.py: no calls between chunks
+    "cpu": CostProfile(50e9, 160e9, 4.5e-4),  # measured: two cores, docs/performance.md
+    "numba": CostProfile(50e9, 160e9, 2e-5),  # the same through numba_chunked.py: no calls between chunks
     "cuda": CostProfile(2e12, 2e13, 5e-4),  # from data sheets and the launches of a chunk, not measured
 }
 
