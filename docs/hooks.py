@@ -29,7 +29,7 @@ PAGES = {  # page of the site: file of the repository
 # code comes first, so that nothing in it is taken for a link
 LINK = re.compile(
     r"(?P<code>^(?P<fence>```|~~~).*?^(?P=fence)|`[^`\n]+`)"
-    r"|(?P<markdown>\]\()(?P<target>[^)\s]+)"
+    r"|(?P<markdown>\]\(|^\[[^\]\n]+\]: +)(?P<target>[^)\s]+)"
     r'|(?P<html>\b(?:src|href)=")(?P<address>[^"]+)',
     re.M | re.S,
 )
