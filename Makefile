@@ -5,12 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN = runs/make/patterns-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: run test test-slow lint docs bench clean
+.PHONY: run test-fast test test-slow lint docs bench clean
 
 run: $(VENV)/ready
 	@out=$(RUN); while [ -e $$out ]; do sleep 1; out=runs/make/patterns-$$(date +%Y%m%d-%H%M%S); done; \
 	$(BIN)/plastic train patterns --out $$out && \
 	page=$$($(BIN)/plastic report $$out) && echo "report: $$page"
+
+test-fast: $(VENV)/ready
+	$(BIN)/python -m pytest -m "not slow and not gpu and not children and not thorough"
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -m "not slow and not gpu"
