@@ -5,12 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN = runs/make/patterns-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: run test test-slow lint bench clean
+.PHONY: run test-fast test test-slow lint docs bench clean
 
 run: $(VENV)/ready
 	@out=$(RUN); while [ -e $$out ]; do sleep 1; out=runs/make/patterns-$$(date +%Y%m%d-%H%M%S); done; \
 	$(BIN)/plastic train patterns --out $$out && \
 	page=$$($(BIN)/plastic report $$out) && echo "report: $$page"
+
+test-fast: $(VENV)/ready
+	$(BIN)/python -m pytest -m "not slow and not gpu and not children and not thorough"
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -m "not slow and not gpu"
@@ -22,6 +25,11 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
+
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "site: site/index.html"
 
 bench: $(VENV)/ready
 	$(BIN)/plastic bench
@@ -32,5 +40,9 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
+$(VENV)/docs: $(VENV)/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[docs]"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache dist
+	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache dist site

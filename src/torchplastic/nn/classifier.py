@@ -44,7 +44,10 @@ class PlasticClassifier(nn.Module):
             for 31 x 31 pixels.
         features: I.
         ways: W, the most labels of an episode.
-        rule, alpha, eta, learn_eta: as in `PlasticLinear`.
+        rule: as in `PlasticLinear`.
+        alpha: as in `PlasticLinear`.
+        eta: as in `PlasticLinear`.
+        learn_eta: as in `PlasticLinear`.
     """
 
     def __init__(

@@ -24,8 +24,12 @@ class PlasticLinear(Plasticity):
     The layer of the Omniglot experiment (Miconi et al. 2018): no bias.
 
     Args:
-        in_features, out_features: I and J.
-        rule, alpha, eta, learn_eta: as in `PlasticRNN`.
+        in_features: I.
+        out_features: J.
+        rule: as in `PlasticRNN`.
+        alpha: as in `PlasticRNN`.
+        eta: as in `PlasticRNN`.
+        learn_eta: as in `PlasticRNN`.
         activation: softmax (over the J outputs), tanh, relu, sigmoid or identity.
 
     Parameters: `w [I, J]`, `alpha`, `eta`. State: hidden `[B, J]`, the last y; trace `[B, I, J]`.

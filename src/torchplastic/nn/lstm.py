@@ -25,7 +25,8 @@ class LSTM(nn.Module):
     bit to its candidate. Bits of ±1 so give tanh(±1). Where it is false the unit acts through its weights alone.
 
     Args:
-        input_size, hidden_size: I and N.
+        input_size: I.
+        hidden_size: N.
         clamped_inputs: n, at most the smaller of I and N.
         batch_first: x, y and clamp are `[B, T, …]`.
 

@@ -35,7 +35,8 @@ class PlasticRNNCell(Plasticity):
         learn_eta: whether eta is a parameter (otherwise a buffer).
         bias: whether i2h has a bias.
         nonlinearity: tanh, relu, sigmoid or identity.
-        impl, chunk_size: see `torchplastic.functional.plastic_scan`.
+        impl: see `torchplastic.functional.plastic_scan`.
+        chunk_size: see `torchplastic.functional.plastic_scan`.
 
     Parameters: `w [N, N]`, `alpha`, `eta`, and `i2h`, an nn.Linear(I, N), where input_size is given.
     """
