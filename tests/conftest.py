@@ -10,9 +10,12 @@ from hypothesis import settings
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from tests.data.files import drawing, omniglot_folder
+from tests.processes import refuse_unmarked, run_process
 from torchplastic import graphs
 from torchplastic.data import omniglot
 from torchplastic.ops import workspace
+
+__all__ = ["run_process"]
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read where Triton's kernels are first imported: they then run on the CPU
@@ -22,9 +25,20 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")
     settings.register_profile("torchplastic", deadline=None, max_examples=40, derandomize=True)
     settings.load_profile("torchplastic")
-    torch.set_num_threads(
-        1
-    )  # small tensors gain nothing from a second, and threads of a busy machine wait for each other
+    # small tensors gain nothing from a second thread, and threads of a busy machine wait for each other
+    torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)  # before the marks are looked at
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "run_process" in item.fixturenames:
+            item.add_marker("children")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_without_its_fixture():
+    refuse_unmarked()
 
 
 @pytest.fixture
