@@ -2,21 +2,30 @@
 
 PYTHON ?= python3
 VENV := .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 RUN = runs/make/patterns-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: run test test-slow lint bench clean
+.PHONY: run test-fast test test-slow coverage lint bench clean
 
 run: $(VENV)/ready
 	@out=$(RUN); while [ -e $$out ]; do sleep 1; out=runs/make/patterns-$$(date +%Y%m%d-%H%M%S); done; \
 	$(BIN)/plastic train patterns --out $$out && \
 	page=$$($(BIN)/plastic report $$out) && echo "report: $$page"
 
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+test-fast: $(VENV)/ready
+	$(PYTEST) -m "not slow and not gpu and not children and not thorough"
+
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu"
 
 test-slow: $(VENV)/ready
-	$(BIN)/python -m pytest -m "slow"
+	$(PYTEST) -m slow
+
+coverage: $(VENV)/ready
+	$(PYTEST) -m "not slow and not gpu" --cov --cov-report term:skip-covered
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -33,4 +42,4 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache dist
+	rm -rf $(VENV) .coverage .pytest_cache .hypothesis .mypy_cache .ruff_cache dist

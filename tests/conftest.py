@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -13,7 +14,9 @@ from tests.data.files import drawing, omniglot_folder
 from tests.processes import refuse_unmarked, run_process
 from torchplastic import graphs
 from torchplastic.data import omniglot
+from torchplastic.functional import plastic_scan
 from torchplastic.ops import workspace
+from torchplastic.ops.plastic_scan.stepwise import find_kernels
 
 __all__ = ["run_process"]
 
@@ -39,6 +42,18 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope="session", autouse=True)
 def no_process_without_its_fixture():
     refuse_unmarked()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels_compiled_once(tmp_path_factory):
+    """Of several workers the first compiles the kernels of the CPU, and the others read what it has left on disk."""
+    if "PYTEST_XDIST_WORKER" in os.environ and find_kernels() is not None:
+        with FileLock(tmp_path_factory.getbasetemp().parent / "kernels.lock"):
+            for dtype in (torch.float32, torch.float64):
+                for impl in ("chunked", "stepwise"):
+                    inputs = torch.zeros(3, 1, 2), torch.zeros(2, 2), torch.ones(2, 2), torch.tensor(0.1)
+                    leaves = (tensor.to(dtype).requires_grad_() for tensor in inputs)
+                    plastic_scan(*leaves, impl=impl)[0].sum().backward()
 
 
 @pytest.fixture

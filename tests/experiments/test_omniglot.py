@@ -14,6 +14,8 @@ from torchplastic.experiments import registry
 from torchplastic.experiments.omniglot import build, data_of, training_episodes, withheld_episodes
 from torchplastic.runs import Run
 
+pytestmark = pytest.mark.thorough
+
 SMALL = ["--model.channels", "4", "--threads", "1", "--withheld-episodes", "20", "--task.ways", "3", "--task.pool", "0"]
 
 

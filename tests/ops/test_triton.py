@@ -29,9 +29,10 @@ from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import resident, triton_support
 
 pytest.importorskip("triton", reason="needs the extra gpu")
-pytestmark = pytest.mark.skipif(
-    not triton_support.interpreted(), reason="kernels run on the GPU here, see test_on_gpu.py"
-)
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(not triton_support.interpreted(), reason="kernels run on the GPU here, see test_on_gpu.py"),
+]
 SOME_GRADIENTS = (("w", "alpha"), ("eta",), ("drive",), ("hidden",), ("trace",))
 
 
