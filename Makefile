@@ -2,24 +2,30 @@
 
 PYTHON ?= python3
 VENV := .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 RUN = runs/make/patterns-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: run test-fast test test-slow lint docs bench clean
+.PHONY: run test-fast test test-slow coverage lint docs bench clean
 
 run: $(VENV)/ready
 	@out=$(RUN); while [ -e $$out ]; do sleep 1; out=runs/make/patterns-$$(date +%Y%m%d-%H%M%S); done; \
 	$(BIN)/plastic train patterns --out $$out && \
 	page=$$($(BIN)/plastic report $$out) && echo "report: $$page"
 
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
 test-fast: $(VENV)/ready
-	$(BIN)/python -m pytest -m "not slow and not gpu and not children and not thorough"
+	$(PYTEST) -m "not slow and not gpu and not children and not thorough"
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu"
 
 test-slow: $(VENV)/ready
-	$(BIN)/python -m pytest -m "slow"
+	$(PYTEST) -m slow
+
+coverage: $(VENV)/ready
+	$(PYTEST) -m "not slow and not gpu" --cov --cov-report term:skip-covered
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -45,4 +51,4 @@ $(VENV)/docs: $(VENV)/ready
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache dist site
+	rm -rf $(VENV) .coverage .pytest_cache .hypothesis .mypy_cache .ruff_cache dist site

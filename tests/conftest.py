@@ -6,13 +6,19 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import settings
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from tests.data.files import drawing, omniglot_folder
+from tests.processes import refuse_unmarked, run_process
 from torchplastic import cuda_graph
 from torchplastic.data import omniglot
+from torchplastic.functional import plastic_scan
 from torchplastic.ops import cpu_cache
+from torchplastic.ops.plastic_scan.stepwise import find_kernels
+
+__all__ = ["run_process"]
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read where Triton's kernels are first imported: they then run on the CPU
@@ -22,9 +28,32 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")
     settings.register_profile("torchplastic", deadline=None, max_examples=40, derandomize=True)
     settings.load_profile("torchplastic")
-    torch.set_num_threads(
-        1
-    )  # small tensors gain nothing from a second, and threads of a busy machine wait for each other
+    # small tensors gain nothing from a second thread, and threads of a busy machine wait for each other
+    torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)  # before the marks are looked at
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "run_process" in item.fixturenames:
+            item.add_marker("children")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_without_its_fixture():
+    refuse_unmarked()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels_compiled_once(tmp_path_factory):
+    """Of several workers the first compiles the kernels of the CPU, and the others read what it has left on disk."""
+    if "PYTEST_XDIST_WORKER" in os.environ and find_kernels() is not None:
+        with FileLock(tmp_path_factory.getbasetemp().parent / "kernels.lock"):
+            for dtype in (torch.float32, torch.float64):
+                for impl in ("chunked", "stepwise"):
+                    inputs = torch.zeros(3, 1, 2), torch.zeros(2, 2), torch.ones(2, 2), torch.tensor(0.1)
+                    leaves = (tensor.to(dtype).requires_grad_() for tensor in inputs)
+                    plastic_scan(*leaves, impl=impl)[0].sum().backward()
 
 
 @pytest.fixture

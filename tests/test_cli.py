@@ -1,11 +1,9 @@
 """The command as a user meets it: results on stdout, one line on stderr for wrong use, nothing lost."""
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -113,12 +111,9 @@ def test_version_and_help(capsys):
         assert name in text
 
 
-def test_output_that_knows_no_greek(finished):
-    for args in (["list"], ["eval", str(finished), "--episodes", "5"]):
-        done = subprocess.run(
-            [*COMMAND, *args], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=False
-        )
-        assert done.returncode == 0, done.stderr
+def test_output_that_knows_no_greek(finished, run_process):
+    for args in (["list"], ["eval", finished, "--episodes", "5"]):
+        run_process([*COMMAND, *args], env={"PYTHONIOENCODING": "ascii"})
 
 
 def test_report_writes_one_page(finished, capsys):
@@ -264,51 +259,41 @@ def test_a_diverging_run_exits_1_and_names_the_last_good_checkpoint(tmp_path, ca
 # --- as processes
 
 
-def start(*args, **kwargs):
-    return subprocess.Popen(
-        [*COMMAND, *map(str, args)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **kwargs
-    )
-
-
 def wait_for_rows(path, count, process):
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        if (path / "metrics.jsonl").is_file() and len((path / "metrics.jsonl").read_text().splitlines()) >= count:
-            return
-        time.sleep(0.005)
-    raise AssertionError(f"no {count} rows: {process.stderr.read()}")
+    file = path / "metrics.jsonl"
+    process.wait_for(lambda: file.is_file() and len(file.read_text().splitlines()) >= count)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_save_and_print_how_to_go_on(tmp_path, number, code):
+def test_signals_save_and_print_how_to_go_on(tmp_path, number, code, run_process):
     path = tmp_path / "run"
-    process = start(*tiny(path, "--episodes", "100000"))
+    process = run_process.start([*COMMAND, *tiny(path, "--episodes", "100000")])
     wait_for_rows(path, 2, process)
     process.send_signal(number)
-    _, error = process.communicate(timeout=60)
+    _, error = process.finish()
     assert process.returncode == code
     assert f"go on with: plastic train --resume {path}" in error
     done = torch.load(path / "checkpoint.pt", weights_only=True)["episode"]
     assert plastic("train", "--resume", path, "--episodes", done + 3) == 0
 
 
-def test_sigkill_at_random_moments_changes_nothing(tmp_path):
+def test_sigkill_at_random_moments_changes_nothing(tmp_path, run_process):
     """Killed and resumed, again and again: weights and metrics equal those of the undisturbed run."""
     episodes = ["--episodes", "400", "--log-every", "7", "--save-seconds", "0.05"]
     assert plastic(*tiny(tmp_path / "whole", *episodes)) == 0
     path, draw = tmp_path / "killed", random.Random(0)
-    process = start(*tiny(path, *episodes))
+    process = run_process.start([*COMMAND, *tiny(path, *episodes)])
     kills = 0
     for _ in range(4):
         wait_for_rows(path, 1, process)
         time.sleep(draw.uniform(0, 0.4))
         process.kill()
-        process.communicate()
+        process.finish()
         kills += process.returncode == -signal.SIGKILL
         if (path / "summary.json").is_file():
             break
-        process = start("train", "--resume", path)
-    process.communicate(timeout=120)
+        process = run_process.start([*COMMAND, "train", "--resume", path])
+    process.finish()
     assert kills >= 2
     assert plastic("train", "--resume", path) == 0
     assert timeless(path) == timeless(tmp_path / "whole")
@@ -316,30 +301,26 @@ def test_sigkill_at_random_moments_changes_nothing(tmp_path):
         assert torch.equal(tensor, load_file(path / "model.safetensors")[name])
 
 
-def test_a_run_in_progress_is_locked_but_can_be_measured(tmp_path, capsys):
+def test_a_run_in_progress_is_locked_but_can_be_measured(tmp_path, capsys, run_process):
     path = tmp_path / "run"
-    process = start(*tiny(path, "--episodes", "100000"))
+    process = run_process.start([*COMMAND, *tiny(path, "--episodes", "100000")])
     wait_for_rows(path, 1, process)
     assert plastic("train", "--resume", path) == 2
     assert "in use" in capsys.readouterr().err
     assert plastic("eval", path, "--episodes", "4", "--json") == 0
-    process.kill()
-    process.communicate()
+    assert process.poll() is None
 
 
-def test_output_in_a_pipe_is_greppable(tmp_path):
-    process = start(*tiny(tmp_path / "run", "--episodes", "20"))
-    out, error = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert len(error.splitlines()) == 2
-    assert "episode=10 " in error.splitlines()[0]
-    assert " loss=" in error
-    assert out.startswith(str(tmp_path / "run"))
+def test_output_in_a_pipe_is_greppable(tmp_path, run_process):
+    done = run_process([*COMMAND, *tiny(tmp_path / "run", "--episodes", "20")])
+    assert len(done.error.splitlines()) == 2
+    assert "episode=10 " in done.error.splitlines()[0]
+    assert " loss=" in done.error
+    assert done.out.startswith(str(tmp_path / "run"))
 
 
-def test_without_the_extra_it_says_which(tmp_path):
+def test_without_the_extra_it_says_which(tmp_path, run_process):
     code = "import sys; sys.modules['tyro'] = None\nfrom torchplastic.cli import main; main(['train', 'patterns'])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "torchplastic[lab]" in done.stderr
-    assert done.stderr.count("\n") == 1
+    done = run_process([sys.executable, "-c", code], code=2, cwd=tmp_path)
+    assert "torchplastic[lab]" in done.error
+    assert done.error.count("\n") == 1

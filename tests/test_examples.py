@@ -2,9 +2,7 @@
 
 import math
 import re
-import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,30 +16,38 @@ LEARNING = ("01_whole_method.py", "02_same_with_torchplastic.py")
 BITS = 30
 
 
-@cache
-def errors(name):
-    """(squared error, wrong bits in %) of every line that the example prints."""
-    run = subprocess.run(
-        [sys.executable, "-W", "error", EXAMPLES / name], capture_output=True, text=True, check=True, timeout=120
-    )
-    found = re.findall(r"squared error +([\d.]+) +wrong bits +([\d.]+) %", run.stdout)
-    assert len(found) == len(run.stdout.splitlines())
-    return [(float(squared), float(wrong)) for squared, wrong in found]
+@pytest.fixture
+def run_example(run_process):
+    """Start an example -> a call that waits for its end and gives the lines it prints; a warning ends it."""
+
+    def start(name, *arguments):
+        process = run_process.start([sys.executable, "-W", "error", EXAMPLES / name, *arguments])
+
+        def lines():
+            out, error = process.finish()
+            assert process.returncode == 0, error
+            return out.splitlines()
+
+        return lines
+
+    return start
 
 
-@pytest.mark.parametrize("name", LEARNING)
-def test_it_learns(name):
-    (first_squared, first_wrong), *_, (last_squared, last_wrong) = errors(name)
-    # half the bits are dark and unknown: an expected square of 1 each, and half of them wrong
-    assert first_squared == pytest.approx(BITS / 2, rel=0.1)
-    assert first_wrong == pytest.approx(25, abs=5)
-    assert last_squared < first_squared / 5
-    assert last_wrong < 5
+def errors(lines):
+    """(squared error, wrong bits in %) of every line."""
+    found = [re.search(r"squared error +([\d.]+) +wrong bits +([\d.]+) %", line) for line in lines]
+    return [(float(squared), float(wrong)) for squared, wrong in (match.groups() for match in found)]
 
 
-def test_both_are_the_same_network():
+def test_both_learn_and_are_the_same_network(run_example):
     """The same seed and start: the first error is equal to the digits printed, later ones up to rounding that grows."""
-    plain, layer = (errors(name) for name in LEARNING)
+    plain, layer = (errors(lines()) for lines in [run_example(name) for name in LEARNING])
+    for (first_squared, first_wrong), *_, (last_squared, last_wrong) in (plain, layer):
+        # half the bits are dark and unknown: an expected square of 1 each, and half of them wrong
+        assert first_squared == pytest.approx(BITS / 2, rel=0.1)
+        assert first_wrong == pytest.approx(25, abs=5)
+        assert last_squared < first_squared / 5
+        assert last_wrong < 5
     assert plain[0] == layer[0]
     assert plain[1][0] == pytest.approx(layer[1][0], rel=0.2)
 
@@ -66,17 +72,12 @@ SHAPES = {
 }
 
 
-def run_example(name, *folders):
-    command = [sys.executable, "-W", "error", EXAMPLES / name, *folders]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout.splitlines()
-
-
-def test_five_drawings_of_ones_own(tmp_path):
+def test_five_drawings_of_ones_own(tmp_path, run_example):
     """The trained network tells shapes apart that were drawn once."""
     for seed, (name, points) in enumerate(SHAPES.items()):
         pen_drawing(tmp_path / "shown" / f"{name}.png", points, seed)
         pen_drawing(tmp_path / "asked" / f"my {name}.png", points, 100 + seed)
-    lines = run_example("03_classify_your_drawings.py", tmp_path / "shown", tmp_path / "asked")
+    lines = run_example("03_classify_your_drawings.py", tmp_path / "shown", tmp_path / "asked")()
     assert len(lines) == 5
     expected = [rf"my {name}\.png looks like {name}\.png \(\d+%\)" for name in sorted(SHAPES)]
     assert sum(bool(re.fullmatch(words, line)) for words, line in zip(expected, lines, strict=True)) >= 4
@@ -84,14 +85,14 @@ def test_five_drawings_of_ones_own(tmp_path):
     assert sum(bool(line) for line in code) <= 12
 
 
-def test_few_shot_on_a_folder(tmp_path):
+def test_few_shot_on_a_folder(tmp_path, run_example):
     glyphs = synthetic_glyphs(62)
     for c in range(45):
         for d in range(6):
             path = tmp_path / f"glyph {c:02d}" / f"{d}.png"
             path.parent.mkdir(exist_ok=True)
             Image.fromarray(255 - glyphs.pictures[glyphs.first[c] + d].numpy()).save(path)
-    lines = run_example("04_few_shot_on_your_folder.py", tmp_path)
+    lines = run_example("04_few_shot_on_your_folder.py", tmp_path)()
     right = [float(re.search(r"never trained on ([\d.]+)%", line)[1]) for line in lines]
     assert len(right) == 4
     assert right[-1] > max(70, right[0] + 10)

@@ -1,7 +1,6 @@
 """The public names, their signatures, and what importing them costs."""
 
 import inspect
-import subprocess
 import sys
 
 import pytest
@@ -93,11 +92,7 @@ def test_every_public_name_is_documented(name):
     assert len(inspect.getdoc(getattr(tp, name))) > 40
 
 
-def fresh(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120).stdout
-
-
-def test_import_is_light():
+def test_import_is_light(run_process):
     """Nothing of the laboratory comes along, and the best of five imports takes under 0.3 s beyond torch itself."""
     code = (
         "import sys, time, torch; before = set(sys.modules); start = time.perf_counter(); import torchplastic; "
@@ -105,7 +100,7 @@ def test_import_is_light():
     )
     seconds = []
     while len(seconds) < 5 and min(seconds, default=1) >= 0.3:
-        took, *modules = fresh(code).split()
+        took, *modules = run_process([sys.executable, "-c", code]).out.split()
         seconds.append(float(took))
         assert "torchplastic" in modules
         assert not LAB_ONLY & set(modules)

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import subprocess
 import sys
 
 import pytest
@@ -92,18 +91,17 @@ def test_a_hostile_pickle_is_refused_unexecuted(run, tmp_path, how):
     assert not target.exists()
 
 
-def test_the_lock_is_held_and_dies_with_its_process(run):
+def test_the_lock_is_held_and_dies_with_its_process(run, run_process):
     code = (
         "import sys, time; from pathlib import Path; from torchplastic.runs import RunDirectory\n"
         "with RunDirectory(Path(sys.argv[1])).locked():\n print('held', flush=True); time.sleep(60)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE, text=True)
+    process = run_process.start([sys.executable, "-c", code, run.path])
     assert process.stdout.readline() == "held\n"
     with pytest.raises(RunError, match="in use"), run.locked():
         pass
     process.kill()
-    process.wait()
-    process.stdout.close()
+    process.finish()
     with run.locked():
         pass
 

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,20 +24,9 @@ def sweep(out, *more):
     return ["sweep", "patterns", "--preset", "smoke", *TINY, "--out", str(out), *more]
 
 
-def start(out, *more):
-    """A sweep in a process of its own."""
-    return subprocess.Popen(
-        [*COMMAND, *sweep(out, *more)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )  # fmt: skip
-
-
-def wait_for_rows(out, seeds, parent, seconds=60):
-    """Until those seeds have rows of metrics."""
-    end = time.monotonic() + seconds
-    while not all(position(out / f"seed-{seed}")[0] for seed in seeds):
-        assert parent.poll() is None, parent.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.05)
+def wait_for_rows(out, seeds, parent, beyond=0):
+    """Until those seeds have rows of metrics beyond that episode."""
+    parent.wait_for(lambda: all(position(out / f"seed-{seed}")[0] > beyond for seed in seeds))
 
 
 def child_of(parent, seed):
@@ -49,7 +37,7 @@ def child_of(parent, seed):
     return found
 
 
-def test_each_seed_is_the_run_that_train_makes(tmp_path, capsys):
+def test_each_seed_is_the_run_that_train_makes(tmp_path, capsys, run_process):
     out = tmp_path / "sweep"
     assert plastic(*sweep(out, "--seeds", "2", "--episodes", "25")) == 0
     assert "2 of 2 seeds finished" in capsys.readouterr().out
@@ -65,13 +53,13 @@ def test_each_seed_is_the_run_that_train_makes(tmp_path, capsys):
     assert position(out / "seed-1")[0] == 25
 
 
-def test_a_killed_seed_is_reported_and_the_rest_goes_on(tmp_path):
+def test_a_killed_seed_is_reported_and_the_rest_goes_on(tmp_path, run_process):
     out = tmp_path / "sweep"
     more = ["--seeds", "3", "--jobs", "2", "--episodes", "600", "--save-seconds", "0"]
-    parent = start(out, *more)
+    parent = run_process.start([*COMMAND, *sweep(out, *more)])
     wait_for_rows(out, [1], parent)
     child_of(parent, 1).kill()
-    output, errors = parent.communicate(timeout=120)
+    output, errors = parent.finish()
     assert parent.returncode == 1
     assert "seed 1  failed" in output
     assert "(killed by SIGKILL)" in output
@@ -83,14 +71,15 @@ def test_a_killed_seed_is_reported_and_the_rest_goes_on(tmp_path):
     assert timeless(out / "seed-1") == timeless(tmp_path / "alone")
 
 
-def test_ctrl_c_leaves_no_process_and_every_run_can_go_on(tmp_path):
+def test_ctrl_c_leaves_no_process_and_every_run_can_go_on(tmp_path, run_process):
     out = tmp_path / "sweep"
-    parent = start(out, "--seeds", "3", "--jobs", "2", "--episodes", "1000000")
+    more = ["--seeds", "3", "--jobs", "2", "--episodes", "1000000"]
+    parent = run_process.start([*COMMAND, *sweep(out, *more)])
     wait_for_rows(out, [0, 1], parent)
     jobs = psutil.Process(parent.pid).children(recursive=True)
     assert len(jobs) >= 2
     parent.send_signal(signal.SIGINT)
-    output, _ = parent.communicate(timeout=60)
+    output, _ = parent.finish()
     assert parent.returncode == 130
     assert output.count("stopped") == 3
     assert not any(job.is_running() for job in jobs)
@@ -98,18 +87,18 @@ def test_ctrl_c_leaves_no_process_and_every_run_can_go_on(tmp_path):
     assert plastic(*sweep(out, "--seeds", "2", "--episodes", "1")) == 0
 
 
-def test_runs_end_with_the_sweep_that_started_them(tmp_path):
+def test_runs_end_with_the_sweep_that_started_them(tmp_path, run_process):
     out = tmp_path / "sweep"
-    parent = start(out, "--seeds", "1", "--episodes", "1000000")
+    parent = run_process.start([*COMMAND, *sweep(out, "--seeds", "1", "--episodes", "1000000")])
     wait_for_rows(out, [0], parent)
     job = child_of(parent, 0)
     parent.kill()
-    parent.communicate()
+    parent.finish()
     job.wait(timeout=20)
     assert plastic(*sweep(out, "--seeds", "1", "--episodes", "1")) == 0
 
 
-def test_damage_to_one_seed_is_its_own(tmp_path, capsys):
+def test_damage_to_one_seed_is_its_own(tmp_path, capsys, run_process):
     out = tmp_path / "sweep"
     more = ["--seeds", "2", "--episodes", "10"]
     assert plastic(*sweep(out, *more)) == 0
@@ -212,7 +201,7 @@ def test_without_ray_it_says_which_extra(tmp_path, monkeypatch, capsys):
     assert "torchplastic[cluster]" in capsys.readouterr().err
 
 
-def test_a_failing_seed_says_why(tmp_path, capsys):
+def test_a_failing_seed_says_why(tmp_path, capsys, run_process):
     out = tmp_path / "sweep"
     assert plastic(*sweep(out, "--seeds", "1", "--optim.lr", "1e38", "--episodes", "50")) == 1
     assert "seed 0  failed" in (output := capsys.readouterr().out)
@@ -242,7 +231,7 @@ def test_wrong_use_is_one_line(args, words, tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_no_sweep_or_another_one_is_left_alone(tmp_path, capsys):
+def test_a_folder_that_is_no_sweep_or_another_one_is_left_alone(tmp_path, capsys, run_process):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "thesis.txt").write_text("years of work")
     assert plastic(*sweep(tmp_path / "own")) == 2
@@ -304,7 +293,7 @@ def test_a_sweep_on_a_gpu_that_is_not_there_is_one_line(tmp_path, capsys):
     assert not (tmp_path / "sweep").exists()
 
 
-def test_seeds_are_debugged_too(tmp_path, capsys):
+def test_seeds_are_debugged_too(tmp_path, capsys, run_process):
     """Its log has the traceback; the last line says why, as ever."""
     out = tmp_path / "sweep"
     more = ["--seeds", "1", "--optim.lr", "1e38", "--episodes", "50", "--debug"]
@@ -314,7 +303,7 @@ def test_seeds_are_debugged_too(tmp_path, capsys):
     assert "debug" not in json.loads((out / "sweep.json").read_text())["settings"]
 
 
-def test_the_pool_keeps_to_its_jobs_and_kills_what_does_not_end(tmp_path):
+def test_the_pool_keeps_to_its_jobs_and_kills_what_does_not_end(tmp_path, run_process):
     deaf = "from signal import *; import time; signal(SIGTERM, SIG_IGN); print(1, flush=True); time.sleep(60)"
     jobs = [Job(i, ("-c", deaf), tmp_path / f"{i}.log", 1) for i in range(3)]
     with LocalPool(2) as pool:
@@ -355,7 +344,7 @@ def test_a_run_says_what_it_measures(measure, tmp_path):
 
 
 @pytest.mark.slow
-def test_ray(tmp_path, capsys):
+def test_ray(tmp_path, capsys, run_process):
     pytest.importorskip("ray", reason="needs the extra cluster")
     out = tmp_path / "sweep"
     more = ["--seeds", "2", "--jobs", "2", "--backend", "ray"]
@@ -364,14 +353,10 @@ def test_ray(tmp_path, capsys):
     assert plastic(*tiny(tmp_path / "alone", "--seed", "1", "--episodes", "25")) == 0
     assert timeless(out / "seed-1") == timeless(tmp_path / "alone")
 
-    parent = start(out, *more, "--episodes", "1000000")
-    wait_for = time.monotonic() + 90
-    while min(position(out / f"seed-{seed}")[0] for seed in (0, 1)) <= 25:
-        assert parent.poll() is None, parent.communicate()
-        assert time.monotonic() < wait_for
-        time.sleep(0.1)
+    parent = run_process.start([*COMMAND, *sweep(out, *more, "--episodes", "1000000")], seconds=200)
+    wait_for_rows(out, (0, 1), parent, beyond=25)
     parent.send_signal(signal.SIGINT)
-    output, _ = parent.communicate(timeout=90)
+    output, _ = parent.finish()
     assert parent.returncode == 130
     assert output.count("stopped") == 2
     mine = [p for p in psutil.process_iter(["cmdline"]) if str(out) in " ".join(p.info["cmdline"] or [])]

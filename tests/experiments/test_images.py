@@ -13,6 +13,8 @@ from torchplastic.experiments import launch, registry
 from torchplastic.experiments.images import ImagesConfig, build, pictures_of
 from torchplastic.runs import RunDirectory
 
+pytestmark = pytest.mark.thorough
+
 SMALL = ["--task.side", "6", "--task.shown", "2", "--task.cycles", "1", "--threads", "1", "--eval-episodes", "4"]
 
 

@@ -12,6 +12,8 @@ from torchplastic.experiments import registry
 from torchplastic.experiments.maze import _carry, _intervals, baselines, build, evaluation, walks
 from torchplastic.runs import RunDirectory
 
+pytestmark = pytest.mark.thorough
+
 SMALL = ["--model.neurons", "6", "--task.size", "5", "--task.steps", "12", "--threads", "1"]
 
 

@@ -11,8 +11,10 @@ import torchplastic as tp
 from tests.command import plastic, rows, timeless
 from torchplastic.experiments import omniglot as experiment
 from torchplastic.experiments import registry
-from torchplastic.experiments.omniglot import build, data_of, test_episodes, training_episodes
+from torchplastic.experiments.omniglot import build, data_of, held_out_episodes, training_episodes
 from torchplastic.runs import RunDirectory
+
+pytestmark = pytest.mark.thorough
 
 SMALL = ["--model.channels", "4", "--threads", "1", "--eval-episodes", "20", "--task.ways", "3", "--task.pool", "0"]
 
@@ -84,7 +86,7 @@ def test_accuracy_by_position_is_the_whole(small_omniglot):
     model = build(config).model
     told = experiment.evaluation(config, model, 600, torch.Generator().manual_seed(0))
     batches = experiment._batches(
-        test_episodes(config), 600, experiment._at_once(config), torch.Generator().manual_seed(0)
+        held_out_episodes(config), 600, experiment._at_once(config), torch.Generator().manual_seed(0)
     )
     places = torch.cat([experiment._last_position(batch) for batch in batches])
     weights = places.bincount(minlength=3) / 600

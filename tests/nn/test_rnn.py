@@ -249,6 +249,7 @@ def test_copies_are_equal_and_separate(copied, alpha):
 
 
 # the compiler looks at .grad of every input, and silences its warning in a way that "error" overrules
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("impl", ["chunked", "reference", "auto"])
 def test_compile(impl):

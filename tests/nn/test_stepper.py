@@ -40,12 +40,17 @@ def assert_same(layer, state, x):
 OWN = tp.Rule(lambda H, u, v, eta: 0.5 * H + eta * u.unsqueeze(-1) * v.unsqueeze(-2))
 
 
+def named(options):
+    """The same in every process, so that they can share the tests."""
+    return " ".join(f"{name}={value}" if isinstance(value, str | int) else name for name, value in options.items())
+
+
 @pytest.mark.parametrize("kernels", [True, False])
 @pytest.mark.parametrize("options", [
     {"rule": "hebb"}, {"rule": "oja", "N": 33}, {"alpha": "shared", "nonlinearity": "sigmoid"}, {"alpha": "neuron"},
     {"alpha": "none", "nonlinearity": "relu"}, {"rule": OWN}, {"impl": "reference"}, {"impl": "chunked"},
-    {"inputs": None}, {"eta": torch.rand(5)},
-], ids=str)  # fmt: skip
+    {"inputs": None}, {"eta": torch.linspace(0.1, 0.9, 5)},
+], ids=named)  # fmt: skip
 def test_steps_are_the_sequence(options, kernels, monkeypatch):
     if not kernels:
         monkeypatch.setattr(stepwise, "find_kernels", lambda: None)
@@ -62,7 +67,7 @@ def test_steps_are_the_sequence(options, kernels, monkeypatch):
         assert torch.equal(state.trace, before)  # where it started is a value
 
 
-@pytest.mark.parametrize("options", [{}, {"alpha": "none"}, {"rule": OWN}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"alpha": "none"}, {"rule": OWN}], ids=named)
 def test_what_it_gives_is_kept(options):
     layer = made(**options)
     step = layer.stepper(B)

@@ -117,6 +117,7 @@ def test_a_batch_of_nobody(alpha):
     assert_parity(inputs, *with_chunks(2), grads=("drive", "w", "eta", "hidden", "trace"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("B", [1, 2])
 def test_parity_on_several_cores_and_with_inputs_in_any_layout(B, threads, two_threads):
@@ -284,6 +285,7 @@ def test_parity_where_the_decay_is_zero_or_negative(eta):
     assert_parity(inputs | {"eta": torch.tensor(1.0, dtype=torch.float64)}, *with_chunks(3), rule="hebb")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize("B", [1, 2])
 @pytest.mark.parametrize("N", [300, 301])  # odd: the rows do not split evenly
@@ -297,6 +299,7 @@ def test_parity_of_products_split_over_threads(alpha, B, N, two_threads, poisone
         assert_parity(inputs, chunked, grads=grads, rule=rule, clamp=clamp)
 
 
+@pytest.mark.thorough
 def test_parity_of_a_long_clamped_run_split_over_threads(two_threads, poisoned_buffers):
     inputs = random_inputs(6, 1, 301, alpha="full", eta="scalar")
     clamp = torch.zeros(6, 1, 301, dtype=torch.bool)
@@ -305,6 +308,7 @@ def test_parity_of_a_long_clamped_run_split_over_threads(two_threads, poisoned_b
         assert_parity(inputs, *with_chunks(2, None), grads=grads, rule="hebb", clamp=clamp)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("rule", "alpha", "B", "N"),
     [*((rule, alpha, B, 7) for rule in tp.RULES for alpha in PLASTIC for B in (1, 2)), ("hebb", "full", 1, 301)],

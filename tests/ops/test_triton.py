@@ -4,9 +4,6 @@ What a GPU makes of them is in test_on_gpu.py.
 """
 
 import json
-import multiprocessing
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -32,9 +29,10 @@ from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import resident, triton_support
 
 pytest.importorskip("triton", reason="needs the extra gpu")
-pytestmark = pytest.mark.skipif(
-    not triton_support.interpreted(), reason="kernels run on the GPU here, see test_on_gpu.py"
-)
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(not triton_support.interpreted(), reason="kernels run on the GPU here, see test_on_gpu.py"),
+]
 SOME_GRADIENTS = (("w", "alpha"), ("eta",), ("drive",), ("hidden",), ("trace",))
 
 
@@ -165,27 +163,17 @@ def test_what_a_gpu_of_132_multiprocessors_holds(N, B, itemsize, blocks):
         assert grid.BN >= N
 
 
-def each_in_a_process(kernel, programs, tensors, sizes, **options):
-    """Programs that wait for each other, each in a process of its own, over shared memory."""
-    for tensor in tensors:
-        tensor.share_memory_()
-    fork = multiprocessing.get_context("fork")
-    started = [
-        fork.Process(target=triton_support.launch, args=(kernel, (1,), tensors, (*sizes, program)), kwargs=options)
-        for program in range(programs)
-    ]
-    for process in started:
-        process.start()
-    for process in started:
-        process.join(120)
-        process.kill()
-    assert [process.exitcode for process in started] == [0] * programs
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # of threads, beside fork
 @pytest.mark.parametrize(("rule", "clamp"), [("hebb", "steps"), ("oja", "mixed")])
-def test_programs_that_share_an_example_wait_for_each_other(rule, clamp, monkeypatch):
+def test_programs_that_share_an_example_wait_for_each_other(rule, clamp, monkeypatch, run_process):
+    def each_in_a_process(kernel, programs, tensors, sizes, **options):
+        """Programs that wait for each other, each in a process of its own, over shared memory."""
+        for tensor in tensors:
+            tensor.share_memory_()
+        each = [(kernel, (1,), tensors, (*sizes, program)) for program in range(programs)]
+        assert run_process.fork(triton_support.launch, each, **options) == [0] * programs
+
     monkeypatch.setattr(triton_support, "run_together", each_in_a_process)
     monkeypatch.setattr(triton_support, "INTERPRETED", 6)
     inputs = random_inputs(6, 2, 19, eta="neuron")
@@ -205,13 +193,10 @@ def test_where_it_cannot_run(monkeypatch):
     torch.testing.assert_close(plastic_scan(*leaves)[0], plastic_scan(*leaves, impl="reference")[0])
 
 
-def test_the_kernels_compile_for_a_gpu():
+def test_the_kernels_compile_for_a_gpu(run_process):
     """Without one: down to machine code, in another process, because here they are interpreted."""
     script = Path(__file__).with_name("compile_for_gpu.py")
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout)
+    found = json.loads(run_process([sys.executable, script], env={"TRITON_INTERPRET": None}, seconds=280).out)
     assert len(found) >= 10
     assert max(kernel["shared"] for kernel in found.values()) <= 232_448  # of a program on Hopper
     assert found["resident_forward float32"]["stack"] == 0  # nothing of w, alpha and the trace leaves the registers

@@ -8,6 +8,8 @@ import pytest
 from tests.report.builders import some_samples, write_bench, write_run, write_sweep
 from torchplastic.report import make_report, page, page_sections
 
+pytestmark = pytest.mark.thorough
+
 
 def test_a_run_on_one_self_contained_page(tmp_path):
     run = write_run(tmp_path / "run", samples=some_samples())

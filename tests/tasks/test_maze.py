@@ -1,6 +1,5 @@
 """The maze against the protocol it states; the batched form and the Gymnasium form give the same episode."""
 
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -272,7 +271,7 @@ def test_some_of_the_mazes():
     assert replace(maze, steps=3) == maze
 
 
-def test_the_batched_form_imports_without_gymnasium():
+def test_the_batched_form_imports_without_gymnasium(run_process):
     code = (
         "import sys; sys.modules['gymnasium'] = None\n"
         "import importlib.util as u; find = u.find_spec\n"
@@ -280,8 +279,7 @@ def test_the_batched_form_imports_without_gymnasium():
         "import torch; from torchplastic.tasks.maze import Maze\n"
         "print(Maze().reset(2, torch.Generator()).place.tolist())"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[60, 60]"
+    assert run_process([sys.executable, "-c", code]).out.strip() == "[60, 60]"
 
 
 def test_numbers_are_single_whatever_the_default():

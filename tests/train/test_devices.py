@@ -1,10 +1,7 @@
 """Two processes that share every batch train as one does."""
 
 import json
-import os
 import signal
-import subprocess
-import time
 
 import psutil
 import pytest
@@ -17,17 +14,10 @@ from torchplastic.runs import RunDirectory
 TWO = ["--batch", "4", "--devices", "2", "--device", "cpu"]
 
 
-def alone(*args, code=0):
-    """In processes of its own: each process runs the command again."""
-    done = subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, timeout=120)
-    assert done.returncode == code, done.stderr
-    return done
-
-
-def test_two_processes_equal_one(tmp_path):
-    done = alone(*tiny(tmp_path / "two", *TWO, "--episodes", "40", "--model.learn-eta"))
-    assert done.stdout.count("episodes 40") == 1
-    assert done.stderr.count("episode=40") == 1
+def test_two_processes_equal_one(tmp_path, run_process):
+    done = run_process([*COMMAND, *tiny(tmp_path / "two", *TWO, "--episodes", "40", "--model.learn-eta")])
+    assert done.out.count("episodes 40") == 1
+    assert done.error.count("episode=40") == 1
     assert plastic(*tiny(tmp_path / "one", "--batch", "4", "--episodes", "40", "--model.learn-eta")) == 0
     for two, one in zip(rows(tmp_path / "two"), rows(tmp_path / "one"), strict=True):
         for name in ("episode", "loss", "error", "eta"):
@@ -37,23 +27,19 @@ def test_two_processes_equal_one(tmp_path):
     for name in one:
         assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
 
-    alone("train", "--resume", tmp_path / "two", "--episodes", "60", "--devices", "2", "--device", "cpu")
+    resume = ["train", "--resume", tmp_path / "two", "--episodes", "60", "--devices", "2", "--device", "cpu"]
+    run_process([*COMMAND, *resume])
     assert plastic("train", "--resume", tmp_path / "one", "--episodes", "60") == 0
     assert [row["episode"] for row in rows(tmp_path / "two")] == [row["episode"] for row in rows(tmp_path / "one")]
     assert rows(tmp_path / "two")[-1]["loss"] == pytest.approx(rows(tmp_path / "one")[-1]["loss"], rel=1e-4)
 
 
-def test_one_signal_stops_both_and_saves(tmp_path):
+def test_one_signal_stops_both_and_saves(tmp_path, run_process):
     run = tmp_path / "run"
-    command = [*COMMAND, *map(str, tiny(run, *TWO, "--episodes", "1000000"))]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 60
-    while not (run / "metrics.jsonl").is_file():
-        assert parent.poll() is None, parent.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    parent = run_process.start([*COMMAND, *tiny(run, *TWO, "--episodes", "1000000")])
+    parent.wait_for((run / "metrics.jsonl").is_file)
     parent.send_signal(signal.SIGINT)
-    _, said = parent.communicate(timeout=60)
+    _, said = parent.finish()
     assert parent.returncode == 130, said
     assert said.count("go on with") == 1
     assert json.loads((run / "config.json").read_text())["batch"] == 4
@@ -62,16 +48,12 @@ def test_one_signal_stops_both_and_saves(tmp_path):
     assert plastic("train", "--resume", run, "--episodes", done) == 0
 
 
-def test_a_signal_before_the_first_update_leaves_nothing_behind(tmp_path):
+def test_a_signal_before_the_first_update_leaves_nothing_behind(tmp_path, run_process):
     run = tmp_path / "run"
-    command = [*COMMAND, *map(str, tiny(run, *TWO, "--episodes", "1000000"))]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 60
-    while not (others := psutil.Process(parent.pid).children()):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    parent = run_process.start([*COMMAND, *tiny(run, *TWO, "--episodes", "1000000")])
+    others = parent.wait_for(psutil.Process(parent.pid).children)
     parent.terminate()
-    _, said = parent.communicate(timeout=60)
+    _, said = parent.finish()
     assert parent.returncode in (143, -signal.SIGKILL), said
     _, alive = psutil.wait_procs(others, timeout=20)
     assert not alive
@@ -79,12 +61,9 @@ def test_a_signal_before_the_first_update_leaves_nothing_behind(tmp_path):
         assert RunDirectory.open(run).checkpoint()["episode"] == 0
 
 
-def test_one_process_of_a_cluster_job_writes_its_run(tmp_path):
+def test_one_process_of_a_cluster_job_writes_its_run(tmp_path, run_process):
     """What a job scheduler says of its own processes is not about ours."""
-    environment = {**os.environ, "SLURM_PROCID": "1", "LOCAL_RANK": "1"}
-    command = [*COMMAND, *map(str, tiny(tmp_path / "run", "--episodes", "5"))]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
-    assert done.returncode == 0, done.stderr
+    run_process([*COMMAND, *tiny(tmp_path / "run", "--episodes", "5")], env={"SLURM_PROCID": "1", "LOCAL_RANK": "1"})
     assert rows(tmp_path / "run")[-1]["episode"] == 5
 
 

@@ -114,20 +114,20 @@ def training_episodes(config: OmniglotConfig) -> FewShotEpisodes:
     return FewShotEpisodes(config.task, data_of(config).train)
 
 
-def test_episodes(config: OmniglotConfig) -> FewShotEpisodes:
+def held_out_episodes(config: OmniglotConfig) -> FewShotEpisodes:
     """Episodes of test classes: one query each, nothing shared between episodes."""
     return FewShotEpisodes(replace(config.task, pool=0, queries=1, jitter=0.0), data_of(config).test)
 
 
 def data(config: OmniglotConfig) -> str:
     """How many classes, the split, a digest of the pixels; not where they lie."""
-    training_episodes(config), test_episodes(config)  # both must be possible
+    training_episodes(config), held_out_episodes(config)  # both must be possible
     return data_of(config).digest
 
 
 def build(config: OmniglotConfig) -> Components:
     """Episodes of training classes, network, objective, and how it does on test classes."""
-    test = test_episodes(config)
+    test = held_out_episodes(config)
 
     def test_values(network: nn.Module) -> dict[str, float]:
         stream = generator(config.seed, "validation")
@@ -182,7 +182,7 @@ def _right_in_pixels(test: FewShotEpisodes, episodes: int, batch: int, stream: t
 
 def notes(config: OmniglotConfig) -> dict[str, Any]:
     """What the classes are, and what guessing and the nearest neighbour get wrong on the test classes."""
-    test, stream = test_episodes(config), generator(config.seed, "validation")
+    test, stream = held_out_episodes(config), generator(config.seed, "validation")
     nearest = _right_in_pixels(test, BASELINE_EPISODES, _at_once(config), stream)
     baselines = {"guessing": 1 - config.task.chance, "nearest neighbour in pixels": 1 - nearest}
     return {
@@ -195,7 +195,7 @@ def notes(config: OmniglotConfig) -> dict[str, Any]:
 @torch.no_grad()
 def evaluation(config: OmniglotConfig, model: nn.Module, episodes: int, stream: torch.Generator) -> dict[str, Any]:
     """Accuracy on test classes with its interval, by position, beside guessing and the nearest neighbour in pixels."""
-    test, batch = test_episodes(config), _at_once(config)
+    test, batch = held_out_episodes(config), _at_once(config)
     state = stream.get_state()
     _, error = evaluate(model, test, classification, episodes, batch, stream)
     right = 1 - error.double()
@@ -222,7 +222,7 @@ def _last_position(batch: FewShotBatch) -> Tensor:
 def samples(config: OmniglotConfig, before: nn.Module, after: nn.Module) -> dict[str, np.ndarray]:
     """Test episodes with the probabilities of the answers, the layer's matrices, a map of test features."""
     assert isinstance(after, PlasticClassifier)
-    test = test_episodes(config)
+    test = held_out_episodes(config)
     batch = test.episodes(SAMPLED_EPISODES, generator(config.seed, "samples"))
     found: dict[str, np.ndarray] = {}
     for when, model, count in (("before training", before, 1), ("test episode", after, SAMPLED_EPISODES)):
