@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import os
 import shlex
 import time
@@ -12,8 +13,11 @@ from pathlib import Path
 import jinja2
 
 from torchplastic.report.figures.style import Animation, Drawing, render, style
-from torchplastic.report.reading import Sources, is_run, read_sources
+from torchplastic.report.reading import Sources, read_sources
 from torchplastic.report.sections import Part, sections
+
+LOG = logging.getLogger("torchplastic")
+GENERATOR = b'<meta name="generator" content="torchplastic">'  # in the head of every page
 
 Rendered = dict[str, tuple[Drawing, bytes, bytes]]
 
@@ -22,30 +26,37 @@ def make_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     """Draw runs, sweeps and bench files, in any mixture, on one self-contained page.
 
     paths: run directories, sweep directories (with `seed-*` runs in them) or bench JSON files.
-    out: a new or empty directory. Default: RUN/report for a single run, which is drawn again where it exists, or
-        else `runs/reports/DATE-TIME`, a new one each time.
+    out: a new or empty directory, or one with an earlier report, which is drawn again. Default: RUN/report or
+        SWEEP/report for a single run or sweep, or else `runs/reports/DATE-TIME`, a new one each time.
 
     Returns the path of the page, OUT/index.html; the figures lie as PNG and SVG in OUT/figures. Everything is drawn
     before anything is written, and the page is written last and at once.
 
     Raises ValueError, in one line, for no path, for a path that is no run directory, sweep or bench file, for files
-    in it that cannot be read, and for an `out` that holds something already.
+    in it that cannot be read, and for an `out` that holds something else already.
     """
     paths = [Path(path) for path in paths]
     if not paths:
         raise ValueError("a report needs at least one run directory, sweep or bench file.")
-    own = paths[0] / "report" if len(paths) == 1 and is_run(paths[0]) else None
-    again = own is not None and (out is None or Path(out).resolve() == own.resolve())
+    own = paths[0] / "report" if len(paths) == 1 and paths[0].is_dir() else None
+    again = out is None or (own is not None and Path(out).resolve() == own.resolve()) or _holds_report(Path(out))
     if out is not None and not again and (Path(out).is_file() or (Path(out).is_dir() and any(Path(out).iterdir()))):
-        raise ValueError(f"{out} exists and is not empty; name a new directory for the report.")
+        raise ValueError(f"{out} exists and is not empty, and holds no report; name a new directory for the report.")
     sources = read_sources(paths)
+    LOG.info("drawing %s", _title(sources))
     with style():
         parts = sections(sources)
         rendered = {d.name: (d, *render(d)) for part in parts for d in part.every_drawing()}
     animations = [animation for part in parts for animation in part.every_animation()]
     html = _page(parts, rendered, _title(sources), f"plastic report {shlex.join(str(path) for path in paths)}")
-    folder = own if own is not None and again else Path(out) if out is not None else _new_folder(Path("runs/reports"))
+    folder = Path(out) if out is not None else own or _new_folder(Path("runs/reports"))
     return _write(folder, html, rendered, animations)
+
+
+def _holds_report(folder: Path) -> bool:
+    """Whether this program wrote a report there."""
+    page = folder / "index.html"
+    return page.is_file() and GENERATOR in page.read_bytes()[:4096]
 
 
 def _title(sources: Sources) -> str:
