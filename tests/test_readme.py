@@ -14,6 +14,7 @@ pytest.importorskip("tyro", reason="the command needs the extra lab")
 from torchplastic import cli
 from torchplastic.bench import suites
 from torchplastic.experiments import registry
+from torchplastic.experiments.catalog import CATALOG
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -59,6 +60,21 @@ def test_commands_name_what_exists(text):
         assert set(names) <= set(suites.SUITES)
     for flag in (word for word in words if word.startswith("--")):
         assert re.search(rf"{re.escape(flag)}\b", described), flag
+
+
+RESULTS = {page.stem: page.read_text() for page in (ROOT / "docs" / "results").glob("*.md")}
+
+
+@pytest.mark.parametrize(
+    ("experiment", "preset"), [("images", "quick"), ("omniglot", "quick"), ("omniglot", "paper"), ("maze", "quick")]
+)
+def test_list_has_the_times_that_were_measured(experiment, preset):
+    assert CATALOG[experiment].presets[preset].cost in RESULTS[CATALOG[experiment].module]
+
+
+def test_times_in_the_readme_are_those_of_the_results():
+    for time in re.findall(r"[\d.]+ minutes", README):
+        assert any(re.search(rf"(?<![\d.]){re.escape(time)}", page) for page in RESULTS.values()), time
 
 
 def test_links_lead_to_files():

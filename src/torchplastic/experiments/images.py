@@ -19,7 +19,7 @@ from torchplastic.data.pictures import Pictures, stand_in
 from torchplastic.data.sources import load_pictures
 from torchplastic.experiments.config import DataConfig, Model, Optim
 from torchplastic.experiments.networks import generator, lstm_training_bytes, make_network
-from torchplastic.experiments.registry import Experiment, Form, Parts
+from torchplastic.experiments.registry import Experiment, Parts
 from torchplastic.experiments.samples import matrices, picture_row
 from torchplastic.tasks.images import ImageEpisodes, Images, training_and_withheld, trivial_answers
 from torchplastic.train.evaluate import evaluate, interval
@@ -220,15 +220,8 @@ def smoke() -> ImagesConfig:
 
 
 EXPERIMENT = Experiment(
-    about="memorise three natural images, complete one from its half",
     config=ImagesConfig,
-    forms={
-        "smoke": Form(smoke, "pictures of 12 × 12, patches of a photograph", "10 s", "withheld error falls"),
-        "quick": Form(quick, "CIFAR-10, 10,000 episodes", "11 minutes", "withheld squared error 11"),
-        "paper": Form(paper, "CIFAR-10, 40,000 episodes", "an hour", "published: 15.6, on training pictures"),
-        "published": Form(published, "the same with Adam 1e-4 throughout", "an hour", "as published"),
-        "text": Form(text, "gaps of 3 steps, gray from 0 to 1", "an hour", "another scale of errors"),
-    },
+    forms={"smoke": smoke, "quick": quick, "paper": paper, "published": published, "text": text},
     build=build,
     needed_bytes=needed_bytes,
     samples=samples,

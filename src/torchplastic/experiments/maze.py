@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchplastic import LSTM, PlasticRNN, PlasticState, functional
 from torchplastic.experiments.config import Config, Model, Optim, at_least
 from torchplastic.experiments.networks import generator, lstm_training_bytes, rescale
-from torchplastic.experiments.registry import Experiment, Form, Parts
+from torchplastic.experiments.registry import Experiment, Parts
 from torchplastic.experiments.samples import layer_matrices
 from torchplastic.tasks.maze import ACTIONS, AGENT, Maze, MazeState
 from torchplastic.tasks.worlds import MazeWorld
@@ -268,14 +268,8 @@ def smoke() -> MazeConfig:
 
 
 EXPERIMENT = Experiment(
-    about="find a reward in a maze, and find it again",
     config=MazeConfig,
-    forms={
-        "smoke": Form(smoke, "a maze of 7 × 7, 50 steps", "15 s", "reward rises from 6 to above 25"),
-        "quick": Form(quick, "the published maze, 60,000 episodes", "4 min", "177 plastic, 70 not"),
-        "paper": Form(paper, "the same, 1,000,000 episodes", "70 min at quick's rate", "256 plastic after 300,000"),
-        "published": Form(published, "one maze per update, Adam 1e-4", "not measured", "as published"),
-    },
+    forms={"smoke": smoke, "quick": quick, "paper": paper, "published": published},
     build=build,
     needed_bytes=needed_bytes,
     samples=samples,

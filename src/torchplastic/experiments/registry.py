@@ -1,4 +1,4 @@
-"""What an experiment is, and the list of them."""
+"""What an experiment is, and where each is found: catalog.py has the list of them."""
 
 from __future__ import annotations
 
@@ -11,26 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from torchplastic.experiments import catalog
 from torchplastic.experiments.config import Config
 from torchplastic.train.trainer import Lesson
-
-MODULES = {  # by the name on the command line
-    "patterns": "patterns",
-    "fifty-bit": "fifty_bit",
-    "images": "images",
-    "omniglot": "omniglot",
-    "maze": "maze",
-}
-
-
-@dataclass(frozen=True)
-class Form:
-    """One complete setting of an experiment."""
-
-    make: Callable[[], Config]
-    about: str
-    cost: str
-    result: str
 
 
 @dataclass(frozen=True)
@@ -61,6 +44,7 @@ def _nothing(config: Any) -> dict[str, Any]:
 class Experiment:
     """An experiment: its forms, and how a config becomes a run.
 
+    forms: the functions that make the configs of its presets, by their names in the catalog.
     build(config) -> Parts, from the config alone.
     needed_bytes(config) -> what training takes, asked before anything is built.
     samples(config, before, after) -> the arrays of samples.npz, from weights before and after training.
@@ -71,9 +55,8 @@ class Experiment:
     evaluation_episodes: how many `plastic eval` takes if it is not told.
     """
 
-    about: str
     config: type[Config]
-    forms: Mapping[str, Form]
+    forms: Mapping[str, Callable[[], Config]]
     build: Callable[[Any], Parts]
     needed_bytes: Callable[[Any], int]
     samples: Callable[[Any, nn.Module, nn.Module], dict[str, np.ndarray]]
@@ -84,27 +67,13 @@ class Experiment:
     evaluation_episodes: int = 1000
 
 
-def names() -> list[str]:
-    """Names of all experiments."""
-    return list(MODULES)
-
-
 def get(name: str) -> Experiment:
     """The experiment of that name. ValueError for an unknown one."""
-    if name not in MODULES:
-        raise ValueError(f"unknown experiment {name!r}; choose one of {', '.join(MODULES)}.")
-    module = import_module(f"torchplastic.experiments.{MODULES[name]}")
-    return module.EXPERIMENT
-
-
-def get_form(name: str, form: str) -> Form:
-    """The form of that name of an experiment. ValueError for an unknown one."""
-    forms = get(name).forms
-    if form not in forms:
-        raise ValueError(f"{name} has no form {form!r}; choose one of {', '.join(forms)}.")
-    return forms[form]
+    return import_module(f"torchplastic.experiments.{catalog.entry(name).module}").EXPERIMENT
 
 
 def settings(name: str, form: str, kind: str = "plastic") -> Config:
     """Where the settings of a run start. ValueError for an unknown experiment or form."""
-    return get(name).of_kind(get_form(name, form).make(), kind)
+    catalog.preset(name, form)
+    experiment = get(name)
+    return experiment.of_kind(experiment.forms[form](), kind)
