@@ -63,10 +63,10 @@ def test_list_in_a_terminal_fits_its_width(monkeypatch, capsys):
         assert all("; ".join(preset) in words for preset in entry.presets.values())
 
 
-def child(*args):
-    """The command in a process that hears SIGINT, also where this one ignores it."""
+def child(*command):
+    """A process that hears SIGINT, also where this one ignores it."""
     return subprocess.Popen(
-        [*COMMAND, *map(str, args)],
+        list(map(str, command)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -77,7 +77,7 @@ def child(*args):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals between processes")
 @pytest.mark.parametrize("delay", [0, 0.05, 0.2, 0.6])
 def test_ctrl_c_while_it_starts_is_quiet(delay, tmp_path):
-    with child("train", "patterns", "--out", tmp_path / "run") as process:
+    with child(*COMMAND, "train", "patterns", "--out", tmp_path / "run") as process:
         try:
             first = process.stderr.readline()
             time.sleep(delay)
@@ -88,6 +88,25 @@ def test_ctrl_c_while_it_starts_is_quiet(delay, tmp_path):
     assert first == "loading PyTorch …\n"
     assert (process.returncode, out, rest) == (130, "", "")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals between processes")
+@pytest.mark.parametrize("delay", [0.05, 0.15])
+def test_ctrl_c_before_the_first_line_is_quiet(delay, tmp_path):
+    code = (
+        f"import sys; sys.argv = ['plastic', 'train', 'patterns', '--out', {str(tmp_path / 'run')!r}]; "
+        "print('Python runs', flush=True); from torchplastic.cli import main; main()"
+    )
+    with child(sys.executable, "-c", code) as process:
+        try:
+            process.stdout.readline()
+            time.sleep(delay)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert errors in ("", "loading PyTorch …\n")
 
 
 def test_ctrl_c_of_a_command_that_imports_nothing_is_quiet(monkeypatch, capsys):

@@ -3,9 +3,7 @@
 A public name is imported when it is first used, so that `plastic --help` need not wait for PyTorch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # a type checker takes it for true; typing itself takes a while to import
 if TYPE_CHECKING:
     from torchplastic import functional
     from torchplastic.graphs import CapturedStep
@@ -52,9 +50,11 @@ _MODULES = {  # where each name lies; a test compares it with the imports above
 
 if not TYPE_CHECKING:  # which would take any name for a public one
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name):
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
         module = import_module(f"{__name__}.{_MODULES[name]}")
         value = module if name == "functional" else getattr(module, name)
         globals()[name] = value  # from now on it is found without this function

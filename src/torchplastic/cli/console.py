@@ -22,14 +22,18 @@ def say(line: str) -> None:
 
 @contextlib.contextmanager
 def loading(package: str, name: str) -> Iterator[None]:
-    """Around the import of a large package: say so where it is not there yet, and end at once at Ctrl-C.
-
-    There is nothing to save, and an exception may get lost in the middle of an import.
-    """
+    """Around the import of a large package: say so where it is not there yet; Ctrl-C ends the process at once."""
     if package in sys.modules:
         yield
         return
     say(f"loading {name} …")
+    with ended_by_ctrl_c():
+        yield
+
+
+@contextlib.contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """Around imports: Ctrl-C ends the process. There is nothing to save, and an exception may get lost in an import."""
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or not _in_main_thread():
         yield
         return
