@@ -33,7 +33,7 @@ TABLE = {
     "bench": (PUBLIC | {"ops", "data", "tasks", "train", "experiments", "runs"}, {"rich"}),
     "report": ({"runs", "legacy"}, {"matplotlib", "scipy", "PIL", "jinja2"}),
     "__main__": ({"cli"}, set()),
-    "cli": ({"experiments", "bench", "report", "data"}, {"tyro", "rich"}),
+    "cli": ({"", "experiments", "bench", "report", "data"}, {"tyro"}),
 }
 
 

@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+import shlex
 import shutil
 import signal
 import sys
@@ -103,8 +105,7 @@ def test_version_and_help(capsys):
     assert capsys.readouterr().out == f"torchplastic {torchplastic.__version__}\n"
     assert plastic("train", "patterns", "--help") == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "--preset PRESET" in text
-    assert "smoke, quick, paper, published, additive" in text
+    assert "--preset {smoke,quick,paper,published,additive}" in text
     assert plastic("bench", "--help") == 0
     text = " ".join(capsys.readouterr().out.split())
     for name in SUITES:
@@ -155,18 +156,24 @@ def test_list_names_every_form(capsys):
 
 WRONG = {
     "unknown command": (["fly"], "unknown command"),
+    "misspelt command": (["trian", "patterns"], "did you mean train?"),
     "unknown experiment": (["train", "nothing"], "unknown experiment"),
     "unknown preset": (["train", "patterns", "--preset", "nothing"], "has no preset"),
     "no experiment": (["train"], "name an experiment"),
     "unknown flag": (["train", "patterns", "--colour", "blue"], "--colour"),
+    "misspelt flag": (["train", "patterns", "--model.etta", "1"], "--model.etta, 1; perhaps you meant --model.eta"),
+    "misspelt flags": (["train", "patterns", "--sede", "1", "--bacth", "2"], "for --bacth perhaps you meant --batch"),
     "not a number": (["train", "patterns", "--model.eta", "big"], "--model.eta"),
     "size out of range": (["train", "patterns", "--task.bits", "0"], "task.bits must be at least 1; got 0"),
     "batch out of range": (["train", "patterns", "--batch", "0"], "batch must be at least 1; got 0"),
     "no such device": (["train", "patterns", "--device", "nowhere"], "--device nowhere"),
     "too many threads": (["train", "patterns", "--threads", "100000"], "threads must lie in 0"),
-    "resume with a name": (["train", "patterns", "--resume", "{tmp}"], "leave the name away"),
+    "resume with a name": (["train", "patterns", "--resume", "{tmp}"], "omit the name"),
     "resume no run": (["train", "--resume", "{tmp}"], "is no run directory"),
     "resume with another flag": (["train", "--resume", "{tmp}", "--seed", "3"], "--seed"),
+    "eval nothing": (["eval"], "name a run"),
+    "list with a flag": (["list", "--colour"], "takes no options; got --colour"),
+    "fetch nothing": (["data", "fetch"], "name a data set; choose one of cifar10, omniglot"),
     "eval no run": (["eval", "{tmp}"], "is no run directory"),
     "report nothing": (["report"], "name at least one"),
     "report no run": (["report", "{tmp}"], "is no run"),
@@ -312,11 +319,15 @@ def test_a_run_in_progress_is_locked_but_can_be_measured(tmp_path, capsys, run_p
 
 
 def test_output_in_a_pipe_is_greppable(tmp_path, run_process):
-    done = run_process([*COMMAND, *tiny(tmp_path / "run", "--episodes", "20")])
-    assert len(done.error.splitlines()) == 2
-    assert "episode=10 " in done.error.splitlines()[0]
-    assert " loss=" in done.error
-    assert done.out.startswith(str(tmp_path / "run"))
+    run = tmp_path / "a run"
+    done = run_process([*COMMAND, *tiny(run, "--episodes", "25")])
+    said = [line for line in done.error.splitlines() if not line.startswith("compiling kernels")]
+    assert said[:2] == ["loading PyTorch …", f"run {run}"]
+    assert [re.search(r" episode=(\d+) .* loss=", line)[1] for line in said[2:]] == ["10", "20", "25"]
+    result, then = done.out.splitlines()
+    assert result.startswith(f"{run}  25 episodes in ")
+    assert "; last row (5 episodes): loss " in result
+    assert shlex.split(then) == ["plastic", "report", str(run)]
 
 
 def test_without_the_extra_it_says_which(tmp_path, run_process):

@@ -21,7 +21,9 @@ pytest.importorskip("tyro", reason="the command needs the extra lab")
 
 from torchplastic import cli
 from torchplastic.bench import suites
+from torchplastic.cli.commands import COMMANDS
 from torchplastic.experiments import registry
+from torchplastic.experiments.catalog import CATALOG
 
 ROOT = Path(__file__).parents[1]
 IGNORED = {".git", "site", *(line.strip("/") for line in (ROOT / ".gitignore").read_text().split())}
@@ -226,7 +228,7 @@ def check_command(text):
     _, command, *words = shlex.split(text)
     if command in ("--help", "--version"):
         return
-    assert command in cli.COMMANDS
+    assert command in COMMANDS
     names = [word for word in words if re.fullmatch(r"[a-z][a-z-]*", word)]
     described = help_of(command)
     if command in ("train", "sweep") and "--resume" not in words and words:
@@ -234,8 +236,8 @@ def check_command(text):
             described += help_of_every_experiment()
         else:
             described += help_of("train", words[0])
-            form = words[words.index("--form") + 1] if "--form" in words else "quick"
-            assert is_placeholder(form) or form in registry.get(words[0]).forms
+            preset = words[words.index("--preset") + 1] if "--preset" in words else "quick"
+            assert is_placeholder(preset) or preset in registry.get(words[0]).presets
     elif command == "bench":
         assert {name for name in names if words[words.index(name) - 1][:2] != "--"} <= set(suites.SUITES)
     for flag in (word for word in words if word.startswith("--")):
@@ -244,12 +246,20 @@ def check_command(text):
 
 def test_every_command_is_shown_somewhere():
     shown = {shlex.split(text)[1] for path in DOCUMENTS for text in commands_of(document(path))}
-    assert set(cli.COMMANDS) <= shown
+    assert set(COMMANDS) <= shown
+
+
+@pytest.mark.parametrize(
+    ("experiment", "preset"), [("images", "quick"), ("omniglot", "quick"), ("omniglot", "paper"), ("maze", "quick")]
+)
+def test_list_has_the_times_that_were_measured(experiment, preset):
+    entry = CATALOG[experiment]
+    assert entry.presets[preset].cost in (ROOT / "docs" / "results" / f"{entry.module}.md").read_text(encoding="utf-8")
 
 
 @every(lambda self: [code for code in self.code if re.match(r"--[a-z]", code)])
 def test_flags_exist(path, found):
-    known = "".join(help_of(command) for command in cli.COMMANDS) + help_of_every_experiment()
+    known = "".join(help_of(command) for command in COMMANDS) + help_of_every_experiment()
     flags = [flag for flag in (code.split()[0] for code in found) if not is_placeholder(flag)]
     assert not [flag for flag in flags if not re.search(rf"{re.escape(flag)}(?![\w-])", known)]
 

@@ -98,21 +98,21 @@ def test_few_shot_on_a_folder(tmp_path, run_example):
     assert right[-1] > max(70, right[0] + 10)
 
 
-def matched(*arguments):
+def matched(lines):
     """(accuracy on new episodes, parameters) that the delayed match-to-sample prints."""
-    (line,) = run_example("05_delayed_match_to_sample.py", *arguments)
+    (line,) = lines
     found = re.fullmatch(r"\w+: ([\d.]+)% of 2000 new episodes .* ([\d,]+) parameters", line)
     return float(found[1]), int(found[2].replace(",", ""))
 
 
-def test_a_plastic_network_matches_to_sample_after_a_delay():
-    accuracy, parameters = matched()
+def test_a_plastic_network_matches_to_sample_after_a_delay(run_example):
+    accuracy, parameters = matched(run_example("05_delayed_match_to_sample.py")())
     assert accuracy > 95
     # w and alpha, eta, the input weights and bias, the readout
     assert parameters == 2 * 64 * 64 + 1 + (16 + 1) * 64 + (64 + 1) * 2
 
 
 @pytest.mark.parametrize("layer", ["lstm", "fixed"])
-def test_without_plasticity_as_many_updates_leave_it_at_chance(layer):
+def test_without_plasticity_as_many_updates_leave_it_at_chance(layer, run_example):
     """Of 2000 guesses the share that is right lies more than 5 % from a half once in some 100,000 times."""
-    assert matched(f"--{layer}")[0] == pytest.approx(50, abs=5)
+    assert matched(run_example("05_delayed_match_to_sample.py", f"--{layer}")())[0] == pytest.approx(50, abs=5)

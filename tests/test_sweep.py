@@ -116,7 +116,7 @@ def test_damage_to_one_seed_is_its_own(tmp_path, capsys, run_process):
     assert position(out / "seed-1")[0] == 10
 
 
-def test_a_seed_that_was_stopped_before_it_trained_starts_anew(tmp_path):
+def test_a_seed_that_was_stopped_before_it_trained_starts_anew(tmp_path, run_process):
     out = tmp_path / "sweep"
     assert plastic(*sweep(out, "--seeds", "1", "--episodes", "10")) == 0
     path = out / "seed-0"
@@ -170,7 +170,7 @@ def test_a_sweep_removes_nothing_that_is_not_its_own(put, words, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["logs", "logs/seed-0.log"])
-def test_a_sweep_writes_no_log_through_a_link(place, tmp_path, capsys):
+def test_a_sweep_writes_no_log_through_a_link(place, tmp_path, capsys, run_process):
     out, target = tmp_path / "sweep", tmp_path / "target"
     assert plastic(*sweep(out, "--seeds", "1", "--episodes", "10")) == 0
     (out / place).rename(target)

@@ -1,14 +1,19 @@
-"""Differentiable plasticity for PyTorch: networks that learn how to learn."""
+"""Differentiable plasticity for PyTorch: networks that learn how to learn.
 
-from torchplastic import functional
-from torchplastic.cuda_graph import CapturedStep
-from torchplastic.nn.classifier import PlasticClassifier
-from torchplastic.nn.linear import PlasticLinear
-from torchplastic.nn.lstm import LSTM
-from torchplastic.nn.rnn import PlasticRNN, PlasticRNNCell
-from torchplastic.rules import RULES, Rule
-from torchplastic.state import LSTMState, PlasticState
-from torchplastic.weights import pretrained
+A public name is imported when it is first used, so that `plastic --help` need not wait for PyTorch.
+"""
+
+TYPE_CHECKING = False  # a type checker takes it for true; typing itself takes a while to import
+if TYPE_CHECKING:
+    from torchplastic import functional
+    from torchplastic.cuda_graph import CapturedStep
+    from torchplastic.nn.classifier import PlasticClassifier
+    from torchplastic.nn.linear import PlasticLinear
+    from torchplastic.nn.lstm import LSTM
+    from torchplastic.nn.rnn import PlasticRNN, PlasticRNNCell
+    from torchplastic.rules import RULES, Rule
+    from torchplastic.state import LSTMState, PlasticState
+    from torchplastic.weights import pretrained
 
 __version__ = "0.1.0"
 
@@ -26,3 +31,35 @@ __all__ = [
     "functional",
     "pretrained",
 ]
+
+_MODULES = {  # where each name lies; a test compares it with the imports above
+    "LSTM": "nn.lstm",
+    "RULES": "rules",
+    "CapturedStep": "cuda_graph",
+    "LSTMState": "state",
+    "PlasticClassifier": "nn.classifier",
+    "PlasticLinear": "nn.linear",
+    "PlasticRNN": "nn.rnn",
+    "PlasticRNNCell": "nn.rnn",
+    "PlasticState": "state",
+    "Rule": "rules",
+    "functional": "functional",
+    "pretrained": "weights",
+}
+
+
+if not TYPE_CHECKING:  # which would take any name for a public one
+
+    def __getattr__(name):
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        module = import_module(f"{__name__}.{_MODULES[name]}")
+        value = module if name == "functional" else getattr(module, name)
+        globals()[name] = value  # from now on it is found without this function
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,15 +1,11 @@
 """An exception that a signal handler raises reaches the caller, whatever the layers do just then."""
 
 import ast
-import os
 import random
-import select
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
-from subprocess import PIPE
 
 import pytest
 
@@ -17,14 +13,13 @@ import torchplastic as tp
 
 PACKAGE = Path(tp.__file__).parent
 TRAINING = """
-import signal, sys, time
+import signal, time
 import torch
 import torchplastic as tp
 
 def raise_timeout(number, frame):
     raise TimeoutError
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start its background jobs with it ignored
 signal.signal(signal.SIGALRM, raise_timeout)
 torch.set_num_threads(1)
 rnn = tp.PlasticRNN(8, 1000)
@@ -35,7 +30,7 @@ def step():
     y.square().mean().backward()
 
 step()
-for _ in sys.stdin:  # a line begins a round
+for _ in range(%d):
     end = time.monotonic() + 5
     try:
         print("training", flush=True)
@@ -47,38 +42,17 @@ for _ in sys.stdin:  # a line begins a round
 """
 
 
-def line_of(child, seconds):
-    """The next line that a child prints; what there is of it after so many seconds, or at the child's end."""
-    end, line = time.monotonic() + seconds, b""
-    while not line.endswith(b"\n") and select.select([child.stdout], [], [], max(0, end - time.monotonic()))[0]:
-        byte = os.read(child.stdout.fileno(), 1)
-        if not byte:
-            break
-        line += byte
-    return line.decode().strip()
-
-
-def interrupted(signals):
-    """What a training loop catches of signals that come at random moments, and what the process says on stderr."""
-    waits = random.Random(0)
+def test_what_a_signal_handler_raises_ends_training(run_process):
+    """Signals that come at random moments of a training loop."""
+    waits, numbers = random.Random(0), [signal.SIGINT, signal.SIGALRM] * 3
+    child = run_process.start([sys.executable, "-c", TRAINING % len(numbers)], seconds=240)
     caught = []
-    command = [sys.executable, "-c", TRAINING]
-    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, bufsize=0) as child:
-        try:
-            for number in signals:
-                child.stdin.write(b"\n")
-                assert line_of(child, 120) == "training"  # after imports, and kernels compiled where they are new
-                time.sleep(waits.uniform(0.02, 0.2))
-                child.send_signal(number)
-                caught.append(line_of(child, 60))
-            _, errors = child.communicate(timeout=60)
-        finally:
-            child.kill()
-    return caught, errors.decode()
-
-
-def test_what_a_signal_handler_raises_ends_training():
-    caught, errors = interrupted([signal.SIGINT, signal.SIGALRM] * 3)
+    for number in numbers:
+        assert child.stdout.readline() == "training\n"  # after imports, and kernels compiled where they are new
+        time.sleep(waits.uniform(0.02, 0.2))
+        child.send_signal(number)
+        caught.append(child.stdout.readline().strip())
+    _, errors = child.finish()
     assert caught == ["KeyboardInterrupt", "TimeoutError"] * 3, errors
     assert errors == ""
 

@@ -133,17 +133,33 @@ def test_a_failed_drawing_leaves_the_old_page(tmp_path):
 def test_default_folder_of_several_is_always_new(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(page.time, "strftime", lambda _: "20250102-030405")
-    sweep = write_sweep(tmp_path / "s", [0])
-    first, second = make_report([sweep]), make_report([sweep])
+    runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", seed=1)]
+    first, second = make_report(runs), make_report(runs)
     assert first == Path("runs/reports/20250102-030405/index.html")
     assert second == Path("runs/reports/20250102-030405-2/index.html")
+
+
+def test_a_report_of_a_sweep_lies_in_it_and_is_drawn_again(tmp_path):
+    sweep = write_sweep(tmp_path / "s", range(2))
+    assert make_report([sweep]) == make_report([sweep]) == sweep / "report" / "index.html"
+
+
+def test_a_folder_with_a_report_takes_the_next_one(tmp_path):
+    run, out = write_run(tmp_path / "run"), tmp_path / "out"
+    first = make_report([run], out).read_text()
+    write_run(tmp_path / "two", seed=1)
+    assert make_report([run, tmp_path / "two"], out).read_text() != first
+    (out / "index.html").write_text("<title>my site</title>")
+    with pytest.raises(ValueError, match=r"index\.html is not as plastic report wrote it"):
+        make_report([run], out)
+    assert (out / "index.html").read_text() == "<title>my site</title>"
 
 
 def test_a_full_folder_is_refused(tmp_path):
     run = write_run(tmp_path / "run")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("…")
-    with pytest.raises(ValueError, match="exists and is not empty"):
+    with pytest.raises(ValueError, match="exists and is not empty, and holds no report"):
         make_report([run], tmp_path / "out")
     with pytest.raises(ValueError, match="exists and is not empty"):
         make_report([run], run)

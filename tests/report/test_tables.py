@@ -28,9 +28,9 @@ def test_final_values_and_interval_over_seeds(tmp_path):
     row = cells(tables.results_table(*grouped(sweep)), 0)
     # Over the last 30 of 300 episodes: 0.01, 0.015, 0.02; t(2) = 4.3027, standard error 0.005 / sqrt(3).
     half = 4.302653 * 0.005 / np.sqrt(3)
-    assert row["final error"] == f"0.0150 [{0.015 - half:.4f}, {0.015 + half:.4f}]"
+    assert row["error, last tenth of training"] == f"0.0150 [{0.015 - half:.4f}, {0.015 + half:.4f}]"
     assert row["smallest to largest"] == "0.0100 to 0.0200"
-    assert row["final loss"].startswith("15.0 [")
+    assert row["loss, last tenth"].startswith("15.0 [")
     assert (row["runs"], row["episodes"], row["time"]) == ("3", "300", "60.0 s")
     assert (row["parameters"], row["η"]) == ("2,004,002", "0.0100")
 
@@ -40,10 +40,10 @@ def test_unfinished_runs_are_told_and_not_counted(tmp_path):
     running = write_run(tmp_path / "r", seed=2, finished=False, error=lambda e: 0.9)
     table = tables.results_table(*grouped(done, running))
     assert cells(table, 0)["runs"] == "3 (1 unfinished)"
-    assert cells(table, 0)["final error"].startswith("0.105 ")
+    assert cells(table, 0)["error, last tenth of training"].startswith("0.105 ")
     assert "not finished" in table.note
     alone = cells(tables.results_table(*grouped(running)), 0)
-    assert (alone["final error"], alone["parameters"]) == ("0.900", "–")
+    assert (alone["error, last tenth of training"], alone["parameters"]) == ("0.900", "–")
 
 
 def test_time_to_reach_with_ratios(tmp_path):

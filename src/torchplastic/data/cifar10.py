@@ -6,6 +6,7 @@ Axes: n pictures.
 from __future__ import annotations
 
 import io
+import logging
 import pickle
 import tarfile
 import zlib
@@ -17,6 +18,7 @@ import numpy as np
 
 from torchplastic.data.pictures import Pictures, channel_sums
 
+LOG = logging.getLogger("torchplastic")
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE
 RECORD = 1 + PIXELS  # a label, then the planes of red, green and blue
@@ -43,6 +45,7 @@ def read(path: Path) -> Pictures:
 
     ValueError, in one line, for a file that is missing, truncated or foreign. Nothing in a file is executed.
     """
+    LOG.info("reading CIFAR-10 from %s", path)
     try:
         batches = _from_folder(path) if path.is_dir() else _from_archive(path)
     except (OSError, tarfile.TarError, EOFError, zlib.error) as error:

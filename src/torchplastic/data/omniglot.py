@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import logging
 import os
 import re
 import zipfile
@@ -29,6 +30,7 @@ from torchplastic.data.classes import Classes, smaller
 from torchplastic.data.download import cache_folder
 from torchplastic.data.pictures import readable
 
+LOG = logging.getLogger("torchplastic")
 SIDE = 105
 DRAWINGS = 20
 CHARACTERS = {"images_background": 964, "images_evaluation": 659}
@@ -118,6 +120,7 @@ def load(paths: Sequence[Path]) -> Characters:
     copy = cache_folder() / f"omniglot-{_fingerprint(paths)}.npz"
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return _unpacked(copy)
+    LOG.info("reading Omniglot from %s, once; later from a copy in %s", paths[0].parent, copy.parent)
     characters = read(paths)
     with contextlib.suppress(OSError):  # without a copy the next start takes longer
         _write_copy(characters, copy)

@@ -7,7 +7,6 @@ from typing import Literal
 
 from torchplastic.experiments.config import Model, Optim
 from torchplastic.experiments.pattern_recall import RecallConfig, experiment
-from torchplastic.experiments.registry import Preset
 from torchplastic.tasks.patterns import Patterns
 
 EXTRA = 2000  # neurons or cells that the baselines have more
@@ -72,15 +71,6 @@ def of_kind(config: RecallConfig, kind: Literal["plastic", "rnn", "lstm"]) -> Re
 
 
 EXPERIMENT = experiment(
-    about="memorise two 50-bit patterns: 51 plastic neurons against an RNN and an LSTM of 2,050",
-    presets={
-        "smoke": Preset(smoke, "2 patterns of 20 bits", "5 s", "error falls from 0.25"),
-        "quick": Preset(quick, "as paper, 1,000 episodes", "10 s", "error below 0.01"),
-        "paper": Preset(paper, "patterns shown 3 times, clamped, 2,000 episodes", "15 s", "published: below 0.01"),
-        "published": Preset(published, "the same with Adam 1e-3 for all", "15 s", "published: below 0.01"),
-        "released": Preset(
-            released, "shown once, input added, 10,000 episodes", "1 minute", "the published curves' task"
-        ),
-    },
+    presets={"smoke": smoke, "quick": quick, "paper": paper, "published": published, "released": released},
     of_kind=of_kind,
 )

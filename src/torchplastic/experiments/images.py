@@ -19,7 +19,7 @@ from torchplastic.data.pictures import Pictures, photograph_patches
 from torchplastic.data.resolve import load_pictures
 from torchplastic.experiments.build import generator, lstm_training_bytes, make_network
 from torchplastic.experiments.config import DataConfig, Model, Optim
-from torchplastic.experiments.registry import Components, Experiment, Preset
+from torchplastic.experiments.registry import Components, Experiment
 from torchplastic.experiments.samples import matrices, picture_row
 from torchplastic.tasks.images import ImageEpisodes, Images, training_and_validation, trivial_answers
 from torchplastic.train.evaluate import evaluate, interval
@@ -220,15 +220,8 @@ def smoke() -> ImagesConfig:
 
 
 EXPERIMENT = Experiment(
-    about="memorise three natural images, complete one from its half",
     config=ImagesConfig,
-    presets={
-        "smoke": Preset(smoke, "pictures of 12 × 12, patches of a photograph", "10 s", "validation error falls"),
-        "quick": Preset(quick, "CIFAR-10, 10,000 episodes", "11 minutes", "validation squared error 11"),
-        "paper": Preset(paper, "CIFAR-10, 40,000 episodes", "an hour", "published: 15.6, on training pictures"),
-        "published": Preset(published, "the same with Adam 1e-4 throughout", "an hour", "as published"),
-        "text": Preset(text, "gaps of 3 steps, gray from 0 to 1", "an hour", "another scale of errors"),
-    },
+    presets={"smoke": smoke, "quick": quick, "paper": paper, "published": published, "text": text},
     build=build,
     needed_bytes=needed_bytes,
     samples=samples,

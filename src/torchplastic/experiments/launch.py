@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import signal
@@ -29,6 +30,7 @@ from torchplastic.train.precision import whole_inputs
 from torchplastic.train.progress import Progress
 from torchplastic.train.trainer import NotFiniteError, Trainer, TrainingSchedule
 
+LOG = logging.getLogger("torchplastic")
 FORMAT = 1  # of checkpoints
 BOUND = ("stepwise", "triton")  # implementations that run on some machines only
 SHAPING = {"kind", "alpha", "rule", "learn_eta", "channels"}  # settings of a network that its tensors depend on
@@ -60,6 +62,7 @@ def start(config: Config, out: Path | None = None, device: str = "auto", devices
     registry.get(config.experiment).data(config)  # before anything is made
     _require_division(config, config.episodes, devices)
     run = RunDirectory.create(out or _default_out(config))
+    LOG.info("run %s", run.path)
     with run.locked(), signals.noted() as received:
         trainer = _trainer(config, fabric, run)
         _save(run, config)(trainer.checkpoint())
@@ -94,6 +97,7 @@ def resume(
         _require_division(config, total - done, devices)
         trainer = _trainer(config, fabric, run)
         trainer.restore(checkpoint)
+        LOG.info("run %s goes on after episode %s of %s", run.path, f"{done:,}", f"{total:,}")
         run.reopen()
         started = trainer.state.row.get("episodes", 0)
         run.cut_metrics(lambda row: row["episode"] <= done - started)
@@ -140,6 +144,7 @@ def evaluate(
         model.load_state_dict(run.weights())
     except RuntimeError as error:
         raise RunError(f"the weights in {path} do not fit its config.json: {error}") from None
+    LOG.info("measuring %s on %s new episodes", path, f"{episodes:,}")
     result = experiment.evaluate(config, model.to(where), episodes, generator(config.seed, "evaluation"))
     head = {"experiment": config.experiment, "preset": config.preset, "episodes": episodes, "trained_episodes": trained}
     result = {**head, **result}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchplastic import LSTM, PlasticRNN, PlasticState, functional
 from torchplastic.experiments.build import generator, lstm_training_bytes, rescale
 from torchplastic.experiments.config import Config, Model, Optim, at_least
-from torchplastic.experiments.registry import Components, Experiment, Preset
+from torchplastic.experiments.registry import Components, Experiment
 from torchplastic.experiments.samples import layer_matrices
 from torchplastic.tasks.envs import BatchedMaze
 from torchplastic.tasks.maze import ACTIONS, AGENT, Maze, MazeState
@@ -268,14 +268,8 @@ def smoke() -> MazeConfig:
 
 
 EXPERIMENT = Experiment(
-    about="find a reward in a maze, and find it again",
     config=MazeConfig,
-    presets={
-        "smoke": Preset(smoke, "a maze of 7 × 7, 50 steps", "15 s", "reward rises from 6 to above 25"),
-        "quick": Preset(quick, "the published maze, 60,000 episodes", "4 min", "177 plastic, 70 not"),
-        "paper": Preset(paper, "the same, 1,000,000 episodes", "70 min at quick's rate", "256 plastic after 300,000"),
-        "published": Preset(published, "one maze per update, Adam 1e-4", "not measured", "as published"),
-    },
+    presets={"smoke": smoke, "quick": quick, "paper": paper, "published": published},
     build=build,
     needed_bytes=needed_bytes,
     samples=samples,

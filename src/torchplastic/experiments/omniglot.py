@@ -20,7 +20,7 @@ from torchplastic.data.classes import Classes, synthetic_glyphs
 from torchplastic.data.resolve import load_characters
 from torchplastic.experiments.build import generator
 from torchplastic.experiments.config import DataConfig, Optim, PlasticConfig, at_least
-from torchplastic.experiments.registry import Components, Experiment, Preset
+from torchplastic.experiments.registry import Components, Experiment
 from torchplastic.experiments.samples import feature_map, layer_matrices, picture_row
 from torchplastic.tasks.omniglot import FewShot, FewShotBatch, FewShotEpisodes, nearest_in_pixels
 from torchplastic.train.evaluate import evaluate, interval
@@ -305,14 +305,8 @@ def smoke() -> OmniglotConfig:
 
 
 EXPERIMENT = Experiment(
-    about="classify characters from one example",
     config=OmniglotConfig,
-    presets={
-        "smoke": Preset(smoke, "glyphs that the program draws", "20 s", "test error falls"),
-        "quick": Preset(quick, "Omniglot, 6,000,000 episodes", "15 minutes", "98.1 % right on test characters"),
-        "paper": Preset(paper, "Omniglot, 16,000,000 episodes", "an hour", "98.5 % right; published 98.3 %"),
-        "published": Preset(published, "one episode per update, Adam 3e-5", "hours, on a GPU", "as published"),
-    },
+    presets={"smoke": smoke, "quick": quick, "paper": paper, "published": published},
     build=build,
     needed_bytes=needed_bytes,
     samples=samples,

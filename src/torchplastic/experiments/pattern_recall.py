@@ -6,7 +6,7 @@ Axes: B batch, N neurons.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchplastic import functional
 from torchplastic.experiments.build import generator, lstm_training_bytes, make_network
 from torchplastic.experiments.config import Config, Model
-from torchplastic.experiments.registry import Components, Experiment, Preset
+from torchplastic.experiments.registry import Components, Experiment
 from torchplastic.experiments.samples import matrices, picture_row
 from torchplastic.tasks.patterns import Patterns, wrong_bits
 from torchplastic.train.evaluate import evaluate, interval
@@ -102,6 +102,6 @@ def evaluation(config: RecallConfig, model: nn.Module, episodes: int, stream: to
     }
 
 
-def experiment(about: str, presets: Mapping[str, Preset], **more: Any) -> Experiment:
+def experiment(presets: Mapping[str, Callable[[], RecallConfig]], **more: Any) -> Experiment:
     """An experiment on bit patterns; `more` are further fields of `Experiment`."""
-    return Experiment(about, RecallConfig, presets, build, needed_bytes, samples, evaluation, **more)
+    return Experiment(RecallConfig, presets, build, needed_bytes, samples, evaluation, **more)

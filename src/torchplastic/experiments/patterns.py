@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from torchplastic.experiments.config import Model, Optim
 from torchplastic.experiments.pattern_recall import RecallConfig, experiment
-from torchplastic.experiments.registry import Preset
 from torchplastic.tasks.patterns import Patterns
 
 
@@ -51,12 +50,5 @@ def additive() -> RecallConfig:
 
 
 EXPERIMENT = experiment(
-    about="memorise five 1000-bit patterns, complete one from half of its bits",
-    presets={
-        "smoke": Preset(smoke, "3 patterns of 120 bits", "5 s", "error falls from 0.25 to about 0.02"),
-        "quick": Preset(quick, "the paper's task, 300 episodes", "under a minute", "below 1 % wrong bits"),
-        "paper": Preset(paper, "the paper's task, 1,000 episodes", "2 minutes", "published: below 1 % after about 200"),
-        "published": Preset(published, "the same, nothing changed", "2 minutes", "as paper"),
-        "additive": Preset(additive, "the released program's variant", "3 minutes", "input added, not clamped"),
-    },
+    presets={"smoke": smoke, "quick": quick, "paper": paper, "published": published, "additive": additive},
 )

@@ -1,4 +1,4 @@
-"""What an experiment is, and the list of them."""
+"""What an experiment is, and where each is found: catalog.py has the list of them."""
 
 from __future__ import annotations
 
@@ -11,26 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from torchplastic.experiments import catalog
 from torchplastic.experiments.config import Config
 from torchplastic.train.trainer import Learner
-
-MODULES = {  # by the name on the command line
-    "patterns": "patterns",
-    "fifty-bit": "fifty_bit",
-    "images": "images",
-    "omniglot": "omniglot",
-    "maze": "maze",
-}
-
-
-@dataclass(frozen=True)
-class Preset:
-    """One complete setting of an experiment."""
-
-    make: Callable[[], Config]
-    about: str
-    cost: str
-    result: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +32,7 @@ def _of_kind(config: Config, kind: Any) -> Config:
     if not hasattr(config.model, "kind"):
         if kind == "plastic":
             return config
-        raise ValueError(f"{config.experiment} has no network of kind {kind}; leave --model.kind away.")
+        raise ValueError(f"{config.experiment} has no network of kind {kind}; omit --model.kind.")
     return replace(config, model=replace(config.model, kind=kind))  # type: ignore[call-arg]
 
 
@@ -61,6 +44,7 @@ def _nothing(config: Any) -> dict[str, Any]:
 class Experiment:
     """An experiment: its presets, and how a config becomes a run.
 
+    presets: the functions that make the configs of its presets, by their names in the catalog.
     build(config) -> Components, from the config alone.
     needed_bytes(config) -> what training takes, asked before anything is built.
     samples(config, before, after) -> the arrays of samples.npz, from weights before and after training.
@@ -71,9 +55,8 @@ class Experiment:
     evaluation_episodes: how many `plastic eval` takes if it is not told.
     """
 
-    about: str
     config: type[Config]
-    presets: Mapping[str, Preset]
+    presets: Mapping[str, Callable[[], Config]]
     build: Callable[[Any], Components]
     needed_bytes: Callable[[Any], int]
     samples: Callable[[Any, nn.Module, nn.Module], dict[str, np.ndarray]]
@@ -84,27 +67,13 @@ class Experiment:
     evaluation_episodes: int = 1000
 
 
-def names() -> list[str]:
-    """Names of all experiments."""
-    return list(MODULES)
-
-
 def get(name: str) -> Experiment:
     """The experiment of that name. ValueError for an unknown one."""
-    if name not in MODULES:
-        raise ValueError(f"unknown experiment {name!r}; choose one of {', '.join(MODULES)}.")
-    module = import_module(f"torchplastic.experiments.{MODULES[name]}")
-    return module.EXPERIMENT
-
-
-def get_preset(name: str, preset: str) -> Preset:
-    """The preset of that name of an experiment. ValueError for an unknown one."""
-    presets = get(name).presets
-    if preset not in presets:
-        raise ValueError(f"{name} has no preset {preset!r}; choose one of {', '.join(presets)}.")
-    return presets[preset]
+    return import_module(f"torchplastic.experiments.{catalog.entry(name).module}").EXPERIMENT
 
 
 def settings(name: str, preset: str, kind: str = "plastic") -> Config:
     """Where the settings of a run start. ValueError for an unknown experiment or preset."""
-    return get(name).of_kind(get_preset(name, preset).make(), kind)
+    catalog.preset(name, preset)
+    experiment = get(name)
+    return experiment.of_kind(experiment.presets[preset](), kind)

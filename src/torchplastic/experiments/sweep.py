@@ -8,6 +8,7 @@ DIR/logs/seed-S.log  what its process printed
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from torchplastic.runs import RunDirectory, RunError, flatten, locked, read_json
 from torchplastic.train import memory
 from torchplastic.train.progress import JobStatus, SweepProgress
 
+LOG = logging.getLogger("torchplastic")
 POLL = 0.5  # seconds between two looks at the runs
 JOBS = 2  # seeds at a time, where each has no GPU to share
 FREE = ("seed", "episodes", "threads", "capture", "save_seconds", "log_every")  # may differ when a sweep goes on
@@ -89,6 +91,7 @@ def run_sweep(sweep: Sweep, pool: Pool, jobs: int) -> tuple[list[JobStatus], int
     threads = sweep.config.threads or max(1, _cores() // jobs)
     registry.get(sweep.config.experiment).data(sweep.config)  # before anything is made
     _claim(sweep)
+    LOG.info("sweep %s", sweep.path)
     with locked(sweep.path):
         pending = []
         states: dict[int, tuple[str, str]] = {}  # state, and why

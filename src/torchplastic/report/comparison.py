@@ -86,7 +86,9 @@ def rank_sum_table(groups: Sequence[Group], measure: str) -> Table | None:
         f"episodes (at least 20). No p below {FEWEST_FOR_P} runs on either side. Not corrected for several comparisons."
     )
     columns = ("model", "against", "runs", "median", "median of the other", "p")
-    return Table(f"Rank-sum test of the final {measure}", columns, tuple(rows), note, text_columns=2)
+    return Table(
+        f"Rank-sum test of the {measure} over the last tenth of training", columns, tuple(rows), note, text_columns=2
+    )
 
 
 def published_table(groups: Sequence[Group], literature: Literature) -> Table | None:

@@ -7,6 +7,7 @@ OUT/files.json  a digest of each of these files, as it was written
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +28,18 @@ def require_own(folder: Path) -> None:
         refuse_link(place)
         if place.exists() and not place.is_dir():
             raise ValueError(f"{place} is no folder; move it away, or draw into a new folder with --out.")
+
+
+def require_free(folder: Path) -> None:
+    """ValueError where something lies in the place of a new report that is no report itself."""
+    free = folder.is_dir() and (_holds_report(folder) or not any(folder.iterdir()))
+    if not free and os.path.lexists(folder):
+        raise ValueError(f"{folder} exists and is not empty, and holds no report; name a new directory for the report.")
+
+
+def _holds_report(folder: Path) -> bool:
+    page = folder / PAGE
+    return (folder / DIGESTS).is_file() or (page.is_file() and MARK in page.read_bytes())
 
 
 def write(folder: Path, page: bytes, figures: Mapping[str, bytes]) -> Path:
@@ -67,7 +80,7 @@ def _known(folder: Path, files: Mapping[str, bytes]) -> dict[str, list[str]]:
         if not all(isinstance(digests, list) for digests in known.values()):
             raise ValueError(f"{folder / DIGESTS} is not what plastic report writes; move it away.")
         return known
-    if (folder / PAGE).is_file() and MARK in (folder / PAGE).read_bytes():  # from before there was a files.json
+    if _holds_report(folder):  # from before there was a files.json
         return {name: [_digest((folder / name).read_bytes())] for name in files if (folder / name).is_file()}
     return {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import os
+import logging
 import shlex
 import time
 from collections.abc import Sequence
@@ -12,9 +12,11 @@ from pathlib import Path
 import jinja2
 
 from torchplastic.report.figures.style import Animation, Drawing, render, style
-from torchplastic.report.folder import require_own, write
-from torchplastic.report.loading import Sources, is_run, read_sources
+from torchplastic.report.folder import require_free, require_own, write
+from torchplastic.report.loading import Sources, read_sources
 from torchplastic.report.page_sections import Part, sections
+
+LOG = logging.getLogger("torchplastic")
 
 Rendered = dict[str, tuple[Drawing, bytes, bytes]]
 
@@ -23,37 +25,37 @@ def make_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     """Draw runs, sweeps and bench files, in any mixture, on one self-contained page.
 
     paths: run directories, sweep directories (with `seed-*` runs in them) or bench JSON files.
-    out: a new or empty directory. Default: RUN/report for a single run, which is drawn again where it exists, or
-        else `runs/reports/DATE-TIME`, a new one each time.
+    out: a new or empty directory, or one with an earlier report, which is drawn again. Default: RUN/report or
+        SWEEP/report for a single run or sweep, or else `runs/reports/DATE-TIME`, a new one each time.
 
     Returns the path of the page, OUT/index.html; the figures lie as PNG and SVG in OUT/figures. Everything is drawn
     before anything is written, and the page comes after its figures, at once. A second drawing replaces and removes
     what the first one wrote (OUT/files.json has its digests) and no other file.
 
     Raises ValueError, in one line, for no path, for a path that is no run directory, sweep or bench file, for files
-    in it that cannot be read, for an `out` that holds something already, for a RUN/report that is a link or has one in
-    the place of its figures, and for a file of yours where one of the report would be written.
+    in it that cannot be read, for an `out` that holds something else already, for a RUN/report that is a link or has
+    one in the place of its figures, and for a file of yours where one of the report would be written.
     """
     paths = [Path(path) for path in paths]
     if not paths:
         raise ValueError("a report needs at least one run directory, sweep or bench file.")
-    own = paths[0] / "report" if len(paths) == 1 and is_run(paths[0]) else None
-    again = own is not None and (out is None or Path(out).resolve() == own.resolve())
-    if own is not None and again:
+    own = paths[0] / "report" if len(paths) == 1 and paths[0].is_dir() else None
+    folder = own if out is None else Path(out)
+    if own is not None and folder is not None and folder.absolute() == own.absolute():
         require_own(own)
-    elif out is not None and os.path.lexists(out) and not (Path(out).is_dir() and not any(Path(out).iterdir())):
-        raise ValueError(f"{out} exists and is not empty; name a new directory for the report.")
+    elif folder is not None:
+        require_free(folder)
     sources = read_sources(paths)
+    LOG.info("drawing %s", _title(sources))
     with style():
         parts = sections(sources)
         rendered = {d.name: (d, *render(d)) for part in parts for d in part.every_drawing()}
     animations = [animation for part in parts for animation in part.every_animation()]
     html = _page(parts, rendered, _title(sources), f"plastic report {shlex.join(str(path) for path in paths)}")
-    folder = own if own is not None and again else Path(out) if out is not None else _new_folder(Path("runs/reports"))
     figures = {f"{name}.png": png for name, (_, png, _) in rendered.items()}
     figures |= {f"{name}.svg": svg for name, (_, _, svg) in rendered.items()}
     figures |= {f"{animation.name}.gif": animation.gif for animation in animations}
-    return write(folder, html.encode(), figures)
+    return write(folder or _new_folder(Path("runs/reports")), html.encode(), figures)
 
 
 def _title(sources: Sources) -> str:

@@ -51,16 +51,16 @@ def measure_of(groups: Iterable[Group]) -> str:
 
 
 def results_table(groups: Sequence[Group], literature: Literature) -> Table:
-    """Per group: error (or reward) and loss at the end, training time, size, η."""
+    """Per group: error (or reward) and loss at the end of training, training time, size, η."""
     measure = measure_of(groups)
     name = literature.label(measure).partition(" (")[0]
     columns = (
         "model",
         "runs",
         "episodes",
-        f"final {name}",
+        f"{name}, last tenth of training",
         "smallest to largest",
-        "final loss",
+        "loss, last tenth",
         "time",
         "parameters",
         "η",
@@ -85,9 +85,9 @@ def results_table(groups: Sequence[Group], literature: Literature) -> Table:
             )
         )
     note = (
-        "Final values are means over the last tenth of each run's episodes (at least 20); then the mean over runs, "
-        "in brackets its 95 % interval (Student's t) where there are several runs. Time is training time per run; "
-        "η is that of the end."
+        "Error or reward and loss are of training: means over the last tenth of each run's episodes (at least 20); "
+        "then the mean over runs, in brackets its 95 % interval (Student's t) where there are several runs. Time is "
+        "training time per run; η is that of the end."
     )
     if any(not run.finished for group in groups for run in group.runs):
         note += " Runs that have not finished count only where no run of their group has."
@@ -154,7 +154,7 @@ def evaluation_table(groups: Sequence[Group]) -> Table | None:
                 )
             )
     return rows_or_none(
-        "Evaluation",
+        "Evaluation on new episodes",
         (
             "model",
             "data",

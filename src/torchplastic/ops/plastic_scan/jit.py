@@ -6,15 +6,18 @@ a change in openmp.py, simd.py, elementwise.py, matmul.py or trace_update.py, to
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from typing import Any
 
 import numpy as np
 from numba import njit, types
+from numba.core import event
 
 from torchplastic.ops.plastic_scan.openmp import address
 from torchplastic.ops.plastic_scan.simd import find_tanh
 
+LOG = logging.getLogger("torchplastic")
 HEBB, OJA = 0, 1
 TANH, RELU, SIGMOID, IDENTITY = 0, 1, 2, 3
 NONLINEARITIES = {"tanh": TANH, "relu": RELU, "sigmoid": SIGMOID, "identity": IDENTITY}
@@ -42,6 +45,21 @@ def inner(function: Any) -> Any:
     return jitted(function, no_cpython_wrapper=True)
 
 
+class _Compiling(event.Listener):
+    """numba tells of a compilation where its cache on disk has no machine code for this machine."""
+
+    def on_start(self, event: Any) -> None:
+        _log_once()
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+@cache
+def _log_once() -> None:
+    LOG.info("compiling kernels for this machine, once (about 20 s)")
+
+
 def find(functions: dict[str, tuple[Any, str]], name: str, dtype: str) -> int:
     """The address of one of the functions, each with what it takes; "tanh" is not ours, and 0 where there is none."""
     return find_tanh(dtype) if name == "tanh" else _address_of(*functions[name], dtype)
@@ -57,4 +75,5 @@ def _address_of(function: Any, takes: str, dtype: str) -> int:
     kinds: dict[str, Any] = {str(axes): types.Array(getattr(types, dtype), axes, "C") for axes in (1, 2, 3, 4)}
     kinds |= {"m": types.Array(types.boolean, 3, "C"), "n": types.Array(types.int64, 1, "C")}
     kinds |= {"i": types.int64, "b": types.boolean}
-    return address(function, [kinds[kind] for kind in takes.split()])
+    with event.install_listener("numba:compile", _Compiling()):
+        return address(function, [kinds[kind] for kind in takes.split()])

@@ -1,0 +1,117 @@
+"""The commands of `plastic`, and how each ends. A command's module is imported when it runs.
+
+Nothing here needs more than Python itself, so that help, version and list answer at once.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple, NoReturn
+
+from torchplastic import __version__
+from torchplastic.cli import console
+
+
+class Command(NamedTuple):
+    """A command: the module of this folder whose `run(arguments)` gives the exit code, and what help says of it."""
+
+    module: str
+    arguments: str
+    about: str
+
+
+COMMANDS = {
+    "list": Command("listing", "", "experiments and presets: what each reproduces, how long it takes, what comes out"),
+    "train": Command("train", "EXPERIMENT", "e.g. plastic train patterns --preset smoke;  --resume RUN continues"),
+    "sweep": Command("sweep", "EXPERIMENT", "the same over many seeds: --seeds 10 --jobs 2"),
+    "eval": Command("evaluate", "RUN", "measure a run on new episodes"),
+    "report": Command("report", "RUN|BENCH.json...", "figures and one self-contained HTML page"),
+    "bench": Command("bench", "[NAME...]", "speed and memory against the plain loop"),
+    "data": Command("data", "fetch NAME", "download a data set: cifar10, omniglot"),
+}
+
+
+def run(arguments: Sequence[str] | None) -> NoReturn:
+    """Run the command and exit with its code. Without arguments: this process is the command, and ends with it."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in args
+    args = [argument for argument in args if argument != "--debug"]
+    if debug and args[:1] == ["sweep"]:  # which passes it on
+        args.append("--debug")
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # where there is no α or ×, a question mark
+        code = _call(args)
+        sys.stdout.flush()
+    except SystemExit as stop:  # the parser's help
+        code = int(stop.code or 0)
+    except KeyboardInterrupt:
+        code = console.INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+        code = 1
+    except Exception as error:
+        code = _explain(error, debug)
+    if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(code))  # nothing is left but to end
+    raise SystemExit(code)
+
+
+def _call(args: Sequence[str]) -> int:
+    if not args or args[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if args else 2
+    name, *rest = args
+    if name == "--version":
+        print(f"torchplastic {__version__}")
+        return 0
+    if name not in COMMANDS:
+        raise ValueError(_unknown(name))
+    with console.ended_by_ctrl_c():
+        command = import_module(f"torchplastic.cli.{COMMANDS[name].module}")
+    with console.messages_shown():
+        return int(command.run(rest))
+
+
+def _usage() -> str:
+    rows = [(f"{name} {command.arguments}", command.about) for name, command in COMMANDS.items()]
+    lines = [f"  {call:24} {about}" for call, about in rows]
+    return "\n".join(
+        (
+            "usage: plastic COMMAND ...",
+            "",
+            *lines,
+            "",
+            "plastic COMMAND --help lists its options. With --debug an error comes with its traceback.",
+            "plastic --version prints the version.",
+        )
+    )
+
+
+def _unknown(name: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, COMMANDS, 1)
+    meant = f"did you mean {near[0]}? The commands are" if near else "choose one of"
+    return f"unknown command {name!r}; {meant} {', '.join(COMMANDS)}."
+
+
+def _explain(error: Exception, debug: bool) -> int:
+    """Say in one line what went wrong -> the exit code: 2 for wrong use, 1 for the rest."""
+    if debug:
+        import traceback
+
+        traceback.print_exception(error)
+    message, code = str(error) or type(error).__name__, 2 if isinstance(error, ValueError) else 1
+    if isinstance(error, ModuleNotFoundError):
+        extra = "cluster" if error.name == "ray" else "lab"
+        message = f'{error.name} is not installed; this needs the extra {extra}: pip install "torchplastic[{extra}]"'
+        code = 2
+    print(f"plastic: error: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,69 @@
+"""What the command says on stderr while it works: a line where something takes time, the library's own messages."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+INTERRUPTED = 128 + signal.SIGINT  # the exit code after Ctrl-C
+
+
+def say(line: str) -> None:
+    """One line on stderr; lost where it cannot be written. Of several processes that share a run the first speaks."""
+    if sys.stderr is not None and os.environ.get("LOCAL_RANK", "0") == "0":
+        with contextlib.suppress(OSError, ValueError):
+            print(line, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def loading(package: str, name: str) -> Iterator[None]:
+    """Around the import of a large package: say so where it is not there yet; Ctrl-C ends the process at once."""
+    if package in sys.modules:
+        yield
+        return
+    say(f"loading {name} …")
+    with ended_by_ctrl_c():
+        yield
+
+
+@contextlib.contextmanager
+def ended_by_ctrl_c() -> Iterator[None]:
+    """Around imports: Ctrl-C ends the process. There is nothing to save, and an exception may get lost in an import."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or not _in_main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(INTERRUPTED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+class _Lines(logging.Handler):
+    """A message is a line on stderr; above progress bars, which take the place of stderr while they are shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+@contextlib.contextmanager
+def messages_shown() -> Iterator[None]:
+    """Show what the package logs, which is silent where it is used as a library."""
+    log, lines = logging.getLogger("torchplastic"), _Lines()
+    level = log.level
+    log.addHandler(lines)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(lines)
+        log.setLevel(level)
