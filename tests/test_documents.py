@@ -207,7 +207,7 @@ def help_of(*command):
 
 @cache
 def help_of_every_experiment():
-    return "".join(help_of("train", name) for name in registry.MODULES)
+    return "".join(help_of("train", name) for name in CATALOG)
 
 
 def is_placeholder(word):

@@ -23,6 +23,6 @@ def test_the_reference_has_every_public_name_and_no_other():
 
 def test_the_reference_has_every_command():
     pytest.importorskip("tyro", reason="the command needs the extra lab")
-    from torchplastic import cli
+    from torchplastic.cli.commands import COMMANDS
 
-    assert {name.split()[1] for name in SHOWN if name.startswith("plastic ")} == set(cli.COMMANDS)
+    assert {name.split()[1] for name in SHOWN if name.startswith("plastic ")} == set(COMMANDS)

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from torchplastic.experiments import registry
+from torchplastic.experiments.catalog import CATALOG
 from torchplastic.experiments.config import Config, Model, Optim, from_dict
 
-PRESETS = [(name, preset) for name in registry.names() for preset in registry.get(name).presets]
+PRESETS = [(name, preset) for name in CATALOG for preset in registry.get(name).presets]
 
 
 @pytest.mark.parametrize("kind", ["plastic", "rnn", "lstm"])
