@@ -117,6 +117,7 @@ def test_output_that_knows_no_greek(finished, run_process):
         run_process([*COMMAND, *args], env={"PYTHONIOENCODING": "ascii"})
 
 
+@pytest.mark.thorough
 def test_report_writes_one_page(finished, capsys):
     assert plastic("report", finished) == 0
     page = capsys.readouterr().out.strip()
@@ -239,6 +240,7 @@ def test_what_needs_a_gpu_is_refused_before_it_starts(tmp_path, capsys, monkeypa
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.thorough
 def test_what_a_gpu_trained_is_looked_at_anywhere(tmp_path, capsys, monkeypatch):
     """Samples at the end, and an evaluation, run on a CPU."""
     pytest.importorskip("triton", reason="needs the extra gpu")

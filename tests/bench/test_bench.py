@@ -61,6 +61,7 @@ def tiny_suite(monkeypatch):
     monkeypatch.setattr(suites, "FORMS", {name: suites.FORMS[name] for name in ("reference", "chunked")})
 
 
+@pytest.mark.thorough
 def test_the_file_and_the_table(tiny_suite, tmp_path, capsys):
     result = run_bench(["tiny"], 3, "cpu", tmp_path / "deep" / "bench.json")
     assert json.loads((tmp_path / "deep" / "bench.json").read_text()) == json.loads(json.dumps(result))

@@ -127,6 +127,7 @@ def other_pixels(small_omniglot):
     return "4 of 16 characters in .* are not in the fixed split"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("damage", [broken_png, large_png, fewer_drawings, fewer_characters, other_pixels])
 def test_a_damaged_set_is_refused_in_one_line(small_omniglot, damage):
     words = damage(small_omniglot)

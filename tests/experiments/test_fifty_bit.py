@@ -57,6 +57,7 @@ def test_the_memory_of_an_lstm_is_counted_from_its_cells():
     assert EXPERIMENT.needed_bytes(config) < 5 * 4 * weights
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["plastic", "rnn", "lstm"])
 def test_every_kind_trains(kind, tmp_path):
     run = tmp_path / "run"

@@ -32,6 +32,7 @@ def batch_of(queries=1, shots=1, pool=0, count=5):
     return FewShotEpisodes(task, synthetic_glyphs(31)).episodes(count, torch.Generator().manual_seed(1))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("alpha", ["full", "neuron", "shared", "none"])
 @pytest.mark.parametrize("shots", [1, 3])
 def test_one_call_is_the_plain_loop(alpha, shots):
@@ -82,6 +83,7 @@ def test_one_shot_in_closed_form():
     torch.testing.assert_close(batch.answer(net), expected)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("pool", [0, 6])
 def test_classification_scores_each_episode(pool):
     batch = batch_of(queries=8, pool=pool)
@@ -179,6 +181,7 @@ def test_errors(arguments, words):
         net.features(torch.zeros(2, 1, 31, 31))
 
 
+@pytest.mark.thorough
 def test_weights_come_back_from_a_file(tmp_path):
     for rule, alpha in (("oja", "full"), ("hebb", "neuron"), ("oja", "shared"), ("hebb", "none")):
         net = tp.PlasticClassifier(features=6, ways=4, rule=rule, alpha=alpha)

@@ -29,6 +29,7 @@ def threads(request, monkeypatch):
     torch.set_num_threads(before)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("N", SIZES)
 def test_any_size_shared_by_any_number_of_threads(threads, N, rule, poisoned_buffers):

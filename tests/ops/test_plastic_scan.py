@@ -228,6 +228,7 @@ def test_parity_of_every_nonlinearity(rule, nonlinearity):
     assert_parity(plain, chunked, grads=("drive", "w", "hidden"), nonlinearity=nonlinearity)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("rule", "alpha", "clamp", "eta"),
     [
@@ -243,6 +244,7 @@ def test_parity_of_any_subset_of_gradients(rule, alpha, clamp, eta):
         assert_parity(inputs, *with_chunks(3), grads=grads, rule=rule, clamp=random_clamp(clamp, 9, 2, 3))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("clamp", CLAMPS)
 @pytest.mark.parametrize("rule", tp.RULES)
 def test_parity_of_gradients_from_any_subset_of_outputs(rule, clamp):

@@ -193,6 +193,7 @@ def learn(env, updates, **rates):
     return totals
 
 
+@pytest.mark.thorough
 def test_it_learns_to_balance_a_pole():
     totals = learn(
         BatchedGym(lambda: gymnasium.make("CartPole-v1", max_episode_steps=100)), 80, discount=0.95, value=0.01

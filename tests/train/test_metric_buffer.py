@@ -177,6 +177,7 @@ def small(name, **model):
     return config
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "model"),
     [

@@ -89,6 +89,7 @@ SMALL = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SMALL)
 def test_a_run_is_trained_resumed_and_measured(name, tmp_path, capsys):
     def run(out, episodes):
