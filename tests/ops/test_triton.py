@@ -28,10 +28,11 @@ from torchplastic.functional import plastic_scan, training_bytes
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan import resident, triton_support
 
-pytest.importorskip("triton", reason="needs the extra gpu")
 pytestmark = [
     pytest.mark.thorough,
-    pytest.mark.skipif(not triton_support.interpreted(), reason="kernels run on the GPU here, see test_on_gpu.py"),
+    pytest.mark.skipif(
+        not triton_support.interpreted(), reason="no Triton of the extra gpu, or a GPU: see test_on_gpu.py"
+    ),
 ]
 SOME_GRADIENTS = (("w", "alpha"), ("eta",), ("drive",), ("hidden",), ("trace",))
 

@@ -22,6 +22,8 @@ from torchplastic.ops.plastic_scan.reference import reference
 from torchplastic.rules import HEBB, OJA, Rule, get_rule
 from torchplastic.state import PlasticState
 
+#: Device types that have autocast, asked once: torch.compile cannot ask in versions before 2.10.
+AUTOCAST = frozenset(kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind))
 IMPLS = ("auto", "reference", "chunked", "stepwise", "triton")
 
 
@@ -80,7 +82,7 @@ def plastic_scan(
     rule = get_rule(rule)
     if drive.dim() not in (2, 3) or drive.shape[0] < 1:
         raise ValueError(f"plastic_scan: drive must be [T, B, N] or [T, N] with T >= 1; got {tuple(drive.shape)}.")
-    if torch.amp.is_autocast_available(drive.device.type) and torch.is_autocast_enabled(drive.device.type):
+    if drive.device.type in AUTOCAST and torch.is_autocast_enabled(drive.device.type):
         with torch.autocast(drive.device.type, enabled=False):
             return plastic_scan(
                 drive.to(w.dtype), w, alpha, eta, state, rule=rule, clamp=clamp, clamped_steps=clamped_steps,

@@ -11,14 +11,19 @@ from torch import Tensor
 
 from torchplastic.rules import HEBB, OJA, Rule
 
+OLDEST = (3, 6)  # Triton that the kernels are tested with
 DTYPES = (torch.float32, torch.float64)
 INTERPRETED = 4  # programs that count as running at once in the interpreter
 
 
 @cache
 def find_kernels() -> ModuleType | None:
-    """The kernels, or None without Triton."""
+    """The kernels, or None without Triton or with one older than `OLDEST`."""
     try:
+        import triton
+
+        if tuple(map(int, triton.__version__.split(".")[:2])) < OLDEST:
+            return None
         from torchplastic.ops.plastic_scan import triton_kernels
     except ImportError:
         return None
