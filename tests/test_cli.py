@@ -157,7 +157,7 @@ def test_list_names_every_form(capsys):
 
 WRONG = {
     "unknown command": (["fly"], "unknown command"),
-    "misspelt command": (["trian", "patterns"], "did you mean train?"),
+    "misspelt command": (["traim", "patterns"], "did you mean train?"),
     "unknown experiment": (["train", "nothing"], "unknown experiment"),
     "unknown preset": (["train", "patterns", "--preset", "nothing"], "has no preset"),
     "no experiment": (["train"], "name an experiment"),
