@@ -85,7 +85,7 @@ def test_published_values_beside_ours(tmp_path):
     rows = {(row[0], row[2]): row[3:] for row in table.rows}
     assert rows["loss", "0"] == ("515", "before the first row of metrics")
     assert rows["loss", "200"] == ("44", "30.0 (plastic, 1 run)")
-    assert rows["loss", "1,000"] == ("6.5", "not trained so far")
+    assert rows["loss", "1,000"] == ("6.5", "not trained that long")
     assert rows["error", "200"] == ("below 0.01", "0.0300 (plastic, 1 run)")
     assert "NIPS 2017 workshop" in table.note
     assert "Protocol: 1000-bit patterns" in table.note
