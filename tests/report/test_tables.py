@@ -64,7 +64,7 @@ def test_time_to_reach_is_the_median_over_seeds(tmp_path):
         for k, end in enumerate((100, 150, 290, 290))
     ]
     table = comparison.reach_table(grouped(*runs[:3])[0])
-    assert table.columns == ("error at most", "model", "reached by", "episodes", "training time")
+    assert table.columns == ("error at most", "model", "runs that reach it", "episodes", "training time")
     assert table.rows[0] == ("0.15", "plastic", "3 of 3", "160 (110 to 300)", "32.0 s")
     assert comparison.reach_table(grouped(*runs[:3])[0]).rows[2][2:4] == ("2 of 3", "170 (120 to 170)")
     assert comparison.reach_table(grouped(*runs)[0]).rows[2][2:4] == ("2 of 4", "not reached by most in 300")

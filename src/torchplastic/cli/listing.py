@@ -1,4 +1,4 @@
-"""`plastic list`: the experiments and their presets, from the catalog alone."""
+"""`plastic list`: print the experiments and their presets. Needs only the catalog."""
 
 from __future__ import annotations
 

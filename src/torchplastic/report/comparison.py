@@ -31,7 +31,7 @@ def reach_table(groups: Sequence[Group]) -> Table | None:
     if not every or max(float(np.max(curve.values)) for curve in every) > 1:
         return None
     compared = len({group.task for group in groups}) < len(groups)
-    columns = ("error at most", "model", "reached by", "episodes", "× fewest", "training time", "× shortest")
+    columns = ("error at most", "model", "runs that reach it", "episodes", "× fewest", "training time", "× shortest")
     rows = []
     for level in LEVELS:
         found = {label: [curve.reached(level) for curve in members] for label, members in curves.items()}

@@ -88,7 +88,7 @@ def _experiment(name: str, groups: Sequence[Group]) -> Section:
     measured = [tables.evaluation_table(groups), tables.variants_table(groups), tables.position_table(groups)]
     section.tables += [table for table in (*measured, tables.provenance_table(runs)) if table is not None]
     for group in groups:
-        sampled = _samples(name, group, alone=len(groups) == 1)
+        sampled = _samples(name, group, single=len(groups) == 1)
         if sampled.drawings:
             section.subsections.append(sampled)
         first = f" (seed {group.config.get('seed')})" if len(group.runs) > 1 else ""
@@ -204,10 +204,10 @@ def _baselines(groups: Sequence[Group], measure: str) -> dict[str, float]:
     return {name: float(np.median([levels[name] for levels in found if name in levels])) for name in found[0]}
 
 
-def _samples(name: str, group: Group, alone: bool) -> Section:
+def _samples(name: str, group: Group, single: bool) -> Section:
     arrays = group.shown.samples()
-    stem = slug(name) if alone else f"{slug(name)}-{slug(group.label)}"
-    title = "What a trained network does" if alone else f"What a trained network does: {group.label}"
+    stem = slug(name) if single else f"{slug(name)}-{slug(group.label)}"
+    title = "What a trained network does" if single else f"What a trained network does: {group.label}"
     seed = f", seed {group.shown.seed}" if len(group.runs) > 1 else ""
     section = Section(title, f"Run {group.shown.path}{seed}.")
     rows = samples.picture_rows(arrays)
