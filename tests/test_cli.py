@@ -91,7 +91,7 @@ def test_the_lstm_trains_on_the_same_task(task_input, tmp_path):
     assert rows(tmp_path / "run")[-1]["eta"] is None
 
 
-def test_list_in_a_pipe_is_a_line_for_each_form(capsys):
+def test_list_in_a_pipe_is_a_line_for_each_preset(capsys):
     assert plastic("list") == 0
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line.split("\t")) == 5 for line in lines)
@@ -148,7 +148,7 @@ def test_resuming_a_finished_run_says_so(finished, capsys):
     assert (finished / "checkpoint.pt").stat().st_mtime_ns == before
 
 
-def test_list_names_every_form(capsys):
+def test_list_names_every_preset(capsys):
     assert plastic("list") == 0
     out = capsys.readouterr().out
     for word in ("patterns", "smoke", "quick", "paper", "additive"):
@@ -157,7 +157,7 @@ def test_list_names_every_form(capsys):
 
 WRONG = {
     "unknown command": (["fly"], "unknown command"),
-    "misspelt command": (["trian", "patterns"], "did you mean train?"),
+    "misspelt command": (["traim", "patterns"], "did you mean train?"),
     "unknown experiment": (["train", "nothing"], "unknown experiment"),
     "unknown preset": (["train", "patterns", "--preset", "nothing"], "has no preset"),
     "no experiment": (["train"], "name an experiment"),
@@ -178,7 +178,7 @@ WRONG = {
     "eval no run": (["eval", "{tmp}"], "is no run directory"),
     "report nothing": (["report"], "name at least one"),
     "report no run": (["report", "{tmp}"], "is no run"),
-    "unknown bench": (["bench", "nothing"], "unknown bench"),
+    "unknown suite": (["bench", "nothing"], "unknown suite"),
 }
 
 
@@ -282,7 +282,7 @@ def test_signals_save_and_print_how_to_go_on(tmp_path, number, code, run_process
     process.send_signal(number)
     _, error = process.finish()
     assert process.returncode == code
-    assert f"go on with: plastic train --resume {path}" in error
+    assert f"continue with: plastic train --resume {path}" in error
     done = torch.load(path / "checkpoint.pt", weights_only=True)["episode"]
     assert plastic("train", "--resume", path, "--episodes", done + 3) == 0
 

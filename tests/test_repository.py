@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -79,6 +80,23 @@ def test_pre_commit_runs_what_make_lint_runs():
     hooks = read(ROOT / ".pre-commit-config.yaml")["repos"][0]["hooks"]
     commands = re.search(r"^lint:.*\n((?:\t.*\n)+)", MAKEFILE, re.M)[1].replace("$(BIN)", ".venv/bin")
     assert [hook["entry"] for hook in hooks] == [line.strip() for line in commands.splitlines()]
+
+
+REFUSED = {
+    "A withheld character.": "withheld ==> validation, test",  # codespell:ignore
+    "Lesson": "Lesson ==> Learner",  # codespell:ignore
+    "pass an own rule": "an own ==> one's own, your own, its own",  # codespell:ignore
+    "plastic train patterns --form quick": "--form ==> --preset",  # codespell:ignore
+    "see `ops/plastic_scan/team.py`": "team.py ==> openmp.py",  # codespell:ignore
+    "teh network": "teh ==> the",  # codespell:ignore
+}
+
+
+def test_spelling_refuses_the_words_that_the_project_does_not_use(tmp_path, run_process):
+    page = tmp_path / "page.md"
+    page.write_text("\n".join([*REFUSED, "a validation episode", "--format", "your own rule", "a team"]))
+    done = run_process([sys.executable, "-m", "codespell_lib", page], code=65, cwd=ROOT)
+    assert done.out.splitlines() == [f"{page}:{line}: {words}" for line, words in enumerate(REFUSED.values(), start=1)]
 
 
 def test_every_address_is_that_of_pyproject():

@@ -36,7 +36,7 @@ def test_help_version_and_list_need_python_alone(args, run_process):
 
 
 def test_wrong_use_that_needs_no_torch_answers_without_it(run_process):
-    for args, words in ((["trian"], "did you mean train?"), (["list", "x"], "takes no options")):
+    for args, words in ((["traim"], "did you mean train?"), (["list", "x"], "takes no options")):
         assert words in run_process([sys.executable, "-c", BARE, *args], code=2).error
 
 

@@ -95,14 +95,14 @@ def test_all_forms_take_the_same_step(monkeypatch):
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     case = suites.Case("tiny", "x", "x", Patterns(bits=20, patterns=2), learn_eta=True)
     torch.manual_seed(0)
-    steps, held = case.steps(CPU)
-    parameters = [tensor for tensor in held if isinstance(tensor, torch.nn.Parameter)]
+    steps, persistent = case.steps(CPU)
+    parameters = [tensor for tensor in persistent if isinstance(tensor, torch.nn.Parameter)]
     own = len(parameters) // len(steps)
     assert len(steps) >= 3
     with torch.no_grad():
         for place, parameter in enumerate(parameters):
             parameter.copy_(parameters[place % own])
-    for state in held:
+    for state in persistent:
         if state.dtype == torch.float32 and not isinstance(state, torch.nn.Parameter) and state.dim() != 3:
             state.zero_()  # Adam's moments
     for step in steps.values():
@@ -112,7 +112,7 @@ def test_all_forms_take_the_same_step(monkeypatch):
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="unknown bench 'nothing'; choose from patterns"):
+    with pytest.raises(ValueError, match="unknown suite 'nothing'; choose from patterns"):
         run_bench(["nothing"], 3)
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="no GPU is available"):
@@ -122,11 +122,11 @@ def test_errors():
 def test_both_updates_of_the_maze_are_the_same():
     """The graph of the rollout, and a rollout and a pass: the same episodes, the same weights after some updates."""
     torch.manual_seed(0)
-    steps, held = MazeCase(batch=3, steps_of_episode=8).steps(CPU)
+    steps, persistent = MazeCase(batch=3, steps_of_episode=8).steps(CPU)
     for _ in range(2):
         for step in steps.values():
             step()
-    agents = [tensor for tensor in held if isinstance(tensor, torch.nn.Parameter)]
+    agents = [tensor for tensor in persistent if isinstance(tensor, torch.nn.Parameter)]
     half = len(agents) // 2
     for plain, fast in zip(agents[:half], agents[half:], strict=True):
         torch.testing.assert_close(plain, fast, rtol=1e-3, atol=2e-6)

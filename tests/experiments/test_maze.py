@@ -41,7 +41,7 @@ def test_train_evaluate_report(tmp_path, capsys):
     assert 1 <= result["reward"]["steps_to_first"] <= 12
     assert plastic("eval", out, "--episodes", 150) == 0
     printed = capsys.readouterr().out
-    for words in ("perfect knowledge", "as it is:", "trace held after the first reward:", "steps to the first reward"):
+    for words in ("perfect knowledge", "complete:", "trace held after the first reward:", "steps to the first reward"):
         assert words in printed
 
     assert plastic("report", out) == 0

@@ -34,7 +34,7 @@ def write_run(
 ) -> Path:
     """A run directory; `error(e)` is the value of the row that ends at episode e, the loss 1000 times as much.
 
-    noted: what its summary says besides.
+    noted: further keys of its summary.
     """
     path.mkdir(parents=True)
     full = {"experiment": experiment, "preset": preset, "seed": seed, "episodes": episodes, "batch": 1}

@@ -11,7 +11,7 @@ from torchplastic.report.figures.learning import draw_learning, linear_below
 from torchplastic.report.figures.style import COLOURS, Drawing, few_ticks, plain, render, style
 from torchplastic.report.grouping import group_runs
 from torchplastic.report.loading import read_bench, read_sources
-from torchplastic.report.page_sections import sections
+from torchplastic.report.page_sections import make_sections
 from torchplastic.report.published import published
 
 
@@ -356,13 +356,13 @@ def test_levels_of_trivial_answers_are_lines(tmp_path):
         extra=lambda e: {"error_median": 18.0, "val_error_median": 19.0},
         noted={"baselines": {"val_error_median": {"zeros": 76.0, "nearest row": 117.0}}},
     )
-    parts = sections(read_sources([run]))
-    (figure,) = [d for d in parts[0].every_drawing() if d.name == "images-error_median"]
+    sections = make_sections(read_sources([run]))
+    (figure,) = [d for d in sections[0].every_drawing() if d.name == "images-error_median"]
     axes = figure.figure.axes[0]
     assert set(line(axes, "zeros (76")[1]) == {76}
     assert set(line(axes, "nearest row (117")[1]) == {117}
     assert set(line(axes, "plastic: validation data")[1]) == {19}
-    assert "Small dots: on data that are never trained on." in figure.caption
+    assert "Small dots: on data that are never used for training." in figure.caption
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,7 @@ def test_published_curves_stand_beside_their_own_task_alone(tmp_path, other):
 
 def test_a_loss_that_is_the_error_is_drawn_once(tmp_path):
     run = write_run(tmp_path / "run", error=lambda e: 20.0, extra=lambda e: {"loss": 20.0})
-    names = [drawing.name for drawing in sections(read_sources([run]))[0].every_drawing()]
+    names = [drawing.name for drawing in make_sections(read_sources([run]))[0].every_drawing()]
     assert "patterns-error" in names
     assert "patterns-loss" not in names
 
@@ -393,7 +393,7 @@ def test_published_values_stand_beside_validation_values(tmp_path):
         extra=lambda e: {"error_median": 18.0, "val_error_median": 19.0},
         noted={"data": "CIFAR-10: 50,000 to train on"},
     )
-    table = next(t for t in sections(read_sources([run]))[0].tables if t.title == "Published values beside ours")
+    table = next(t for t in make_sections(read_sources([run]))[0].tables if t.title == "Published values beside ours")
     assert table.rows[0][0] == "error median"
     assert table.rows[0][-1] == "18.0 (plastic, 1 run; validation 19.0)"
 

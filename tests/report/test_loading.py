@@ -69,8 +69,9 @@ def test_damaged_files_are_named(tmp_path):
 
 def test_what_was_noted_comes_from_the_summary_first(tmp_path):
     run = read_run(write_run(tmp_path / "run", data="from the configuration"))
-    assert run.noted("data") == "random bits"
+    assert run.recorded("data") == "random bits"
     assert (
-        read_run(write_run(tmp_path / "two", data="synthetic data", finished=False)).noted("data") == "synthetic data"
+        read_run(write_run(tmp_path / "two", data="synthetic data", finished=False)).recorded("data")
+        == "synthetic data"
     )
     assert json.dumps(run.config)

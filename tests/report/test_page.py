@@ -68,8 +68,8 @@ def test_several_runs_grouped_by_experiment(tmp_path):
         "plastic, α per connection",
         "How cost grows",
         "12.5 ×",
-        "Fewer than 5 runs: each a thin line.",
-        "Line: median over runs; band: middle half.",
+        "With fewer than 5 runs, each is a thin line.",
+        "Line: median over runs; band: first to third quartile.",
     ):
         assert text in html
     figures = {path.stem for path in (tmp_path / "out" / "figures").glob("*.png")}
@@ -95,7 +95,7 @@ def test_a_run_that_has_just_started(tmp_path):
     run = write_run(tmp_path / "run", finished=False)
     (run / "metrics.jsonl").unlink()
     html = make_report([run]).read_text()
-    assert "No row of metrics has been written yet." in html
+    assert "No metrics have been written yet." in html
     assert "at episode 0 of 300" in html
     (run / "metrics.jsonl").write_text(
         '{"episode": 10, "seconds": 1.0, "loss": 5.0, "error": 0.2, "eta": 0.01}\n{"epis'
@@ -159,12 +159,12 @@ def test_a_full_folder_is_refused(tmp_path):
     run = write_run(tmp_path / "run")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("…")
-    with pytest.raises(ValueError, match="exists and is not empty, and holds no report"):
+    with pytest.raises(ValueError, match="exists, is not empty, and has no report in it"):
         make_report([run], tmp_path / "out")
-    with pytest.raises(ValueError, match="exists and is not empty"):
+    with pytest.raises(ValueError, match="exists, is not empty"):
         make_report([run], run)
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="exists and is not empty"):
+    with pytest.raises(ValueError, match="exists, is not empty"):
         make_report([run], tmp_path / "link")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
     (tmp_path / "empty").mkdir()

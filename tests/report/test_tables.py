@@ -29,7 +29,7 @@ def test_final_values_and_interval_over_seeds(tmp_path):
     # Over the last 30 of 300 episodes: 0.01, 0.015, 0.02; t(2) = 4.3027, standard error 0.005 / sqrt(3).
     half = 4.302653 * 0.005 / np.sqrt(3)
     assert row["error, last tenth of training"] == f"0.0150 [{0.015 - half:.4f}, {0.015 + half:.4f}]"
-    assert row["smallest to largest"] == "0.0100 to 0.0200"
+    assert row["minimum to maximum"] == "0.0100 to 0.0200"
     assert row["loss, last tenth"].startswith("15.0 [")
     assert (row["runs"], row["episodes"], row["time"]) == ("3", "300", "60.0 s")
     assert (row["parameters"], row["η"]) == ("2,004,002", "0.0100")
@@ -41,7 +41,7 @@ def test_unfinished_runs_are_told_and_not_counted(tmp_path):
     table = tables.results_table(*grouped(done, running))
     assert cells(table, 0)["runs"] == "3 (1 unfinished)"
     assert cells(table, 0)["error, last tenth of training"].startswith("0.105 ")
-    assert "not finished" in table.note
+    assert "Unfinished runs" in table.note
     alone = cells(tables.results_table(*grouped(running)), 0)
     assert (alone["error, last tenth of training"], alone["parameters"]) == ("0.900", "–")
 
@@ -64,7 +64,7 @@ def test_time_to_reach_is_the_median_over_seeds(tmp_path):
         for k, end in enumerate((100, 150, 290, 290))
     ]
     table = comparison.reach_table(grouped(*runs[:3])[0])
-    assert table.columns == ("error at most", "model", "reached by", "episodes", "training time")
+    assert table.columns == ("error at most", "model", "runs that reach it", "episodes", "training time")
     assert table.rows[0] == ("0.15", "plastic", "3 of 3", "160 (110 to 300)", "32.0 s")
     assert comparison.reach_table(grouped(*runs[:3])[0]).rows[2][2:4] == ("2 of 3", "170 (120 to 170)")
     assert comparison.reach_table(grouped(*runs)[0]).rows[2][2:4] == ("2 of 4", "not reached by most in 300")
@@ -83,9 +83,9 @@ def test_no_ratio_between_different_tasks(tmp_path):
 def test_published_values_beside_ours(tmp_path):
     table = comparison.published_table(*grouped(write_run(tmp_path / "r", error=lambda e: 0.03)))
     rows = {(row[0], row[2]): row[3:] for row in table.rows}
-    assert rows["loss", "0"] == ("515", "before the first row")
+    assert rows["loss", "0"] == ("515", "before the first row of metrics")
     assert rows["loss", "200"] == ("44", "30.0 (plastic, 1 run)")
-    assert rows["loss", "1,000"] == ("6.5", "not trained so far")
+    assert rows["loss", "1,000"] == ("6.5", "not trained that long")
     assert rows["error", "200"] == ("below 0.01", "0.0300 (plastic, 1 run)")
     assert "NIPS 2017 workshop" in table.note
     assert "Protocol: 1000-bit patterns" in table.note
@@ -137,14 +137,14 @@ def test_bench_tables(tmp_path):
         "case": "1001 neurons, 205 steps, clamped",
         "implementation": "chunked",
         "median": "160 ms",
-        "middle half": "144 ms to 176 ms",
+        "quartiles": "144 ms to 176 ms",
         "spread": "20 %",
         "steps timed": "20",
         "rate": "6.25 episodes/s",
         "peak memory": "64.0 MiB",
-        "of floor": "80 %",
+        "share of floor": "80 %",
     }
-    assert cells(measured, 0)["of floor"] == "–"
+    assert cells(measured, 0)["share of floor"] == "–"
 
 
 @pytest.mark.parametrize("measure", ["error", "reward"])
@@ -182,7 +182,7 @@ def test_variants_of_an_evaluation(tmp_path):
     told = {"experiment": "maze", "split": "new mazes", "reward": whole, "variants": {"no trace": {"mean": 20.0}}}
     table = tables.variants_table(grouped(write_run(tmp_path / "a", evaluations={"episodes-9": told}))[0])
     assert table.rows == (
-        ("plastic", "whole", "100 [90, 110]", "30.0", "9.00"),
+        ("plastic", "complete", "100 [90, 110]", "30.0", "9.00"),
         ("plastic", "no trace", "20.0", "–", "–"),
     )
     bare = [told | {"variants": {}}, {key: value for key, value in told.items() if key != "variants"}]

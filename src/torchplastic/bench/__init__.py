@@ -1,4 +1,4 @@
-"""What `plastic bench` runs: every implementation of a network against the plain loop, in one process and in turn."""
+"""`plastic bench`: measure every implementation of a network against the plain loop, in turn in one process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from torchplastic.bench.measure import copy_bandwidth, peak_bytes, seconds_in_turn, spread
-from torchplastic.bench.suites import ON_GPU_ALONE, SUITES, Measured
+from torchplastic.bench.suites import ONLY_ON_GPU, SUITES, Measured
 from torchplastic.experiments.launch import hardware, versions
 
 MIB = 2**20
@@ -24,14 +24,15 @@ PIPE_WIDTH = 180  # columns of the table where the terminal's width is unknown
 
 
 def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path | None = None) -> dict[str, Any]:
-    """Measure the suites of these names (without one all that fit the device), print a table, and write JSON to `out`.
+    """Measure suites, print a table, and write JSON to `out`.
 
-    ValueError for an unknown suite or a device that is not there.
+    names: suites to measure; if empty, all that suit the device.
+    Raises ValueError for an unknown suite or a missing device.
     """
     if unknown := [name for name in names if name not in SUITES]:
-        raise ValueError(f"unknown bench {unknown[0]!r}; choose from {', '.join(SUITES)}.")
+        raise ValueError(f"unknown suite {unknown[0]!r}; choose from {', '.join(SUITES)}.")
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: no GPU is available here.")
+        raise ValueError("--device cuda: no GPU is available. Omit --device, or use --device cpu.")
     where = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     rows: list[dict[str, Any]] = []
     table = Table(
@@ -43,11 +44,11 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
         "peak MiB",
         "faster",
         "smaller",
-        "of floor",
+        "share of floor",
     )
     bandwidth = copy_bandwidth(where)
     errors = Console(stderr=True)
-    for name in names or [name for name in SUITES if where.type == "cuda" or name not in ON_GPU_ALONE]:
+    for name in names or [name for name in SUITES if where.type == "cuda" or name not in ONLY_ON_GPU]:
         for case in SUITES[name]():
             errors.print(f"{case.suite}: {case.label} …", style="dim", highlight=False)
             found = measure(case, rounds if not name.startswith("scaling") else min(rounds, ROUNDS_OF_SCALING), where)
@@ -83,7 +84,9 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
     print(f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} threads, torch {torch.__version__}, float32")
     if any(row["floor_bytes"] for row in rows):
         speed = f"{bandwidth / 1e9:.1f} GB/s"
-        print(f"of floor: the bytes counted for a step, at the speed of a copy ({speed}), over its time")
+        print(
+            f"share of floor: time of the bytes that a step must move, at the speed of a copy ({speed}), over its time"
+        )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("x") as file:
@@ -93,10 +96,10 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
 
 def measure(case: Measured, rounds: int, device: torch.device) -> list[dict[str, Any]]:
     """A row for each implementation of a case, the reference first."""
-    steps, held = case.steps(device)
-    peaks = {impl: peak_bytes(getattr(step, "once", step), held, device) for impl, step in steps.items()}
+    steps, persistent = case.steps(device)
+    peaks = {impl: peak_bytes(getattr(step, "once", step), persistent, device) for impl, step in steps.items()}
     seconds = seconds_in_turn(steps, rounds, device)
-    del steps, held
+    del steps, persistent
     gc.collect()
     return [
         {
@@ -116,7 +119,7 @@ def measure(case: Measured, rounds: int, device: torch.device) -> list[dict[str,
 
 
 def _floor_share(row: dict[str, Any], bandwidth: float) -> float | None:
-    """How near a step came to the time that its counted bytes take as a copy."""
+    """The time that the counted bytes of a step take as a copy, over the time of the step."""
     return row["floor_bytes"] and row["floor_bytes"] / bandwidth / row["seconds"]["median"]
 
 
@@ -125,18 +128,18 @@ def _percent(share: float | None) -> str:
 
 
 def _compared(first: dict[str, Any], row: dict[str, Any]) -> list[str]:
-    """How a row compares with the plain loop, where there is one."""
+    """Speed and memory against the plain loop; empty if it was not run."""
     return [f"{value:.1f} ×" for value in _ratio(first, row).values()] if first["impl"] == "reference" else ["", ""]
 
 
 def _rate(row: dict[str, Any]) -> str:
-    """What an implementation does in a second, to three digits."""
+    """Episodes or moves per second, with three significant digits."""
     value = float(f"{row['per_second']:.3g}")
     return f"{value:,.0f} {row['counted']}" if value >= 100 else f"{value:g} {row['counted']}"
 
 
 def _ratio(reference: dict[str, Any], row: dict[str, Any]) -> dict[str, float]:
-    """How many times faster and smaller than the plain loop."""
+    """How many times faster and smaller than the plain loop a row is."""
     return {
         "speed": reference["seconds"]["median"] / row["seconds"]["median"],
         "memory": reference["peak_bytes"] / row["peak_bytes"],

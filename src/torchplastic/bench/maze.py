@@ -1,4 +1,4 @@
-"""The maze: an update of the agent against one that keeps the graph of the rollout, and how fast mazes step.
+"""The maze: an update of the agent, with and without the graph of its rollout, and how fast mazes step.
 
 Axes: T steps, B mazes.
 """
@@ -23,14 +23,14 @@ MOST_SINGLE = 30
 
 
 def update(actor: ActorCritic, env: BatchedEnv, how: A2C, batch: int, generator: torch.Generator) -> Tensor:
-    """The loss of new episodes: a rollout without gradient, then one pass over what was observed."""
-    taken = rollout(actor, env, batch, generator)
-    logits, values, _ = actor(taken.observations)
-    return how.loss(logits, values, taken).mean()
+    """The loss of new episodes: a rollout without gradient, then one pass over its observations."""
+    played = rollout(actor, env, batch, generator)
+    logits, values, _ = actor(played.observations)
+    return how.loss(logits, values, played).mean()
 
 
 def update_with_graph(actor: ActorCritic, env: BatchedEnv, how: A2C, batch: int, generator: torch.Generator) -> Tensor:
-    """The same loss, from the graph of the steps that acted."""
+    """The same loss, through the graph of the rollout."""
     state, obs = env.reset(batch, generator)
     done = torch.zeros(batch, dtype=torch.bool, device=obs.device)
     memory: Any = None
@@ -41,15 +41,15 @@ def update_with_graph(actor: ActorCritic, env: BatchedEnv, how: A2C, batch: int,
         state, next_obs, reward, ended = env.step(state, action)
         steps.append((logits, values, obs, action, reward, ~done))
         obs, done = next_obs, done | ended
-    logits, values, *taken = (torch.stack(parts) for parts in zip(*steps, strict=True))
-    return how.loss(logits, values, Rollout(*taken)).mean()
+    logits, values, *played = (torch.stack(parts) for parts in zip(*steps, strict=True))
+    return how.loss(logits, values, Rollout(*played)).mean()
 
 
 @dataclass(frozen=True)
 class MazeCase:
     """An update of the paper's agent: rollout, forward, backward, Adam.
 
-    reference: the plain loop, whose graph is kept while the agent acts. two passes: as `plastic train maze` does it.
+    reference: the plain loop, which keeps its graph while the agent acts. two passes: as in `plastic train maze`.
     """
 
     batch: int = 30
@@ -64,7 +64,7 @@ class MazeCase:
 
     @property
     def config(self) -> MazeConfig:
-        """The preset `paper` with episodes of that length."""
+        """The preset `paper`, with episodes of `steps_of_episode` steps."""
         config = registry.settings("maze", "paper")
         assert isinstance(config, MazeConfig)
         return replace(config, task=replace(config.task, steps=self.steps_of_episode))
@@ -84,9 +84,9 @@ class MazeCase:
         return None
 
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
-        """The steps by implementation and the tensors that stay."""
+        """The steps by implementation, and the tensors that persist."""
         steps: dict[str, Callable[[], None]] = {}
-        held: list[Tensor] = []
+        persistent: list[Tensor] = []
         base = self.config
         plain = replace(base, model=replace(base.model, impl="reference"))
         for impl, config, loss_of in (("reference", plain, update_with_graph), ("two passes", base, update)):
@@ -109,16 +109,15 @@ class MazeCase:
             step()
             optimizer.zero_grad()
             steps[impl] = step
-            held += tensors_of(actor, optimizer)
-        return steps, held
+            persistent += tensors_of(actor, optimizer)
+        return steps, persistent
 
 
 @dataclass(frozen=True)
 class EpisodesCase:
-    """Whole episodes of mazes with random moves, observations made.
+    """Complete episodes of mazes with random moves, including their observations.
 
-    reference: Gymnasium environments, one after the other, on the CPU; up to 30 of them, more take as long each.
-    batched: as tensors.
+    reference: at most 30 single Gymnasium environments, one after the other, on the CPU. batched: tensors.
     """
 
     batch: int
@@ -131,13 +130,13 @@ class EpisodesCase:
 
     @property
     def name(self) -> str:
-        """By their number."""
+        """The number of mazes."""
         return f"{self.batch} mazes"
 
     @property
     def label(self) -> str:
         """In words."""
-        return f"{self.batch} mazes alone, {Maze().steps} moves, {Maze().obs_dim} numbers observed"
+        return f"{self.batch} mazes without an agent, {Maze().steps} moves, {Maze().obs_dim} numbers observed"
 
     def sizes(self) -> dict[str, int]:
         """N numbers observed, T moves, B mazes."""
@@ -148,7 +147,7 @@ class EpisodesCase:
         return None
 
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
-        """The steps by implementation."""
+        """The steps by implementation, and the tensors that persist."""
         from torchplastic.tasks.maze_env import MazeEnv
 
         singles = BatchedGym(MazeEnv)
@@ -156,7 +155,7 @@ class EpisodesCase:
         if self.batch <= MOST_SINGLE:
             envs = {"reference": (singles, torch.device("cpu")), **envs}
         steps: dict[str, Callable[[], None]] = {}
-        held: list[Tensor] = []
+        persistent: list[Tensor] = []
         for impl, (env, where) in envs.items():
             generator = torch.Generator(where).manual_seed(0)
             shape = Maze().steps, self.batch
@@ -170,8 +169,8 @@ class EpisodesCase:
                     state, *_ = env.step(state, move)
 
             steps[impl] = step
-            held += moves
-        return steps, held
+            persistent += moves
+        return steps, persistent
 
 
 CASES = (MazeCase(), EpisodesCase(30), EpisodesCase(300), EpisodesCase(3000))

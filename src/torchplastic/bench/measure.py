@@ -1,6 +1,6 @@
 """Time and memory of a training step.
 
-Times are taken in turn: each round runs every implementation once to warm its caches and once for the clock.
+Implementations run in turn: each round runs every one twice, first to warm its caches, then to be timed.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ COPIED = 1 << 28  # bytes
 def seconds_in_turn(
     steps: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Seconds of `rounds` timed calls of each step, one process, in turn."""
-    taken: dict[str, list[float]] = {name: [] for name in steps}
+    """Seconds of `rounds` timed calls of each step, in turn, in this process."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         step()
     for _ in range(rounds):
@@ -33,20 +33,20 @@ def seconds_in_turn(
             start = time.perf_counter()
             step()
             _wait(device)
-            taken[name].append(time.perf_counter() - start)
-    return taken
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
 
 
 def copy_bandwidth(device: torch.device, nbytes: int = COPIED, rounds: int = 9) -> float:
-    """Bytes read and written per second by a copy of a tensor that no cache holds, the median of some."""
+    """Bytes that a copy of a tensor larger than any cache reads and writes per second; median over `rounds`."""
     source = torch.zeros(nbytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    taken = seconds_in_turn({"copy": lambda: target.copy_(source)}, rounds, device)["copy"]
-    return 2 * nbytes / statistics.median(taken)
+    seconds = seconds_in_turn({"copy": lambda: target.copy_(source)}, rounds, device)["copy"]
+    return 2 * nbytes / statistics.median(seconds)
 
 
 def tensors_of(module: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """What stays between training steps: parameters, buffers, the optimiser's state."""
+    """The tensors that persist between training steps: parameters, buffers, the optimiser's state."""
     state = [value for values in optimizer.state.values() for value in values.values()]
     return [*module.parameters(), *module.buffers(), *state]
 
@@ -57,8 +57,8 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": median, "q1": q1, "q3": q3, "n": len(values)}
 
 
-def peak_bytes(step: Callable[[], Any], held: list[Tensor], device: torch.device) -> int:
-    """The most bytes that tensors hold during `step` beyond those of `held`, which were there before."""
+def peak_bytes(step: Callable[[], Any], persistent: list[Tensor], device: torch.device) -> int:
+    """The most bytes that tensors hold during `step`, not counting the tensors `persistent`, which exist before it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -66,17 +66,17 @@ def peak_bytes(step: Callable[[], Any], held: list[Tensor], device: torch.device
         step()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    with _Watch(held) as watch:
+    with _StorageWatch(persistent) as watch:
         step()
     return watch.peak
 
 
-class _Watch(TorchDispatchMode):
-    """Follows every storage that an operation reads or makes, until it is freed."""
+class _StorageWatch(TorchDispatchMode):
+    """Counts the bytes of every storage that an operation reads or makes, until it is freed."""
 
-    def __init__(self, held: list[Tensor]) -> None:
+    def __init__(self, persistent: list[Tensor]) -> None:
         super().__init__()
-        self.known = {StorageWeakRef(tensor.untyped_storage()).cdata for tensor in held}
+        self.known = {StorageWeakRef(tensor.untyped_storage()).cdata for tensor in persistent}
         self.live: dict[int, tuple[StorageWeakRef, int]] = {}
         self.total = 0
         self.peak = 0

@@ -21,7 +21,7 @@ from torchplastic.train.objectives import classification
 
 
 def plain_logits(classifier: PlasticClassifier, batch: FewShotBatch, b: int) -> Tensor:
-    """What the network answers in episode b, `[1, W]`: one step after the other, each with one picture."""
+    """The logits of episode b, `[1, W]`: one step after the other, each with one picture."""
     head = classifier.head
     alpha = torch.zeros_like(head.w) if head.alpha is None else head.alpha
     H = torch.zeros_like(head.w)
@@ -39,8 +39,8 @@ def plain_logits(classifier: PlasticClassifier, batch: FewShotBatch, b: int) -> 
 class OmniglotCase:
     """The published network on a batch of episodes of glyphs: forward, backward, Adam.
 
-    reference: an update for each episode. batched: one update. shared: one update on as many episodes that share a pool
-    of 16 classes with 4 pictures each, with five queries each, as `plastic train omniglot` does with larger batches.
+    reference: an update for each episode. batched: one update. shared: one update on as many episodes with five
+    queries, which share a pool of 16 classes with 4 pictures each, as `plastic train omniglot` does in larger batches.
     """
 
     batch: int = 32
@@ -66,22 +66,22 @@ class OmniglotCase:
         return None
 
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
-        """The steps by implementation and the tensors that stay."""
+        """The steps by implementation, and the tensors that persist."""
         config = registry.settings("omniglot", "paper")
         assert isinstance(config, OmniglotConfig)
         glyphs = synthetic_glyphs(config.task.side)
-        alone = replace(config.task, pool=0, queries=1)
-        held: list[Tensor] = []
+        single = replace(config.task, pool=0, queries=1)
+        persistent: list[Tensor] = []
 
         def prepared(task: FewShotEpisodes) -> tuple[PlasticClassifier, torch.optim.Adam, FewShotBatch]:
             episodes = task.episodes(self.batch, torch.Generator().manual_seed(0)).to(device)
             classifier = network(config).to(device)
             optimizer = torch.optim.Adam(classifier.parameters(), lr=1e-4, fused=True)
-            held.extend([*episodes, *classifier.parameters()])
+            persistent.extend([*episodes, *classifier.parameters()])
             return classifier, optimizer, episodes
 
         def reference() -> Callable[[], None]:
-            classifier, optimizer, episodes = prepared(FewShotEpisodes(alone, glyphs))
+            classifier, optimizer, episodes = prepared(FewShotEpisodes(single, glyphs))
 
             def step() -> None:
                 for b in range(self.batch):
@@ -103,6 +103,6 @@ class OmniglotCase:
 
         return {
             "reference": reference(),
-            "batched": together(FewShotEpisodes(alone, glyphs)),
+            "batched": together(FewShotEpisodes(single, glyphs)),
             "shared": together(FewShotEpisodes(replace(config.task, pool=16, jitter=0.0), glyphs)),
-        }, held
+        }, persistent

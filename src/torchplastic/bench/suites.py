@@ -1,4 +1,4 @@
-"""What is measured: the recurrent experiments' own sizes, and how cost grows with each size.
+"""The suites of `plastic bench`: the recurrent experiments at their sizes, and how cost grows with each size.
 
 Axes: T time, B batch, N neurons.
 """
@@ -48,9 +48,9 @@ IMPLEMENTATIONS = {
     "triton": Implementation("triton", devices=("cuda",)),
     "triton, CUDA graph": Implementation("triton", graph=True, devices=("cuda",)),
 }
-NEEDED = ("reference", "chunked")  # without these a case has failed; other ones are left out where they cannot run
+NEEDED = ("reference", "chunked")  # a case fails without these; others are skipped if they cannot run
 PLAIN = ("reference", "compiled step")
-ON_GPU_ALONE = ("large",)  # suites that take too long, or too much memory, elsewhere
+ONLY_ON_GPU = ("large",)  # suites that take too long, or too much memory, on a CPU
 
 
 @dataclass(frozen=True)
@@ -64,22 +64,22 @@ class Case:
     batch: int = 1
     learn_eta: bool = False
     part: Callable[[Episode], Episode] = lambda episode: episode
-    """Which part of the episode the network runs through."""
+    """The part of the episode that the network runs."""
     counted: str = "episodes"
     plain: bool = True
-    """Whether the plain loop is run too: it keeps every trace of every step."""
+    """Whether the plain loop runs too, which keeps every trace of every step."""
 
     def count(self) -> int:
         """Episodes of a step."""
         return self.batch
 
     def sizes(self) -> dict[str, int]:
-        """N, T and B of what is run."""
+        """N, T and B."""
         episode = self.part(self.task.episodes(1, torch.Generator().manual_seed(0)))
         return {"N": self.task.neurons, "T": len(episode.clamped_steps), "B": self.batch}
 
     def floor_bytes(self, impl: str, device: torch.device) -> int | None:
-        """Bytes that a training step by chunks must move, by count (ops/README.md)."""
+        """The bytes that a training step by chunks must move, by count (ops/README.md)."""
         if impl in (*PLAIN, "stepwise"):
             return None
         episode = self.part(self.task.episodes(1, torch.Generator().manual_seed(0)))
@@ -90,11 +90,11 @@ class Case:
         return 4 * self.task.neurons**2 * (2 * (2 + self.batch) * free + PASSES * self.batch * len(chunks))
 
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
-        """The training step of each implementation — forward, backward, Adam — and its lasting tensors."""
+        """The training step of each implementation (forward, backward, Adam), and the tensors that persist."""
         generator = torch.Generator().manual_seed(0)
         episode = self.part(self.task.episodes(self.batch, generator)).to(device)
         steps: dict[str, Callable[[], None]] = {}
-        held = [episode.inputs, episode.target, *([] if episode.clamp is None else [episode.clamp])]
+        persistent = [episode.inputs, episode.target, *([] if episode.clamp is None else [episode.clamp])]
         for name, (impl, compiled, graph, devices) in IMPLEMENTATIONS.items():
             if device.type not in devices or (name in PLAIN and not self.plain):
                 continue
@@ -103,20 +103,20 @@ class Case:
             optimizer = torch.optim.Adam(rnn.parameters(), lr=1e-4, fused=True, capturable=graph)
             step = TrainingStep(run, optimizer, episode, CapturedStep if graph else None)
             try:
-                step.once()  # makes the optimiser's state, which stays
+                step.once()  # creates the optimiser's state, which persists
             except (RuntimeError, ValueError) as error:
                 if name in NEEDED:
                     raise
-                print(f"{self.label}: {name} left out: {str(error).splitlines()[0]}", file=sys.stderr)
+                print(f"{self.label}: {name} skipped: {str(error).splitlines()[0]}", file=sys.stderr)
                 continue
             optimizer.zero_grad()
             steps[name] = step
-            held += tensors_of(rnn, optimizer)
-        return steps, held
+            persistent += tensors_of(rnn, optimizer)
+        return steps, persistent
 
 
 class TrainingStep:
-    """Forward, backward and Adam on one batch of episodes; `once` does it without a graph, `()` with it."""
+    """Forward, backward and Adam on one batch of episodes; a call replays the CUDA graph, `once` runs without it."""
 
     def __init__(
         self,
@@ -136,20 +136,20 @@ class TrainingStep:
         self.optimizer.step()
 
     def once(self) -> None:
-        """Without a graph, whose memory would not be seen."""
-        inputs, clamp, told, target, _ = self.episode
-        self.learn(inputs, clamp, target, told)
+        """Run without a graph, whose memory could not be measured."""
+        inputs, clamp, clamped_steps, target, _ = self.episode
+        self.learn(inputs, clamp, target, clamped_steps)
 
     def __call__(self) -> None:
-        inputs, clamp, told, target, _ = self.episode
-        self.update(inputs, clamp, target, told)
+        inputs, clamp, clamped_steps, target, _ = self.episode
+        self.update(inputs, clamp, target, clamped_steps)
 
 
 def compiled_loop(rnn: PlasticRNN) -> Callable[..., tuple[Tensor, None]]:
     """The plain loop, its step under torch.compile."""
     rule, alpha = rnn.rule if isinstance(rnn.rule, Rule) else RULES[rnn.rule], rnn.alpha
     assert alpha is not None
-    torch.compiler.reset()  # of other sizes, which count towards a limit
+    torch.compiler.reset()  # compiled code for other sizes counts towards a limit
 
     def step(u: Tensor, H: Tensor, drive: Tensor, clamp: Tensor | None) -> tuple[Tensor, Tensor]:
         x = torch.tanh((u.unsqueeze(-2) @ (rnn.w + alpha * H)).squeeze(-2) + drive)
@@ -184,7 +184,7 @@ def _recall(experiment: str, *presets: str) -> list[Case]:
 
 
 def _images() -> list[Case]:
-    """The paper's episode on pictures that need no download, and what is left of it without its clamped steps."""
+    """The paper's episode, on pictures that need no download, and the same without its clamped steps."""
     config = registry.settings("images", "paper")
     assert isinstance(config, ImagesConfig)
     task = ImageEpisodes(config.task, photograph_patches(config.task.side).train)
@@ -196,19 +196,19 @@ def _images() -> list[Case]:
 
     return [
         case("paper", f"{task.steps} steps, {free} of them free"),
-        case("free steps", f"its {free} free steps alone", unclamped),
+        case("free steps", f"only its {free} free steps", unclamped),
     ]
 
 
 def _network_of_the_maze() -> Case:
-    """A network and a batch as large as an update's, alone: every step is a free one."""
+    """Only the network, with the size and batch of an update; no step is clamped."""
     task = Patterns(bits=99, patterns=1, shown=186, gap=4, cycles=1, test=10, input="additive")
-    label = f"{task.neurons} neurons, {task.steps} steps, batch 30, the network alone"
+    label = f"{task.neurons} neurons, {task.steps} steps, batch 30, only the network"
     return Case("maze", "network", label, task, batch=30, learn_eta=True)
 
 
 def _scaling(what: str) -> list[Case]:
-    """One size grows, the others stay; additive input, so that every step is a free one."""
+    """One size grows, the others are fixed; the input is additive, so that no step is clamped."""
     base = Patterns(bits=255, patterns=2, shown=6, gap=4, cycles=2, test=10, input="additive")  # 256 neurons, 50 steps
     cases = []
     for size in {"N": (64, 128, 256, 512, 1024), "T": (25, 50, 100, 200, 400), "B": (1, 2, 4, 8, 16)}[what]:
@@ -225,18 +225,18 @@ def _scaling(what: str) -> list[Case]:
 
 
 def _large() -> list[Case]:
-    """A network and a batch whose matrices no cache holds: bound by memory."""
+    """A network and a batch whose matrices exceed every cache, so that memory is the bottleneck."""
     task = Patterns(bits=4095, patterns=2, shown=3, gap=2, cycles=1, test=10, input="additive")
     label = f"{task.neurons} neurons, {task.steps} steps, batch 16"
     return [Case("large", "batch", label, task, batch=16, learn_eta=True, plain=False)]
 
 
 class Measured(Protocol):
-    """What `run_bench` asks of a case."""
+    """The protocol of a case, as `run_bench` uses it."""
 
     @property
     def suite(self) -> str:
-        """Its heading."""
+        """The name of its suite."""
 
     @property
     def name(self) -> str:
@@ -244,23 +244,23 @@ class Measured(Protocol):
 
     @property
     def label(self) -> str:
-        """What it is, in words."""
+        """A description, in words."""
 
     @property
     def counted(self) -> str:
-        """What `count` counts: episodes, moves."""
+        """What `count` counts: episodes or moves."""
 
     def count(self) -> int:
-        """How many a step makes."""
+        """How many of them a step runs."""
 
     def sizes(self) -> dict[str, int]:
         """N, T and B."""
 
     def floor_bytes(self, impl: str, device: torch.device) -> int | None:
-        """What a step of that implementation must move by count; None where it is not counted."""
+        """The bytes that a step of this implementation must move, by count; None if they are not counted."""
 
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
-        """What is timed, by implementation, the reference first; and the tensors that stay between steps."""
+        """The steps to time, by implementation, the reference first, and the tensors that persist between steps."""
 
 
 SUITES: dict[str, Callable[[], Sequence[Measured]]] = {

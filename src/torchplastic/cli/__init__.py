@@ -2,9 +2,9 @@
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command and exit with its code. Without arguments: this process is the command, and ends with it."""
+    """Run the command and exit with its code. arguments: None means those of this process."""
     try:
         from torchplastic.cli.commands import run
-    except KeyboardInterrupt:  # from the first moment on without a traceback
+    except KeyboardInterrupt:  # Ctrl-C during the imports: no traceback
         raise SystemExit(130) from None
     run(arguments)

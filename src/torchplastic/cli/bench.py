@@ -1,11 +1,11 @@
-"""`plastic bench`: speed and memory against the plain loop."""
+"""`plastic bench`: measure speed and memory against the plain loop."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -15,17 +15,16 @@ from torchplastic.cli.parsing import parse
 
 @dataclass
 class Bench:
-    """Training step of each preset, in one process and in turn: median time, memory, ratios."""
+    """Measure time and memory of a training step by every implementation, with ratios to the plain loop."""
 
-    names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Which suites: patterns, fifty-bit, images, omniglot, maze, scaling-n, scaling-t, scaling-b, large (on a GPU);
-    without a name all that suit the device."""
-    json: Path | None = None
-    """Write the results to this file, which must not exist."""
+    names: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[SUITE ...]")] = ()
+    """patterns, fifty-bit, images, omniglot, maze, scaling-n, scaling-t, scaling-b or large (GPU); default: all."""
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write the results to this file, which must not exist yet; plastic report draws it."""
     rounds: int = 15
-    """Timed steps of each preset and case."""
+    """Timed steps per implementation and case; scaling suites time at most 5."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to run."""
+    """Device to measure on; auto: the GPU if there is one."""
 
 
 def run(args: Sequence[str]) -> int:

@@ -1,6 +1,6 @@
-"""The commands of `plastic`, and how each ends. A command's module is imported when it runs.
+"""The table of commands, and how each ends: exit codes and errors in one line.
 
-Nothing here needs more than Python itself, so that help, version and list answer at once.
+A command's module is imported when it runs, and this file needs only Python, so that help and version answer at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torchplastic.cli import console
 
 
 class Command(NamedTuple):
-    """A command: the module of this folder whose `run(arguments)` gives the exit code, and what help says of it."""
+    """A command: the module in this folder whose `run(arguments)` returns the exit code, and its help."""
 
     module: str
     arguments: str
@@ -26,40 +26,42 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "list": Command("listing", "", "experiments and presets: what each reproduces, how long it takes, what comes out"),
-    "train": Command("train", "EXPERIMENT", "e.g. plastic train patterns --preset smoke;  --resume RUN continues"),
-    "sweep": Command("sweep", "EXPERIMENT", "the same over many seeds: --seeds 10 --jobs 2"),
-    "eval": Command("evaluate", "RUN", "measure a run on new episodes"),
-    "report": Command("report", "RUN|BENCH.json...", "figures and one self-contained HTML page"),
-    "bench": Command("bench", "[NAME...]", "speed and memory against the plain loop"),
+    "list": Command("listing", "", "experiments and presets: what each reproduces, how long it takes, its result"),
+    "train": Command(
+        "train", "EXPERIMENT", "train, e.g. plastic train patterns --preset smoke; --resume RUN continues a run"
+    ),
+    "sweep": Command("sweep", "EXPERIMENT", "train many seeds, e.g. plastic sweep fifty-bit --seeds 10 --jobs 2"),
+    "eval": Command("evaluate", "RUN", "evaluate a trained network on new episodes"),
+    "report": Command("report", "RUN|BENCH.json...", "draw figures and one self-contained HTML page"),
+    "bench": Command("bench", "[NAME...]", "measure speed and memory against the plain loop"),
     "data": Command("data", "fetch NAME", "download a data set: cifar10, omniglot"),
 }
 
 
 def run(arguments: Sequence[str] | None) -> NoReturn:
-    """Run the command and exit with its code. Without arguments: this process is the command, and ends with it."""
+    """Run the command and exit with its code. arguments: None means those of this process, which ends with it."""
     args = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in args
     args = [argument for argument in args if argument != "--debug"]
-    if debug and args[:1] == ["sweep"]:  # which passes it on
+    if debug and args[:1] == ["sweep"]:  # which passes it on to its processes
         args.append("--debug")
     try:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="replace")  # where there is no α or ×, a question mark
+                stream.reconfigure(errors="replace")  # a question mark if the encoding has no α or ×
         code = _call(args)
         sys.stdout.flush()
     except SystemExit as stop:  # the parser's help
         code = int(stop.code or 0)
     except KeyboardInterrupt:
         code = console.INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone
+    except BrokenPipeError:  # the reader of the output has closed it
         sys.stderr.close()
         code = 1
     except Exception as error:
         code = _explain(error, debug)
     if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda number, frame: os._exit(code))  # nothing is left but to end
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(code))  # the work is done
     raise SystemExit(code)
 
 
@@ -88,7 +90,7 @@ def _usage() -> str:
             "",
             *lines,
             "",
-            "plastic COMMAND --help lists its options. With --debug an error comes with its traceback.",
+            "plastic COMMAND --help lists the options of a command; --debug shows the traceback of an error.",
             "plastic --version prints the version.",
         )
     )
@@ -103,7 +105,7 @@ def _unknown(name: str) -> str:
 
 
 def _explain(error: Exception, debug: bool) -> int:
-    """Say in one line what went wrong -> the exit code: 2 for wrong use, 1 for the rest."""
+    """Print the error in one line -> the exit code: 2 for wrong use, otherwise 1."""
     if debug:
         import traceback
 

@@ -1,4 +1,4 @@
-"""What the command says on stderr while it works: a line where something takes time, the library's own messages."""
+"""Messages on stderr while the command works: what takes time, and the library's log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ INTERRUPTED = 128 + signal.SIGINT  # the exit code after Ctrl-C
 
 
 def say(line: str) -> None:
-    """One line on stderr; lost where it cannot be written. Of several processes that share a run the first speaks."""
+    """Print a line on stderr, if possible. If several processes share a run, only the first prints."""
     if sys.stderr is not None and os.environ.get("LOCAL_RANK", "0") == "0":
         with contextlib.suppress(OSError, ValueError):
             print(line, file=sys.stderr, flush=True)
@@ -22,7 +22,7 @@ def say(line: str) -> None:
 
 @contextlib.contextmanager
 def loading(package: str, name: str) -> Iterator[None]:
-    """Around the import of a large package: say so where it is not there yet; Ctrl-C ends the process at once."""
+    """Around the import of a large package: announce it if it is not loaded yet; Ctrl-C ends the process at once."""
     if package in sys.modules:
         yield
         return
@@ -33,7 +33,7 @@ def loading(package: str, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def ended_by_ctrl_c() -> Iterator[None]:
-    """Around imports: Ctrl-C ends the process. There is nothing to save, and an exception may get lost in an import."""
+    """Around imports: Ctrl-C ends the process. There is nothing to save, and an import may swallow an exception."""
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or not _in_main_thread():
         yield
         return
@@ -49,7 +49,7 @@ def _in_main_thread() -> bool:
 
 
 class _Lines(logging.Handler):
-    """A message is a line on stderr; above progress bars, which take the place of stderr while they are shown."""
+    """Print each message as a line on stderr; above the progress bars, which replace stderr while they are shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(record.getMessage())
@@ -57,7 +57,7 @@ class _Lines(logging.Handler):
 
 @contextlib.contextmanager
 def messages_shown() -> Iterator[None]:
-    """Show what the package logs, which is silent where it is used as a library."""
+    """Show the log of the package on stderr; the library itself is silent."""
     log, lines = logging.getLogger("torchplastic"), _Lines()
     level = log.level
     log.addHandler(lines)

@@ -1,10 +1,11 @@
-"""`plastic data fetch`: a data set from the net."""
+"""`plastic data fetch`: download a data set."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -13,12 +14,12 @@ from torchplastic.cli.parsing import parse, wants_help
 
 @dataclass
 class Fetch:
-    """Download a data set, with a checksum; a download that broke off goes on."""
+    """Download a data set and check its checksum. An interrupted download continues."""
 
-    name: tyro.conf.Positional[str] = ""
+    name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")] = ""
     """cifar10 or omniglot."""
-    data_dir: Path | None = None
-    """Where to; default the folder TORCHPLASTIC_DATA, or the user's cache folder."""
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder to download to. Default: TORCHPLASTIC_DATA, otherwise the user's cache folder."""
 
 
 def run(args: Sequence[str]) -> int:
@@ -27,7 +28,7 @@ def run(args: Sequence[str]) -> int:
         if wants_help(args):
             print("usage: plastic data fetch cifar10|omniglot [--data-dir DIR]")
             return 0
-        raise ValueError(f"say what to do: plastic data fetch NAME [--data-dir DIR]; got {' '.join(args)!r}.")
+        raise ValueError(f"use plastic data fetch NAME [--data-dir DIR]; got {' '.join(args)!r}.")
     flags = parse(Fetch, "plastic data fetch", args[1:])
     from torchplastic.data.download import SOURCES, default_folder, fetch
 

@@ -1,4 +1,4 @@
-"""`plastic eval`: a run measured on new episodes."""
+"""`plastic eval`: evaluate a run on new episodes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -16,14 +16,14 @@ from torchplastic.cli.parsing import parse
 
 @dataclass
 class Eval:
-    """Measure a run on new episodes; of a run in progress, its last checkpoint."""
+    """Evaluate a run on new episodes, and keep the result in RUN/eval. A run in progress: its last checkpoint."""
 
-    run: tyro.conf.Positional[Path | None] = None
+    run: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="RUN")] = None
     """The run directory."""
-    episodes: int | None = None
-    """New episodes, from a stream of their own; default 1,000, of omniglot 10,000."""
-    data_dir: Path | None = None
-    """Take the data from here instead of where the run had them."""
+    episodes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Number of new episodes, from a separate random stream. Default 1,000; omniglot 10,000."""
+    data_dir: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of the data. Default: the one that the run used."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     json: bool = False
@@ -31,7 +31,7 @@ class Eval:
 
 
 def run(args: Sequence[str]) -> int:
-    """Measure, and print the result."""
+    """Evaluate, and print the result."""
     flags = parse(Eval, "plastic eval", args)
     if flags.run is None:
         raise ValueError("name a run: plastic eval RUN.")
@@ -57,12 +57,13 @@ def _print(result: dict[str, Any]) -> None:
             print(f"  {name:28} {mean:.5f}  95 % interval {low:.5f} … {high:.5f}  chance {chance:.4g}")
     for name, value in result["baselines"].items():
         print(f"  {name:28} {value:.5f}")
-    for name, told in {"as it is": result.get("reward", {}), **result.get("variants", {})}.items():
-        if "steps_to_first" in told:
-            low, high = told["ci95"]
+    for name, reward in {"complete": result.get("reward", {}), **result.get("variants", {})}.items():
+        if "steps_to_first" in reward:
+            low, high = reward["ci95"]
             print(
-                f"  {name + ':':36} reward {told['mean']:.1f} ({low:.1f} … {high:.1f}), {told['steps_to_first']:.1f} "
-                f"steps to the first reward, {told['steps_between']:.1f} between later ones"
+                f"  {name + ':':36} reward {reward['mean']:.1f} ({low:.1f} … {high:.1f}), "
+                f"{reward['steps_to_first']:.1f} steps to the first reward, "
+                f"{reward['steps_between']:.1f} between later ones"
             )
     if by_position := result.get("by_position"):
         print("  by position: " + ", ".join(f"{t + 1} {value:.4f}" for t, value in enumerate(by_position)))

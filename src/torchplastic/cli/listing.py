@@ -1,4 +1,4 @@
-"""`plastic list`: the experiments and their presets, from the catalog alone."""
+"""`plastic list`: print the experiments and their presets. Needs only the catalog."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torchplastic.experiments.catalog import CATALOG
 
 ABOUT = """usage: plastic list
 
-The experiments and the presets of each (--preset): what it is, how long it takes on two CPU cores, what comes out.
-In a pipe a line each, with tabs: experiment, preset, what, time, result."""
+The experiments and their presets (--preset): what each is, how long it takes on two CPU cores, and its result.
+In a pipe: one line per preset, separated by tabs: experiment, preset, description, time, result."""
 
 
 def run(args: Sequence[str]) -> int:
@@ -32,10 +32,10 @@ def run(args: Sequence[str]) -> int:
 
 
 def print_for_people(width: int) -> None:
-    """Paragraphs as wide as the terminal."""
+    """Print paragraphs of this width."""
     for name, entry in CATALOG.items():
         print(fill(f"{name}: {entry.about}", width))
         for preset, texts in entry.presets.items():
             print(fill("; ".join(texts), width, initial_indent=f"  {preset:11}", subsequent_indent=" " * 13))
         print()
-    print(fill("Times are of two CPU cores. To start: plastic train patterns --preset smoke", width))
+    print(fill("Times are on two CPU cores. To start: plastic train patterns --preset smoke", width))

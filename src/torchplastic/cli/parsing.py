@@ -1,4 +1,4 @@
-"""Flags through tyro; its boxed messages become one line."""
+"""Parse flags through tyro, and turn its boxed error messages into one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIMILAR = re.compile(r"Perhaps you meant:|Arguments similar to (\S+):")
 
 
 def parse(kind: Callable[..., T], prog: str, args: Sequence[str], default: Any = None) -> T:
-    """The flags of a command. ValueError of one line for those that do not fit, with what may have been meant."""
+    """Parse the flags of a command. Raises ValueError, in one line, for wrong flags, with similar ones."""
     more = {} if default is None else {"default": default}
     boxed = io.StringIO()
     try:
@@ -29,7 +29,7 @@ def parse(kind: Callable[..., T], prog: str, args: Sequence[str], default: Any =
 
 
 def before(args: Sequence[str], **flags: dict[str, Any]) -> tuple[Any, list[str]]:
-    """Flags that are needed before the others can be read -> their values, the other arguments."""
+    """Parse flags that the parser of the others depends on -> their values, the remaining arguments."""
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     for name, options in flags.items():
         parser.add_argument(f"--{name.replace('__', '.').replace('_', '-')}", **options)
@@ -40,12 +40,12 @@ def before(args: Sequence[str], **flags: dict[str, Any]) -> tuple[Any, list[str]
 
 
 def wants_help(args: Sequence[str]) -> bool:
-    """Whether help is asked for."""
+    """Whether the arguments have -h or --help."""
     return bool({"-h", "--help"} & set(args))
 
 
 def one_line(box: str) -> str:
-    """A message of the parser without the box around it: what is wrong, and which flags may have been meant."""
+    """A message of the parser without its box: the error, and similar flags."""
     first, *others = _sections(box)
     text = " ".join(first).split(" For full helptext")[0]
     text = re.sub(r"^Error parsing [\w.]*\b(?<!-): (?=\w+\.|\w+ must)", "", text).rstrip(".")
@@ -58,7 +58,7 @@ def one_line(box: str) -> str:
 
 
 def _sections(box: str) -> list[list[str]]:
-    """The lines between one rule of a box and the next."""
+    """The lines of each section of a box."""
     sections: list[list[str]] = [[]]
     for line in box.splitlines()[1:]:
         text = line.strip(" │╭╮╰╯├┤─-") if set(line) <= set(" │╭╮╰╯├┤─-") else line.strip(" │")

@@ -1,4 +1,4 @@
-"""`plastic report`: figures and one page."""
+"""`plastic report`: draw figures and one page."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from torchplastic.cli.parsing import parse
 
 @dataclass
 class Report:
-    """Figures (PNG, SVG) and one self-contained HTML page."""
+    """Draw figures (PNG, SVG) and one self-contained HTML page."""
 
-    paths: tyro.conf.Positional[tuple[Path, ...]]
-    """Run directories, sweep directories, bench files."""
+    paths: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN|SWEEP|BENCH.json ...")]
+    """Run directories, sweep directories and bench files, in any mixture."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Where to: a new or empty folder, or one of an earlier report, which is drawn again. Default RUN/report or
-    SWEEP/report for one of them, runs/reports/DATE-TIME for several."""
+    """A new or empty folder, or that of an earlier report. Default: in the run or sweep, or runs/reports/DATE-TIME."""
 
 
 def run(args: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""`plastic sweep`: the same run over many seeds."""
+"""`plastic sweep`: train the same settings with many seeds."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torchplastic.cli.train import train_flags
 USAGE = """usage: plastic sweep EXPERIMENT [--seeds 10] [--jobs N] [--backend local|ray] [--out DIR]
                      [any flag of plastic train]
 
-Trains seeds 0 to N - 1, each in a process of its own, `jobs` at a time. Called again it goes on with what is not
-finished; seeds, jobs, episodes and threads may then differ.
+Trains seeds 0 to N - 1, each in a separate process. Called again, it continues with the seeds that are not finished;
+--seeds, --jobs, --episodes and --threads may then differ.
 
-  --seeds N          how many seeds
-  --jobs N           processes at a time; the CPU's threads are shared out among them. Default 2; where each seed has
-                     one GPU (--device cuda, or auto where there is one) as many as fit its memory, side by side on it,
-                     up to the CPU's cores and the seeds
-  --backend ray      as tasks of the Ray cluster that is running, or of a local one; its machines share the folder
-  --out DIR          default runs/sweeps/EXPERIMENT-PRESET-HASH; the hash is of the settings
+  --seeds N          number of seeds; default 10
+  --jobs N           processes at a time, which share the CPU's threads. Default: 2; if each seed uses one GPU
+                     (--device cuda, or auto on a machine with a GPU), as many as fit its memory, at most one per CPU
+                     core
+  --backend ray      run as tasks of the running Ray cluster, or of a local one; its machines must share the folder
+  --out DIR          folder of the sweep; default runs/sweeps/EXPERIMENT-PRESET-HASH, a hash of the settings
 
-The flags of plastic train; of those, a sweep sets --seed and --out itself:
+All flags of plastic train except --seed and --out, which the sweep sets for each run:
 """
 
 
 def run(args: Sequence[str]) -> int:
-    """Run what is not finished, and print how each seed stands."""
+    """Train the seeds that are not finished, and print the status of each."""
     if wants_help(args):
         print(USAGE, flush=True)
         if args[0].startswith("-"):
@@ -51,8 +51,8 @@ def run(args: Sequence[str]) -> int:
         if getattr(own, name) is not None and getattr(own, name) < 1:
             raise ValueError(f"--{name} must be at least 1; got {getattr(own, name)}.")
     if any(argument == "--seed" or argument.startswith("--seed=") for argument in rest):
-        raise ValueError("a sweep chooses the seeds itself, 0 to N - 1; say how many with --seeds N.")
-    flags = train_flags("plastic sweep", "Each seed is trained as by plastic train.", experiment, rest)
+        raise ValueError("a sweep sets the seeds itself, 0 to N - 1; omit --seed and set their number with --seeds N.")
+    flags = train_flags("plastic sweep", "Train each seed as plastic train does.", experiment, rest)
     from torchplastic.experiments import signals
     from torchplastic.experiments.sweep import Sweep, default_jobs, default_path, make_pool, run_sweep
 
@@ -61,7 +61,7 @@ def run(args: Sequence[str]) -> int:
     what = Sweep(config, tuple(range(own.seeds)), tuple(rest), flags.device, flags.devices, path.absolute(), own.debug)
     jobs = own.jobs or default_jobs(what, own.backend)
     statuses, number = run_sweep(what, make_pool(own.backend, jobs), jobs)
-    with signals.noted():  # a second Ctrl-C does not cut short what is said
+    with signals.noted():  # a second Ctrl-C does not cut the output short
         for one in statuses:
             measured = "" if one.measured is None else f"  last row: {one.measure} {one.measured:.4g}"
             why = f"  ({one.why})" if one.why else ""
@@ -70,7 +70,7 @@ def run(args: Sequence[str]) -> int:
         print(f"{path}  {finished} of {len(statuses)} seeds finished")
         print(f"plastic report {shlex.quote(str(path))}")
         if finished < len(statuses):
-            print("the same command goes on with the others", file=sys.stderr)
+            print("the same command continues with the others", file=sys.stderr)
     if number is not None:
         return 128 + number
     return 0 if finished == len(statuses) else 1

@@ -1,4 +1,4 @@
-"""`plastic train`: an experiment in a new run directory, or a run that goes on."""
+"""`plastic train`: train an experiment in a new run directory, or resume a run."""
 
 import shlex
 import sys
@@ -24,24 +24,25 @@ def run(args: Sequence[str]) -> int:
     experiment = args[0] if args and not args[0].startswith("-") else None
     if any(argument == "--resume" or argument.startswith("--resume=") for argument in args):
         if experiment is not None:
-            raise ValueError("a run knows its experiment; omit the name: plastic train --resume RUN.")
+            raise ValueError("--resume takes the experiment from the run; omit the name: plastic train --resume RUN.")
         return _resume(args)
     if experiment is None and not wants_help(args):
         raise ValueError(
             "name an experiment first: plastic train EXPERIMENT [--preset PRESET], or --resume RUN. See plastic list."
         )
     if experiment is None:
-        print(f"usage: plastic train {{{','.join(catalog.CATALOG)}}} [--preset PRESET] [flags], see --help of each")
-        print("       plastic train --resume RUN [--episodes N] [--device DEVICE] [--devices N]")
+        print(f"usage: plastic train {{{','.join(catalog.CATALOG)}}} [--preset PRESET] [flags]")
+        print("       plastic train --resume RUN [--episodes N] [--device DEVICE] [--devices N] [--data-dir DIR]")
+        print("\nplastic train EXPERIMENT --help lists the flags of an experiment; plastic list describes the presets.")
         return 0
     flags = train_flags("plastic train", "Train an experiment in a new run directory.", experiment, args[1:])
     from torchplastic.experiments import launch
 
-    return _told(launch.start(flags.config, flags.out, flags.device, flags.devices))
+    return _print_result(launch.start(flags.config, flags.out, flags.device, flags.devices))
 
 
 def train_flags(prog: str, about: str, experiment: str, args: Sequence[str]) -> Any:
-    """The flags of training an experiment -> config, out, device, devices."""
+    """Parse the flags that train an experiment -> config, out, device, devices."""
     chosen, rest = before(args, preset={"default": "quick"}, model__kind={"default": "plastic", "choices": KINDS})
     kind, presets = vars(chosen)["model.kind"], tuple(catalog.entry(experiment).presets)
     catalog.preset(experiment, chosen.preset)
@@ -52,20 +53,20 @@ def train_flags(prog: str, about: str, experiment: str, args: Sequence[str]) -> 
     config = registry.settings(experiment, chosen.preset, kind)
 
     @dataclass
-    class Train:  # the flags that are used most come first
+    class Train:  # the most used flags first
         preset: Literal[presets]  # type: ignore[valid-type]
-        """Where the settings start; plastic list describes each."""
+        """Preset of all settings; plastic list describes each."""
         device: str
         """auto, cpu, cuda or cuda:N."""
         out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
-        """Run directory, which must not exist; default runs/EXPERIMENT/PRESET-seedS-DATE-TIME."""
+        """Run directory, which must not exist yet; default runs/EXPERIMENT/PRESET-seedS-DATE-TIME."""
         devices: int
-        """Processes that share every batch, one per device (on a CPU, per share of its threads)."""
+        """Processes that share every batch, one per device; on a CPU they share its threads."""
         config: Annotated[settings, tyro.conf.arg(name="")]  # type: ignore[valid-type]
 
     Train.__doc__ = (
-        f"{about} The most used flags come first, then those of the network (model), of the optimiser (optim) and of "
-        f"the task. The defaults below are those of --preset {chosen.preset} with --model.kind {kind}."
+        f"{about} First the most used flags, then those of the network (model), the optimiser (optim) and the task. "
+        f"The defaults below belong to --preset {chosen.preset} with --model.kind {kind}."
     )
     flags = parse(Train, f"{prog} {experiment}", rest, Train(chosen.preset, "auto", None, 1, config))
     if flags.devices < 1:
@@ -76,18 +77,18 @@ def train_flags(prog: str, about: str, experiment: str, args: Sequence[str]) -> 
 def _resume(args: Sequence[str]) -> int:
     @dataclass
     class Resume:
-        """Go on exactly where a run stopped, with its own settings."""
+        """Continue a run exactly where it stopped, with its settings."""
 
         resume: Path
         """The run directory."""
         episodes: int | None = None
-        """Train on this many episodes in all, instead of what the run asked for."""
+        """Total number of episodes, instead of the run's setting."""
         device: str = "auto"
         """auto, cpu, cuda or cuda:N."""
         devices: int = 1
         """Processes that share every batch."""
         data_dir: Path | None = None
-        """Where the run's data lie now, if they were moved."""
+        """Folder of the run's data, if they were moved."""
 
     flags = parse(Resume, "plastic train", args)
     if flags.episodes is not None and flags.episodes < 1:
@@ -95,25 +96,25 @@ def _resume(args: Sequence[str]) -> int:
     with loading("torch", "PyTorch"):
         from torchplastic.experiments import launch
 
-    return _told(launch.resume(flags.resume, flags.episodes, flags.device, flags.devices, flags.data_dir))
+    return _print_result(launch.resume(flags.resume, flags.episodes, flags.device, flags.devices, flags.data_dir))
 
 
-def _told(outcome: "RunResult") -> int:
-    """Print how training ended, and what to call next -> the exit code."""
+def _print_result(outcome: "RunResult") -> int:
+    """Print how training ended, and the next command -> the exit code."""
     from torchplastic.experiments import signals
 
-    with signals.noted():  # a second Ctrl-C does not cut it short
-        return _tell(outcome)
+    with signals.noted():  # a second Ctrl-C does not cut the output short
+        return _print_summary(outcome)
 
 
-def _tell(outcome: "RunResult") -> int:
+def _print_summary(outcome: "RunResult") -> int:
     run = outcome.run
-    if run is None:  # the first process speaks for all
+    if run is None:  # only the first process prints
         return 0
     path = shlex.quote(str(run.path))
     if not outcome.finished:
         shared = f" --devices {outcome.devices}" if outcome.devices > 1 else ""
-        print(f"stopped and saved; go on with: plastic train --resume {path}{shared}", file=sys.stderr)
+        print(f"stopped and saved; continue with: plastic train --resume {path}{shared}", file=sys.stderr)
         return 128 + (outcome.signal or 0)
     summary = run.summary
     assert summary is not None

@@ -1,7 +1,7 @@
 """Reports: figures and one self-contained page over runs, sweeps and bench files.
 
-This layer reads files only. It draws *kinds* of data (curves, pictures, matrices, lines, timings) and knows no
-experiment by name; what others published stands in `published.json`.
+This layer only reads files. It draws *kinds* of data (curves, pictures, matrices, lines, timings) and knows no
+experiment by name. `published.json` has the published values.
 """
 
 try:

@@ -1,8 +1,7 @@
-"""What is measured on a learning curve: means over any stretch of episodes, the end, when a level is reached.
+"""Learning curves: means over any stretch of episodes, the final value, when a level is reached.
 
-A row of `metrics.jsonl` is a mean over the episodes since the row before. So a curve is kept as the integral of these
-means over episodes, and the mean of any stretch is a difference of two of its values: exact for whole rows, and
-independent of how often a run logs.
+A row of `metrics.jsonl` is a mean over the episodes since the row before. The mean over a stretch is a difference of
+the integral of these means: exact for whole rows, and independent of how often a run logs.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from torchplastic.report.loading import LoadedRun
 
 Floats = NDArray[np.float64]
 
-#: Prefixes of measures on data that are never trained on, and what the data are for.
+#: Prefixes of measures on data that are never used for training, and the name of the data.
 HELD_OUT = {"val": "validation", "test": "test"}
 
-#: A mean "at episode e" is over the last tenth of the first e episodes, and over no fewer than these.
+#: A mean "at episode e" covers the last tenth of the first e episodes, and at least this many.
 FEWEST_EPISODES = 20
 TENTH = 0.1
 
-#: A drawn curve is smoothed over this share of the episode number to both sides.
+#: A drawn curve is smoothed over this share of the episode number, to both sides.
 SMOOTHING = 0.05
 
 
@@ -49,14 +48,14 @@ class Curve:
         return float(self.episodes[-1])
 
     def mean(self, start: ArrayLike, stop: ArrayLike) -> Floats:
-        """The mean over the episodes from `start` to `stop`, elementwise; stretches must not be empty."""
+        """The mean over the episodes from `start` to `stop`, elementwise; `start` must be below `stop`."""
         knots = np.concatenate([[0.0], self.episodes])
         integral = np.concatenate([[0.0], np.cumsum(np.diff(knots) * self.values)])
         start, stop = np.asarray(start, float), np.asarray(stop, float)
         return np.asarray((np.interp(stop, knots, integral) - np.interp(start, knots, integral)) / (stop - start))
 
     def smooth(self, episodes: ArrayLike) -> Floats:
-        """The mean around each episode number: `SMOOTHING` to both sides, and no less than one row."""
+        """The mean around each episode number, `SMOOTHING` to both sides, but at least one row."""
         at = np.asarray(episodes, float)
         row = np.searchsorted(self.episodes, at).clip(max=len(self.episodes) - 1)
         row_start = np.where(row > 0, self.episodes[row - 1], 0.0)
@@ -65,7 +64,7 @@ class Curve:
         return self.mean(start, stop)
 
     def grid(self, points: int, log: bool) -> Floats:
-        """At most `points` of the rows' episode numbers, the first and the last among them, to draw at."""
+        """At most `points` of the rows' episode numbers, including the first and the last: where to draw."""
         if len(self.episodes) <= points:
             return self.episodes
         spaced = (np.geomspace if log else np.linspace)(self.episodes[0], self.last, points)
@@ -73,18 +72,18 @@ class Curve:
         return self.episodes[np.unique(nearest)]
 
     def binned(self, grid: Floats) -> Floats:
-        """The unsmoothed mean between each number of the grid and the one before."""
+        """The unsmoothed mean between each value of the grid and the one before it."""
         return self.mean(np.concatenate([[0.0], grid[:-1]]), grid)
 
     def final(self) -> float:
-        """The mean over the last tenth of the episodes, no fewer than `FEWEST_EPISODES`."""
+        """The mean over the last tenth of the episodes, at least `FEWEST_EPISODES`."""
         return float(self.mean(window_start(self.last), self.last))
 
     def reached(self, level: float) -> tuple[float, float] | None:
-        """Episodes and seconds at the row from which on the mean "at episode e" stays at most `level`; None if never.
+        """Episodes and seconds at the first row after which the mean "at episode e" stays at or below `level`.
 
-        A run that ended at any row from there on would have had such a `final`. Rows before `FEWEST_EPISODES` do not
-        count.
+        None if there is none. A run that ended at this row or later would have such a `final`. Rows before
+        `FEWEST_EPISODES` do not count.
         """
         means = self.mean(window_start(self.episodes), self.episodes)
         above = np.flatnonzero((means > level) | (self.episodes < FEWEST_EPISODES))
@@ -93,13 +92,13 @@ class Curve:
 
 
 def window_start(last: ArrayLike) -> Floats:
-    """Where the stretch of a mean "at episode e" starts: a tenth of e before it, at least `FEWEST_EPISODES`."""
+    """The start of the stretch of a mean "at episode e": a tenth of e before it, at least `FEWEST_EPISODES`."""
     last = np.asarray(last, float)
     return np.asarray(np.maximum(0.0, np.minimum(last * (1 - TENTH), last - FEWEST_EPISODES)))
 
 
 def curve_of(run: LoadedRun, measure: str) -> Curve | None:
-    """The run's curve of `measure` (a key of its rows); None where no row has a finite value."""
+    """The run's curve of `measure`, a key of its rows; None if no row has a finite value."""
     points: list[tuple[float, float, float]] = []
     done = 0.0
     for row in run.rows:
@@ -114,7 +113,7 @@ def curve_of(run: LoadedRun, measure: str) -> Curve | None:
 
 
 def curves_of(runs: Sequence[LoadedRun], measure: str) -> list[Curve]:
-    """The curves of those runs that have one."""
+    """The curves of the runs that have this measure."""
     return [curve for curve in (curve_of(run, measure) for run in runs) if curve is not None]
 
 
@@ -128,6 +127,6 @@ def interval95(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def held_out_curves(runs: Sequence[LoadedRun], measure: str) -> dict[str, list[Curve]]:
-    """Curves of a measure on data that are never trained on, by what the data are for: validation, test."""
+    """Curves of a measure on data that are never used for training, by the name of the data: validation, test."""
     found = {kind: curves_of(runs, f"{prefix}_{measure}") for prefix, kind in HELD_OUT.items()}
     return {kind: curves for kind, curves in found.items() if curves}

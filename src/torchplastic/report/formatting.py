@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them."""
+"""Numbers as text, for the tables, captions and axes of a report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A number with `digits` significant digits, thousands set apart; a dash for None and what is not finite."""
+    """A number with `digits` significant digits and thousands separators; a dash for None, nan and infinity."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         return MISSING
     if value == 0:
@@ -28,7 +28,7 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
-    """`0.00830 [0.00610, 0.01050]`, all with as many decimals as the number has, or the number alone."""
+    """`0.00830 [0.00610, 0.01050]`, all with the decimals of the number; without an interval only the number."""
     text = number(value)
     if value is None or interval is None or not all(math.isfinite(end) for end in interval):
         return text
@@ -40,12 +40,12 @@ def with_interval(value: float | None, interval: Sequence[float] | None) -> str:
 
 
 def with_range(value: float, low: float, high: float) -> str:
-    """`120 (90 to 150)`, or the number alone where all three are the same."""
+    """`120 (90 to 150)`; only the number if all three are equal."""
     return number(value) if low == high else f"{number(value)} ({number(low)} to {number(high)})"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds in the unit that suits them, from microseconds to hours."""
+    """Seconds in a suitable unit, from microseconds to hours."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
     for limit, size, unit in ((1e-3, 1e-6, "µs"), (1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min")):
@@ -55,7 +55,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(count: float | None) -> str:
-    """Bytes in the binary unit that suits them."""
+    """Bytes in a suitable binary unit."""
     if count is None:
         return MISSING
     for unit in ("B", "KiB", "MiB"):
@@ -76,7 +76,7 @@ def rate(count: float | None, counted: str | None) -> str:
 
 
 def percent(share: float | None, decimals: int | None = None) -> str:
-    """A share as a percentage; decimals None: one, two below one per cent."""
+    """A share as a percentage. decimals: None means one, or two below 1 %."""
     if share is None:
         return MISSING
     shown = 100 * share
@@ -86,7 +86,7 @@ def percent(share: float | None, decimals: int | None = None) -> str:
 
 
 def listing(values: Iterable[Any]) -> str:
-    """Integers with neighbours joined (`0–4, 7`), anything else as it is, each once."""
+    """Distinct values in one line; consecutive integers are joined: `0–4, 7`."""
     items = list(dict.fromkeys(values))
     if not items or not all(isinstance(item, int) for item in items):
         return ", ".join(str(item) for item in items) or MISSING
@@ -105,6 +105,6 @@ def plural(count: int, word: str) -> str:
 
 
 def slug(text: str) -> str:
-    """The text as part of a file name: small letters, digits and hyphens."""
+    """The text as part of a file name: lower-case letters, digits and hyphens."""
     words = text.lower().replace("α", "alpha").replace("η", "eta")
     return re.sub(r"[^a-z0-9]+", "-", words).strip("-") or "x"

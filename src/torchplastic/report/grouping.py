@@ -1,4 +1,4 @@
-"""Runs of one experiment side by side: which belong together, and what to call each group."""
+"""Group the runs of an experiment by their recipe, and label each group by what differs."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 from torchplastic.report.loading import Json, LoadedRun
 from torchplastic.runs import flatten
 
-#: Keys (last part) that tell runs of one group apart: chance, length, place and machine, none of them the recipe.
+#: Keys (last part) that may differ within a group: seed, length, place and machine, but not the recipe.
 IGNORED = {
     *("seed", "episodes", "out", "path", "dir", "data_dir", "device", "devices", "threads", "jobs"),
     *("log_every", "save_seconds", "capture"),
     *("command", "date", "hardware", "versions"),
 }
 
-#: Keys of the task that size the network: neurons without input make no other task.
+#: Keys of the task that only size the network: neurons without input do not change the task.
 OF_THE_NETWORK = {"extra"}
 
-#: Differences that a label always names, in this order; others only as far as labels would be equal without them.
+#: Differences that a label always names, in this order. Others are named only to make labels distinct.
 NAMED_FIRST = ("model.kind", "model.alpha", "preset", "model.rule")
 
-#: Settings that mean nothing to a network without a trace.
+#: Settings without effect on a network without a trace.
 OF_PLASTICITY = {"model.alpha", "model.rule", "model.eta", "model.learn_eta", "model.alpha_init_std"}
 
 KINDS = {"plastic": "plastic", "rnn": "RNN", "lstm": "LSTM"}
@@ -32,7 +32,7 @@ ALPHAS = {"full": "α per connection", "neuron": "α per neuron", "shared": "one
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but what `IGNORED` names, by seed."""
+    """Runs that differ only in the keys of `IGNORED`, ordered by seed."""
 
     label: str
     runs: tuple[LoadedRun, ...]
@@ -44,24 +44,24 @@ class Group:
 
     @property
     def task(self) -> str:
-        """The task's configuration in one string: groups with the same one can be compared directly."""
+        """The task's configuration as a string; groups with equal ones can be compared directly."""
         task = self.config.get("task") or {}
         kept = {key: value for key, value in task.items() if key not in OF_THE_NETWORK}
         return json.dumps(kept, sort_keys=True, default=str)
 
     @property
     def whole(self) -> tuple[LoadedRun, ...]:
-        """The finished runs, or all of them while none has finished: what means and intervals are over."""
+        """The finished runs, or all runs if none has finished: means and intervals are over these."""
         return tuple(run for run in self.runs if run.finished) or self.runs
 
     @property
     def shown(self) -> LoadedRun:
-        """The run whose samples stand for the group: the first finished one, or the first."""
+        """The run whose samples are drawn for the group: the first finished one, or else the first."""
         return self.whole[0]
 
 
 def group_runs(runs: Iterable[LoadedRun]) -> dict[str, list[Group]]:
-    """Groups by experiment, both in the order in which they were met; runs within a group by seed."""
+    """The groups of each experiment, in the order of the runs; within a group the runs are ordered by seed."""
     experiments: dict[str, dict[str, list[LoadedRun]]] = {}
     for run in runs:
         recipe = json.dumps(_recipe(run.config), sort_keys=True, default=str)
@@ -75,9 +75,9 @@ def group_runs(runs: Iterable[LoadedRun]) -> dict[str, list[Group]]:
 
 
 def differing_keys(recipes: list[Json]) -> list[str]:
-    """The keys whose values are not the same in all recipes, those of `NAMED_FIRST` first, others by name.
+    """The keys whose values differ between recipes: those of `NAMED_FIRST` first, then others by name.
 
-    A key that a network without a trace lacks is compared among the others.
+    Keys that a network without a trace lacks are compared only between the networks that have them.
     """
     keys = {key for recipe in recipes for key in recipe}
     values = {key: {_text(r.get(key)) for r in recipes if key in r or key not in OF_PLASTICITY} for key in keys}
@@ -98,14 +98,14 @@ def _labels(recipes: list[Json]) -> list[str]:
     for key in different:
         if key == "model.kind":
             continue
-        told = [_part(key, recipe) for recipe in recipes]
-        sooner = {tuple(part) for part in parts}
-        finer = {(*part, text) for part, text in zip(parts, told, strict=True)}
-        if key in NAMED_FIRST or len(finer) > len(sooner):
-            parts = [[*part, text] if text else part for part, text in zip(parts, told, strict=True)]
+        texts = [_part(key, recipe) for recipe in recipes]
+        before = {tuple(part) for part in parts}
+        after = {(*part, text) for part, text in zip(parts, texts, strict=True)}
+        if key in NAMED_FIRST or len(after) > len(before):
+            parts = [[*part, text] if text else part for part, text in zip(parts, texts, strict=True)]
     labels = [", ".join(text for text in part if text) or "run" for part in parts]
-    # Values may differ and still read the same; tables and figures need names of their own.
-    repeats = [labels[:place].count(label) for place, label in enumerate(labels)]
+    # Different values may give the same text, but tables and figures need distinct labels.
+    repeats = [labels[:index].count(label) for index, label in enumerate(labels)]
     return [f"{label} ({repeat + 1})" if repeat else label for label, repeat in zip(labels, repeats, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""From paths to runs and bench files: what a report reads, and how it refuses what it cannot read."""
+"""Load runs, sweeps and bench files from paths. Errors name the file and the problem in one line."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Samples = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """One run directory, as far as it has been written.
+    """One run directory, finished or in progress, with the present names of its keys.
 
-    path: the directory, as it was given.
+    path: the directory, as passed.
     config: `config.json`.
-    rows: the whole lines of `metrics.jsonl`.
-    summary: `summary.json`, or None while the run has not finished.
-    evaluations: the files of `eval/` by their names without the ending.
+    rows: the complete lines of `metrics.jsonl`.
+    summary: `summary.json`, or None until the run has finished.
+    evaluations: the files of `eval/`, by file name without suffix.
     """
 
     path: Path
@@ -42,12 +42,12 @@ class LoadedRun:
 
     @property
     def preset(self) -> str:
-        """The name of the preset, or an empty string."""
+        """The name of the preset; empty if the configuration has none."""
         return str(self.config.get("preset", ""))
 
     @property
     def seed(self) -> Any:
-        """The seed, or None where the configuration has none."""
+        """The seed; None if the configuration has none."""
         return self.config.get("seed")
 
     @property
@@ -60,14 +60,14 @@ class LoadedRun:
         """Episodes trained so far."""
         return int(self.rows[-1]["episode"]) if self.rows else 0
 
-    def noted(self, key: str) -> Any:
-        """What the summary, or else the configuration, says under `key`; None where neither does."""
+    def recorded(self, key: str) -> Any:
+        """The value of `key` in the summary, or else in the configuration; None if neither has it."""
         return (self.summary or {}).get(key, self.config.get(key))
 
     def samples(self) -> Samples:
-        """The arrays of `samples.npz` by their keys; empty while there is no such file.
+        """The arrays of `samples.npz`, by key; empty if there is no such file.
 
-        Raises ValueError for a file that is no archive of plain arrays.
+        Raises ValueError if the file is not an archive of plain arrays.
         """
         path = self.path / "samples.npz"
         if not path.exists():
@@ -83,8 +83,8 @@ class LoadedRun:
 class Bench:
     """One bench file.
 
-    path: the file, as it was given.
-    content: the JSON object in it, `"kind": "bench"`.
+    path: the file, as passed.
+    content: its JSON object, with `"kind": "bench"`.
     """
 
     path: Path
@@ -98,16 +98,16 @@ class Bench:
 
 @dataclass(frozen=True)
 class Sources:
-    """All that a report is drawn from, in the order of the paths."""
+    """The runs and bench files of a report, in the order of the paths."""
 
     runs: list[LoadedRun]
     benches: list[Bench]
 
 
 def read_sources(paths: Iterable[Path]) -> Sources:
-    """The runs and bench files that the paths name; a run that is named twice counts once.
+    """Load the runs and bench files at these paths; a run that is named twice is loaded once.
 
-    Raises ValueError, in one line, for a path that is no run directory, sweep or bench file.
+    Raises ValueError, in one line, if a path is no run directory, sweep or bench file.
     """
     runs: dict[Path, LoadedRun] = {}
     benches: dict[Path, Bench] = {}
@@ -122,12 +122,12 @@ def read_sources(paths: Iterable[Path]) -> Sources:
 
 
 def is_run(path: Path) -> bool:
-    """Whether the path is a run directory (and no sweep or bench file)."""
+    """Whether the path is a run directory, and not a sweep or a bench file."""
     return (path / "config.json").is_file()
 
 
 def run_directories(path: Path) -> list[Path]:
-    """The path itself if it is a run directory, the runs `seed-*` in it if it is a sweep's.
+    """The path itself if it is a run directory; its runs `seed-*` if it is a sweep.
 
     Raises ValueError for any other path.
     """
@@ -139,12 +139,12 @@ def run_directories(path: Path) -> list[Path]:
         return [path]
     seeds = [child for child in path.glob("seed-*") if is_run(child)]
     if not seeds:
-        raise ValueError(_refusal(path, "there is neither config.json nor seed-*/config.json in it"))
+        raise ValueError(_refusal(path, "it has neither config.json nor seed-*/config.json"))
     return sorted(seeds, key=lambda child: (len(child.name), child.name))
 
 
 def read_run(path: Path) -> LoadedRun:
-    """The run in that directory. Raises ValueError where one of its files cannot be read."""
+    """Load a run. Raises ValueError if one of its files cannot be read."""
     config = _read_object(path / "config.json")
     if "experiment" not in config:
         raise ValueError(_refusal(path, 'its config.json has no "experiment"'))
@@ -162,10 +162,9 @@ def read_run(path: Path) -> LoadedRun:
 
 
 def read_rows(path: Path) -> list[Json]:
-    """The rows of a metrics file; none while there is no file.
+    """The rows of a metrics file; empty if there is no file.
 
-    A last line that is not whole is left out: the run may be writing it at this moment. Any other broken line
-    raises ValueError.
+    An incomplete last line is skipped, because the run may be writing it. Raises ValueError for any other broken line.
     """
     if not path.exists():
         return []
@@ -175,7 +174,7 @@ def read_rows(path: Path) -> list[Json]:
         try:
             row = json.loads(line)
             if not isinstance(row, dict) or "episode" not in row:
-                raise ValueError('no object with the key "episode"')
+                raise ValueError('it is not an object with the key "episode"')
         except ValueError as error:
             if number == len(lines):
                 break
@@ -185,7 +184,7 @@ def read_rows(path: Path) -> list[Json]:
 
 
 def read_bench(path: Path) -> Bench:
-    """The bench file at that path. Raises ValueError for any other file."""
+    """Load a bench file. Raises ValueError for any other file."""
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
@@ -201,7 +200,7 @@ def _read_object(path: Path) -> Json:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {_one_line(error)}.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no JSON object.")
+        raise ValueError(f"{path} is not a JSON object.")
     return content
 
 

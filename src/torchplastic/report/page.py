@@ -1,4 +1,4 @@
-"""The page: one self-contained HTML file of runs, sweeps and bench files."""
+"""Write the report: one self-contained HTML page and its figures. `plastic report` calls `make_report`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import jinja2
 from torchplastic.report.figures.style import Animation, Drawing, render, style
 from torchplastic.report.folder import require_free, require_own, write
 from torchplastic.report.loading import Sources, read_sources
-from torchplastic.report.page_sections import Part, sections
+from torchplastic.report.page_sections import Section, make_sections
 
 LOG = logging.getLogger("torchplastic")
 
@@ -22,19 +22,19 @@ Rendered = dict[str, tuple[Drawing, bytes, bytes]]
 
 
 def make_report(paths: Sequence[Path], out: Path | None = None) -> Path:
-    """Draw runs, sweeps and bench files, in any mixture, on one self-contained page.
+    """Draw any mixture of runs, sweeps and bench files on one self-contained page.
 
-    paths: run directories, sweep directories (with `seed-*` runs in them) or bench JSON files.
-    out: a new or empty directory, or one with an earlier report, which is drawn again. Default: RUN/report or
-        SWEEP/report for a single run or sweep, or else `runs/reports/DATE-TIME`, a new one each time.
+    paths: run directories, sweep directories (with runs `seed-*`) or bench files (JSON).
+    out: a new or empty directory, or that of an earlier report, which is drawn again. Default: RUN/report or
+        SWEEP/report for a single run or sweep, otherwise a new `runs/reports/DATE-TIME`.
 
-    Returns the path of the page, OUT/index.html; the figures lie as PNG and SVG in OUT/figures. Everything is drawn
-    before anything is written, and the page comes after its figures, at once. A second drawing replaces and removes
-    what the first one wrote (OUT/files.json has its digests) and no other file.
+    Returns the path of the page, OUT/index.html. The figures are in OUT/figures, as PNG and SVG. All figures are drawn
+    before a file is written, and the page is written last. Drawing again replaces and removes only what the program
+    wrote before; OUT/files.json has the digests.
 
-    Raises ValueError, in one line, for no path, for a path that is no run directory, sweep or bench file, for files
-    in it that cannot be read, for an `out` that holds something else already, for a RUN/report that is a link or has
-    one in the place of its figures, and for a file of yours where one of the report would be written.
+    Raises ValueError, in one line, if `paths` is empty; if a path is no run directory, sweep or bench file, or one of
+    its files cannot be read; if `out` has other contents; if RUN/report or its figures are a link; and if the report
+    would replace a file that the program did not write.
     """
     paths = [Path(path) for path in paths]
     if not paths:
@@ -48,10 +48,10 @@ def make_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     sources = read_sources(paths)
     LOG.info("drawing %s", _title(sources))
     with style():
-        parts = sections(sources)
-        rendered = {d.name: (d, *render(d)) for part in parts for d in part.every_drawing()}
-    animations = [animation for part in parts for animation in part.every_animation()]
-    html = _page(parts, rendered, _title(sources), f"plastic report {shlex.join(str(path) for path in paths)}")
+        sections = make_sections(sources)
+        rendered = {d.name: (d, *render(d)) for section in sections for d in section.every_drawing()}
+    animations = [animation for section in sections for animation in section.every_animation()]
+    html = _page(sections, rendered, _title(sources), f"plastic report {shlex.join(str(path) for path in paths)}")
     figures = {f"{name}.png": png for name, (_, png, _) in rendered.items()}
     figures |= {f"{name}.svg": svg for name, (_, _, svg) in rendered.items()}
     figures |= {f"{animation.name}.gif": animation.gif for animation in animations}
@@ -63,7 +63,7 @@ def _title(sources: Sources) -> str:
     return " · ".join(experiments + (["speed and memory"] if sources.benches else []))
 
 
-def _page(parts: Sequence[Part], rendered: Rendered, title: str, command: str) -> str:
+def _page(sections: Sequence[Section], rendered: Rendered, title: str, command: str) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("torchplastic.report"),
         autoescape=True,
@@ -80,10 +80,10 @@ def _page(parts: Sequence[Part], rendered: Rendered, title: str, command: str) -
     def moving(animation: Animation) -> str:
         return f"data:image/gif;base64,{base64.b64encode(animation.gif).decode()}"
 
-    numbers = {d.name: n for n, d in enumerate((d for part in parts for d in part.every_drawing()), start=1)}
+    numbers = {d.name: n for n, d in enumerate((d for section in sections for d in section.every_drawing()), start=1)}
     return environment.get_template("page.html").render(
         title=title,
-        parts=parts,
+        sections=sections,
         source=source,
         moving=moving,
         numbers=numbers,
@@ -93,7 +93,7 @@ def _page(parts: Sequence[Part], rendered: Rendered, title: str, command: str) -
 
 
 def _new_folder(parent: Path) -> Path:
-    """A directory under `parent` named by the time, made now, so that no other report can take it."""
+    """Create a directory under `parent`, named by the time; creating it now keeps other reports out."""
     stem = time.strftime("%Y%m%d-%H%M%S")
     count = 1
     while True:

@@ -1,4 +1,4 @@
-"""What the page says and shows of each source: an experiment's runs, a bench file."""
+"""The sections of a report's page: one for each experiment and each bench file."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from torchplastic.report.tables import Table
 
 
 @dataclass
-class Part:
-    """A heading with figures, animations, tables and foldable texts under it.
+class Section:
+    """A heading with figures, animations, tables and collapsible texts.
 
     note: a sentence under the heading.
-    details: (title, text) of what is folded away.
-    parts: the parts below this one.
+    details: (title, text) of the collapsed texts.
+    subsections: the sections one level below.
     """
 
     title: str
@@ -35,31 +35,31 @@ class Part:
     animations: list[Animation] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     details: list[tuple[str, str]] = field(default_factory=list)
-    parts: list[Part] = field(default_factory=list)
+    subsections: list[Section] = field(default_factory=list)
 
     @property
     def anchor(self) -> str:
-        """The part's name within the page's address."""
+        """The name of the section in links to it."""
         return slug(self.title)
 
     def every_drawing(self) -> list[Drawing]:
-        """The drawings of this part and of all below it."""
-        return self.drawings + [drawing for part in self.parts for drawing in part.every_drawing()]
+        """The drawings of this section and of all its subsections."""
+        return self.drawings + [drawing for section in self.subsections for drawing in section.every_drawing()]
 
     def every_animation(self) -> list[Animation]:
-        """The animations of this part and of all below it."""
-        return self.animations + [animation for part in self.parts for animation in part.every_animation()]
+        """The animations of this section and of all its subsections."""
+        return self.animations + [each for section in self.subsections for each in section.every_animation()]
 
 
-def sections(sources: Sources) -> list[Part]:
-    """A part per experiment and per bench file, with all figures drawn; figure names and titles are unique."""
-    parts = [_experiment(name, groups) for name, groups in group_runs(sources.runs).items()]
-    parts += [_bench(bench) for bench in sources.benches]
-    _tell_apart(parts)
-    return parts
+def make_sections(sources: Sources) -> list[Section]:
+    """One section per experiment and per bench file, with its figures drawn; titles and figure names are unique."""
+    sections = [_experiment(name, groups) for name, groups in group_runs(sources.runs).items()]
+    sections += [_bench(bench) for bench in sources.benches]
+    _make_names_unique(sections)
+    return sections
 
 
-def _experiment(name: str, groups: Sequence[Group]) -> Part:
+def _experiment(name: str, groups: Sequence[Group]) -> Section:
     literature = published(name).about(groups)
     runs = [run for group in groups for run in group.runs]
     seeds = listing(run.seed for run in runs if run.seed is not None)
@@ -74,7 +74,7 @@ def _experiment(name: str, groups: Sequence[Group]) -> Part:
             f"{run.path} at episode {run.episodes:,} of {number(run.config.get('episodes'))}" for run in unfinished
         )
         note += "."
-    part = Part(name, note, _learning(name, groups, literature) + _profiles(name, groups))
+    section = Section(name, note, _learning(name, groups, literature) + _profiles(name, groups))
     if any(run.rows for run in runs):
         candidates = [
             tables.results_table(groups, literature),
@@ -82,28 +82,28 @@ def _experiment(name: str, groups: Sequence[Group]) -> Part:
             comparison.reach_table(groups),
             comparison.published_table(groups, literature),
         ]
-        part.tables += [table for table in candidates if table is not None]
+        section.tables += [table for table in candidates if table is not None]
     else:
-        part.note += " No row of metrics has been written yet."
+        section.note += " No metrics have been written yet."
     measured = [tables.evaluation_table(groups), tables.variants_table(groups), tables.position_table(groups)]
-    part.tables += [table for table in (*measured, tables.provenance_table(runs)) if table is not None]
+    section.tables += [table for table in (*measured, tables.provenance_table(runs)) if table is not None]
     for group in groups:
-        sampled = _samples(name, group, alone=len(groups) == 1)
+        sampled = _samples(name, group, single=len(groups) == 1)
         if sampled.drawings:
-            part.parts.append(sampled)
+            section.subsections.append(sampled)
         first = f" (seed {group.config.get('seed')})" if len(group.runs) > 1 else ""
-        part.details.append((f"Commands: {group.label}", _commands(group)))
-        part.details.append(
+        section.details.append((f"Commands: {group.label}", _commands(group)))
+        section.details.append(
             (f"Configuration: {group.label}{first}", json.dumps(group.config, indent=2, ensure_ascii=False))
         )
-    return part
+    return section
 
 
 def _commands(group: Group) -> str:
-    """The commands that started the runs: as they were noted, or what the configuration says of them."""
+    """The commands that started the runs: as recorded, or else reconstructed from the configuration."""
     lines = []
     for run in group.runs:
-        command = run.noted("command")
+        command = run.recorded("command")
         if command is None:
             known = {"preset": run.preset or None, "seed": run.seed, "episodes": run.config.get("episodes")}
             flags = " ".join(f"--{key} {value}" for key, value in known.items() if value is not None)
@@ -129,7 +129,7 @@ def _learning(name: str, groups: Sequence[Group], literature: Literature) -> lis
                 suffix = "" if spread == "range" else "-median"
                 caption = _learning_caption(name, groups, which, literature, spread)
                 if any(held_out_curves(group.whole, which) for group in groups):
-                    caption += " Small dots: on data that are never trained on."
+                    caption += " Small dots: on data that are never used for training."
                 for axis, linear in learning.linear_below(figure.axes[0]).items():
                     caption += f" The {axis} axis is linear below {linear:g}."
                 drawings.append(Drawing(f"{slug(name)}-{which}{suffix}", figure, caption))
@@ -139,8 +139,8 @@ def _learning(name: str, groups: Sequence[Group], literature: Literature) -> lis
 def _profiles(name: str, groups: Sequence[Group]) -> list[Drawing]:
     drawings = []
     for what, members in profiles.profiles(groups).items():
-        caption = f"{name}: {what} within an episode, of trained networks, in {profiles.STRETCHES} parts. "
-        caption += "Mean over runs and over the episodes that each kept."
+        caption = f"{name}: {what} within an episode, for trained networks, averaged over {profiles.STRETCHES} equal "
+        caption += "stretches. Mean over runs and over the episodes that each run saved."
         drawings.append(Drawing(f"{slug(name)}-{slug(what)}", profiles.draw_profile(what, members), caption))
     return drawings
 
@@ -150,22 +150,23 @@ def _learning_caption(
 ) -> str:
     sizes = {len(group.whole) for group in groups if curves_of(group.runs, measure)}
     full = learning.FEWEST_FOR_BAND[spread]
-    text = f"{name}: {literature.label(measure)} over training. Lines are smoothed over 5 % of the episodes so far to "
-    text += "both sides."
+    text = f"{name}: {literature.label(measure)} during training. Lines are smoothed over ± 5 % of the episode number."
     if any(size >= full for size in sizes):
-        told = {
-            "range": "mean over runs; band: smallest to largest",
-            "quartiles": "median over runs; band: middle half",
+        lines = {
+            "range": "mean over runs; band: minimum to maximum",
+            "quartiles": "median over runs; band: first to third quartile",
         }
-        text += f" Line: {told[spread]}."
+        text += f" Line: {lines[spread]}."
     if any(1 < size < full for size in sizes):
-        text += f" Fewer than {full} runs: each a thin line."
+        text += f" With fewer than {full} runs, each is a thin line."
     if 1 in sizes:
-        text += " Of a single run, faint: each row of the metrics."
+        text += " Faint line: the unsmoothed metrics of a single run."
     entries = literature.of(measure)
     if entries:
         sources = "; ".join(dict.fromkeys(entry.source for entry in entries))
-        text += f" White marks: published ({sources}); how they were read stands under the table of published values."
+        text += (
+            f" White markers: published ({sources}); the notes of the table of published values describe their source."
+        )
     return text
 
 
@@ -175,7 +176,7 @@ def _varies(groups: Sequence[Group], key: str) -> bool:
 
 
 def _chance(groups: Sequence[Group], measure: str, levels: Mapping[str, float]) -> float | None:
-    """The level of chance that evaluations name; None where it is one of these levels, measured on other episodes."""
+    """The chance level of the evaluations; None if it is one of `levels`, measured on other episodes."""
     found = {
         evaluation[measure]["chance"]
         for group in groups
@@ -189,65 +190,67 @@ def _chance(groups: Sequence[Group], measure: str, levels: Mapping[str, float]) 
 
 
 def _baselines(groups: Sequence[Group], measure: str) -> dict[str, float]:
-    """Levels of answers that learned nothing, where all runs that tell them agree in what they are measured on."""
-    told = [run.noted("baselines") or {} for group in groups for run in group.runs]
+    """Levels of trivial answers, their medians over runs; empty if the runs were measured on different data."""
+    recorded = [run.recorded("baselines") or {} for group in groups for run in group.runs]
     found = [
-        about[key]
-        for about in told
+        baselines[key]
+        for baselines in recorded
         for key in (*(f"{prefix}_{measure}" for prefix in HELD_OUT), measure)
-        if key in about
+        if key in baselines
     ]
-    data = {run.noted("data") for group in groups for run in group.runs if run.finished}
+    data = {run.recorded("data") for group in groups for run in group.runs if run.finished}
     if not found or len(data) > 1:
         return {}
     return {name: float(np.median([levels[name] for levels in found if name in levels])) for name in found[0]}
 
 
-def _samples(name: str, group: Group, alone: bool) -> Part:
+def _samples(name: str, group: Group, single: bool) -> Section:
     arrays = group.shown.samples()
-    stem = slug(name) if alone else f"{slug(name)}-{slug(group.label)}"
-    title = "What a trained network does" if alone else f"What a trained network does: {group.label}"
-    part = Part(title, f"Run {group.shown.path}" + (f", seed {group.shown.seed}." if len(group.runs) > 1 else "."))
+    stem = slug(name) if single else f"{slug(name)}-{slug(group.label)}"
+    title = "What a trained network does" if single else f"What a trained network does: {group.label}"
+    seed = f", seed {group.shown.seed}" if len(group.runs) > 1 else ""
+    section = Section(title, f"Run {group.shown.path}{seed}.")
     rows = samples.picture_rows(arrays)
     if rows:
         low, high = samples.shades(rows)
-        caption = "What the network sees in an episode and what it answers; all pictures on one scale from "
+        caption = "What the network sees in an episode, and its answer; all pictures on one scale from "
         caption += f"{low:g} to {high:g}.".replace("-", "−")
         verdicts = [f"{row}: {verdict}" for row, pictures in rows.items() if (verdict := samples.verdict(pictures))]
-        caption += f" Of the answer, {'; '.join(verdicts)}." if verdicts else ""
-        part.drawings.append(Drawing(f"{stem}-pictures", samples.draw_pictures(rows), caption, wide=True))
+        caption += f" Error of the answer, {'; '.join(verdicts)}." if verdicts else ""
+        section.drawings.append(Drawing(f"{stem}-pictures", samples.draw_pictures(rows), caption, wide=True))
     for heading, frames in samples.by_kind(arrays, "frames").items():
         if frames.ndim == 4:
             caption = (
                 f"{_sentence(heading)}: the first {len(frames) - 1} steps of an episode, {samples.COLOURED_STEP} ms "
             )
-            caption += "each. Orange: the agent; green: the reward's cell, which it does not see; dark: walls."
+            caption += "each. Orange: the agent; green: the reward, which the agent does not see; dark: walls."
         else:
-            caption = f"{_sentence(heading)} through one episode of {len(frames)} steps, one pixel a neuron, −1 black, "
+            caption = (
+                f"{_sentence(heading)} through one episode of {len(frames)} steps, one pixel per neuron, −1 black, "
+            )
             caption += (
-                f"1 white. A step takes {samples.STEP} ms; what is held stays for half a second at most, the end "
+                f"1 white. A step takes {samples.STEP} ms; equal frames last half a second at most, the last one "
             )
             caption += "longer."
-        part.animations.append(Animation(f"{stem}-{slug(heading)}", samples.animate(frames), caption))
-    part.drawings += _matrices(arrays, stem)
-    for heading, parts in maps.feature_maps(arrays).items():
-        figure = maps.draw_map(*(parts[key] for key in ("points", "labels", "pictures")))
+        section.animations.append(Animation(f"{stem}-{slug(heading)}", samples.animate(frames), caption))
+    section.drawings += _matrices(arrays, stem)
+    for heading, arrays_of_map in maps.feature_maps(arrays).items():
+        points, labels, pictures = (arrays_of_map[key] for key in ("points", "labels", "pictures"))
+        figure = maps.draw_map(points, labels, pictures)
         caption = (
-            f"{heading.capitalize()}: {len(parts['points']):,} pictures of {len(parts['pictures'])} classes, on the "
+            f"{heading.capitalize()}: {len(points):,} pictures of {len(pictures)} classes, on the "
+            "two directions in which the class means differ most; each class has one of its pictures at its mean."
         )
-        caption += (
-            "two directions in which the means of the classes differ most; a picture of each class at its middle."
-        )
-        part.drawings.append(Drawing(f"{stem}-map-{slug(heading)}", figure, caption, wide=True))
+        section.drawings.append(Drawing(f"{stem}-map-{slug(heading)}", figure, caption, wide=True))
     if heat := samples.by_kind(arrays, "heat"):
-        caption = "How often each cell is visited, over many episodes with rewards in different places; walls gray."
+        caption = "How often the agent visits each cell, over many episodes with different reward cells; walls gray."
         order = sorted(heat, key=lambda name: not name.startswith("before"))
         figure = maps.draw_heat({name: heat[name].astype(float) for name in order})
-        part.drawings.append(Drawing(f"{stem}-heat", figure, caption, wide=True))
+        section.drawings.append(Drawing(f"{stem}-heat", figure, caption, wide=True))
     for heading, lines in samples.line_groups(arrays).items():
         figure = samples.draw_lines(heading, lines)
-        part.drawings.append(Drawing(f"{stem}-line-{slug(heading)}", figure, f"{heading}, along its index."))
-    return part
+        section.drawings.append(Drawing(f"{stem}-line-{slug(heading)}", figure, f"{heading}, by index."))
+    return section
 
 
 def _sentence(words: str) -> str:
@@ -264,7 +267,7 @@ def _matrices(arrays: Samples, stem: str) -> list[Drawing]:
         caption = (
             f"{samples.SYMBOLS.get(key, key).capitalize()}, {matrix.shape[0]:,} × {matrix.shape[1]:,}; "
             "row: presynaptic neuron, column: postsynaptic. "
-            f"Colours end at ± {number(limit)}, the 99.5 % quantile of the magnitudes. Click to look closer."
+            f"Colours end at ± {number(limit)}, the 99.5 % quantile of the magnitudes. Click to enlarge."
         )
         drawings.append(Drawing(f"{stem}-matrix-{slug(key)}", figure, caption, raster=True, dpi=dpi))
     w, alpha = matrices.get("w"), matrices.get("alpha")
@@ -274,7 +277,7 @@ def _matrices(arrays: Samples, stem: str) -> list[Drawing]:
         caption = (
             f"Joint distribution of w and α over all {w.size:,} connections, with the marginals (logarithmic counts). "
             f"Same sign: {percent(signs.same)} of the connections; opposite sign: {percent(signs.opposite)}"
-            + (f"; one of them exactly zero: {percent(signs.zero)}" if signs.zero else "")
+            + (f"; one of the two exactly zero: {percent(signs.zero)}" if signs.zero else "")
             + f". Pearson's r = {number(signs.correlation)}."
             + (f" Outside the axes: {percent(outside)}." if outside > 0 else "")
         )
@@ -282,46 +285,48 @@ def _matrices(arrays: Samples, stem: str) -> list[Drawing]:
     return drawings
 
 
-def _bench(bench: Bench) -> Part:
+def _bench(bench: Bench) -> Section:
     content = bench.content
     note = f"{bench.path}, measured {content.get('date', 'at an unknown date')}."
-    part = Part("Speed and memory", note, tables=tables.bench_tables(bench))
-    growth = Part("How cost grows", "One size varies, the others stay.")
+    section = Section("Speed and memory", note, tables=tables.bench_tables(bench))
+    growth = Section("How cost grows", "One size varies, the others are fixed.")
     for size, rows in scaling.scaling_suites(bench.rows).items():
         for what, words in (("seconds", "Time of a training step"), ("peak_bytes", "Peak memory of a training step")):
             figure = scaling.draw_scaling(rows, size, what)
             if figure is not None:
                 spread = " (median and quartiles)" if what == "seconds" else ""
-                caption = f"{words} against {scaling.SIZES[size]}{spread}, both axes logarithmic. {_held(rows, size)}"
+                caption = (
+                    f"{words} against {scaling.SIZES[size]}{spread}, both axes logarithmic. {_fixed_sizes(rows, size)}"
+                )
                 caption += " The reference is the plain loop."
                 if (size, what) == ("T", "peak_bytes"):
-                    taken = [f"{impl} {number(count, 2)}" for impl, count in scaling.traces_per_step(rows).items()]
-                    caption += f" A further step takes, in traces of N² numbers: {', '.join(taken)}."
+                    needed = [f"{impl} {number(count, 2)}" for impl, count in scaling.traces_per_step(rows).items()]
+                    caption += f" Each further step needs, in traces of N² numbers: {', '.join(needed)}."
                 name = f"bench-{size.lower()}-{what.replace('_', '-')}"
                 growth.drawings.append(Drawing(name, figure, caption.strip()))
-    part.parts = [growth] if growth.drawings else []
-    machine = (tables.told(content.get("hardware")), tables.told(content.get("versions")))
-    part.tables.append(Table("Machine and versions", ("hardware", "versions"), (machine,), text_columns=2))
-    return part
+    section.subsections = [growth] if growth.drawings else []
+    machine = (tables.key_values(content.get("hardware")), tables.key_values(content.get("versions")))
+    section.tables.append(Table("Machine and versions", ("hardware", "versions"), (machine,), text_columns=2))
+    return section
 
 
-def _held(rows: Sequence[dict[str, object]], size: str) -> str:
-    """Which sizes stay the same along the axis: `N = 1001, B = 1.`"""
+def _fixed_sizes(rows: Sequence[dict[str, object]], size: str) -> str:
+    """The sizes that are fixed along the axis: `N = 1001, B = 1.`"""
     fixed = {other: {row.get(other) for row in rows} for other in scaling.SIZES if other != size}
-    told = [f"{other} = {values.pop()}" for other, values in fixed.items() if len(values) == 1 and None not in values]
-    return f"{', '.join(told)}." if told else ""
+    texts = [f"{other} = {values.pop()}" for other, values in fixed.items() if len(values) == 1 and None not in values]
+    return f"{', '.join(texts)}." if texts else ""
 
 
-def _tell_apart(parts: Sequence[Part]) -> None:
-    """Number equal titles and equal figure names: of two bench files, of groups whose labels make one file name."""
+def _make_names_unique(sections: Sequence[Section]) -> None:
+    """Number equal titles and figure names: two bench files, or groups whose labels give the same file name."""
     titles: dict[str, int] = {}
-    for part in parts:
-        titles[part.title] = titles.get(part.title, 0) + 1
-        if titles[part.title] > 1:
-            part.title += f" ({titles[part.title]})"
+    for section in sections:
+        titles[section.title] = titles.get(section.title, 0) + 1
+        if titles[section.title] > 1:
+            section.title += f" ({titles[section.title]})"
     names: set[str] = set()
-    shown: list[Drawing | Animation] = [drawing for part in parts for drawing in part.every_drawing()]
-    shown += [animation for part in parts for animation in part.every_animation()]
+    shown: list[Drawing | Animation] = [drawing for section in sections for drawing in section.every_drawing()]
+    shown += [animation for section in sections for animation in section.every_animation()]
     for drawing in shown:
         stem, count = drawing.name, 2
         while drawing.name in names:

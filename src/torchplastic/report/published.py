@@ -1,4 +1,4 @@
-"""What others published, from published.json: by experiment, preset and model."""
+"""Published values, from published.json, and which of our runs they can be compared with."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ DEFAULT_LABELS = {
 
 @dataclass(frozen=True)
 class Published:
-    """One published curve.
+    """One published curve or level.
 
-    measure: the key of our rows that it compares with.
+    measure: the key of our rows with the same quantity.
     name: what was trained.
-    presets, model: the presets and the model settings of ours that it belongs to.
-    points: (episode, low, high); low and high are the same where one value was given.
-    source, read, protocol: the paper, how its numbers were taken from it, and what was trained on what.
-    settings, data: what else a run of ours must share: settings by their dotted names, how the name of its data begins.
-    level, says: for a value to be reached rather than a curve, the value and the claim in words.
+    presets, model: our presets and model settings with the same protocol.
+    points: (episode, low, high); low and high are equal if one value was published.
+    source, read, protocol: the paper, how the value was read from it, and what was trained how.
+    settings, data: what else our run must have: settings by dotted name, and how the name of its data begins.
+    level, claim: for a level that is reached instead of a curve, its value and the claim in words.
     """
 
     measure: str
@@ -42,26 +42,26 @@ class Published:
     read: str
     protocol: str
     level: float | None = None
-    says: str = ""
+    claim: str = ""
     settings: Json = field(default_factory=dict)
     data: str = ""
 
     def belongs_to(self, group: Group) -> bool:
-        """Whether a group's task and model are those of the published protocol."""
+        """Whether a group has the task and the model of the published protocol."""
         model = group.config.get("model", {})
         return self.fits(group) and all(model.get(key) == value for key, value in self.model.items() if key in model)
 
     def fits(self, group: Group) -> bool:
-        """Whether a group's task is that of the published protocol, whatever its model."""
-        told = flatten(group.config)
-        same = all(told.get(key, value) == value for key, value in self.settings.items())
-        data = [run.noted("data") for run in group.runs if run.noted("data")]
+        """Whether a group has the task of the published protocol, with any model."""
+        config = flatten(group.config)
+        same = all(config.get(key, value) == value for key, value in self.settings.items())
+        data = [run.recorded("data") for run in group.runs if run.recorded("data")]
         return group.config.get("preset") in self.presets and same and all(name.startswith(self.data) for name in data)
 
 
 @dataclass(frozen=True)
 class Literature:
-    """All that is known of one experiment: axis labels by measure, and published curves and levels."""
+    """The literature on one experiment: axis labels by measure, and published curves and levels."""
 
     labels: dict[str, str] = field(default_factory=dict)
     entries: tuple[Published, ...] = ()
@@ -71,11 +71,11 @@ class Literature:
         return self.labels.get(measure, DEFAULT_LABELS.get(measure, measure.replace("_", " ")))
 
     def about(self, groups: Sequence[Group]) -> Literature:
-        """What compares with the tasks of these groups: other models of the same task stay in."""
+        """The entries on the tasks of these groups, also for models that are not among them."""
         return Literature(self.labels, tuple(entry for entry in self.entries if any(map(entry.fits, groups))))
 
     def of(self, measure: str) -> list[Published]:
-        """The entries on one measure."""
+        """The entries with this measure."""
         return [entry for entry in self.entries if entry.measure == measure]
 
 
@@ -87,7 +87,7 @@ def _content() -> dict[str, Json]:
 
 
 def published(experiment: str) -> Literature:
-    """What is published on an experiment; empty for one that is not in the file."""
+    """The literature on an experiment; empty if published.json has none."""
     about = _content().get(experiment, {})
     curves = [_entry(entry, entry["points"]) for entry in about.get("curves", [])]
     levels = [_entry(entry, [[entry["episode"], entry["value"]]]) for entry in about.get("levels", [])]
@@ -105,7 +105,7 @@ def _entry(entry: Json, points: list[list[float]]) -> Published:
         read=entry["read"],
         protocol=entry["protocol"],
         level=entry.get("value"),
-        says=entry.get("says", ""),
+        claim=entry.get("claim", ""),
         settings=entry.get("settings", {}),
         data=entry.get("data", ""),
     )

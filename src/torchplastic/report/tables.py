@@ -1,4 +1,4 @@
-"""The tables of a report: plain cells of text, every number with the runs it stands on."""
+"""The tables of a report, as cells of text: results, evaluations, machines, bench measurements."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ from torchplastic.report.loading import Bench, Json, LoadedRun
 from torchplastic.report.published import Literature
 
 MEASURES = ("error", "reward", "accuracy")
+COMPLETE = "complete"
+
+INTERVAL = "In brackets: the 95 % interval, over the episodes of a single evaluation, or over several evaluations."
 
 
 @dataclass(frozen=True)
 class Table:
     """Rows of cells under headings.
 
-    title: what the table tells; note: how its numbers were made, a paragraph per line.
-    text_columns: how many columns from the left are words rather than numbers.
+    title: its heading; note: how its numbers were computed, one paragraph per line.
+    text_columns: how many columns, from the left, have text instead of numbers.
     """
 
     title: str
@@ -45,13 +48,13 @@ class Table:
 
 
 def measure_of(groups: Iterable[Group]) -> str:
-    """Which of error and reward the runs record."""
+    """The measure that the runs record: error, reward or accuracy."""
     rows = (row for group in groups for run in group.runs for row in run.rows[:1])
     return next((measure for row in rows for measure in MEASURES if measure in row), "error")
 
 
 def results_table(groups: Sequence[Group], literature: Literature) -> Table:
-    """Per group: error (or reward) and loss at the end of training, training time, size, η."""
+    """For each group: error (or reward) and loss at the end of training, training time, parameters, η."""
     measure = measure_of(groups)
     name = literature.label(measure).partition(" (")[0]
     columns = (
@@ -59,7 +62,7 @@ def results_table(groups: Sequence[Group], literature: Literature) -> Table:
         "runs",
         "episodes",
         f"{name}, last tenth of training",
-        "smallest to largest",
+        "minimum to maximum",
         "loss, last tenth",
         "time",
         "parameters",
@@ -85,41 +88,41 @@ def results_table(groups: Sequence[Group], literature: Literature) -> Table:
             )
         )
     note = (
-        "Error or reward and loss are of training: means over the last tenth of each run's episodes (at least 20); "
-        "then the mean over runs, in brackets its 95 % interval (Student's t) where there are several runs. Time is "
-        "training time per run; η is that of the end."
+        "Error, reward and loss are training values: means over the last tenth of each run's episodes (at least 20), "
+        "then over runs. In brackets: the 95 % interval over runs (Student's t). Time: training time per run. η: its "
+        "value at the end."
     )
     if any(not run.finished for group in groups for run in group.runs):
-        note += " Runs that have not finished count only where no run of their group has."
+        note += " Unfinished runs are included only if no run of their group has finished."
     return Table("Results", columns, tuple(rows), note)
 
 
 def variants_table(groups: Sequence[Group]) -> Table | None:
-    """What evaluations say of the whole network and of variants of it that lack something."""
+    """Evaluations of the complete network and of variants with less plasticity; None without such evaluations."""
     rows = []
     for group in groups:
-        told = [evaluation for run in group.runs for evaluation in run.evaluations.values() if "variants" in evaluation]
-        if not any(evaluation["variants"] for evaluation in told):
+        evaluations = [each for run in group.runs for each in run.evaluations.values() if "variants" in each]
+        if not any(evaluation["variants"] for evaluation in evaluations):
             continue
-        measure = _kind_of(told[0])[0]
-        for name in ("whole", *told[0]["variants"]):
-            found = [one[measure] if name == "whole" else one["variants"][name] for one in told]
+        measure = _kind_of(evaluations[0])[0]
+        for name in (COMPLETE, *evaluations[0]["variants"]):
+            found = [each[measure] if name == COMPLETE else each["variants"][name] for each in evaluations]
             interval = found[0].get("ci95") if len(found) == 1 else interval95([one["mean"] for one in found])
             steps = (number(_average([one.get(key) for one in found])) for key in ("steps_to_first", "steps_between"))
             rows.append((group.label, name, with_interval(_average([one["mean"] for one in found]), interval), *steps))
     columns = ("model", "variant", "mean", "steps to the first reward", "steps between later ones")
-    note = "In brackets the 95 % interval: over episodes for one evaluation, over evaluations for several."
+    note = INTERVAL
     return rows_or_none("Evaluation with less plasticity", columns, rows, note, text_columns=2)
 
 
 def position_table(groups: Sequence[Group]) -> Table | None:
-    """Accuracy by the step at which what was asked had been shown last, from evaluations that tell it."""
+    """Accuracy by the step that last showed the query's class; None without evaluations that have it."""
     rows = []
     for group in groups:
-        told = [e["by_position"] for run in group.runs for e in run.evaluations.values() if e.get("by_position")]
-        lengths = {len(each) for each in told}
+        found = [e["by_position"] for run in group.runs for e in run.evaluations.values() if e.get("by_position")]
+        lengths = {len(each) for each in found}
         if len(lengths) == 1:
-            rows.append((group.label, *(number(float(value)) for value in np.mean(told, axis=0))))
+            rows.append((group.label, *(number(float(value)) for value in np.mean(found, axis=0))))
     longest = max((len(row) for row in rows), default=1)
     columns = ("model", *(f"step {t + 1}" for t in range(longest - 1)))
     padded = [row + (MISSING,) * (longest - len(row)) for row in rows]
@@ -129,11 +132,11 @@ def position_table(groups: Sequence[Group]) -> Table | None:
 
 
 def evaluation_table(groups: Sequence[Group]) -> Table | None:
-    """What `plastic eval` wrote, per group, evaluated data and measure."""
+    """The results of `plastic eval`: a row for each group, data and measure."""
     rows = []
     for group in groups:
-        told = [(_kind_of(evaluation), evaluation) for run in group.runs for evaluation in run.evaluations.values()]
-        for (measure, split), members in groupby(sorted(told, key=lambda item: item[0]), key=lambda item: item[0]):
+        by_kind = [(_kind_of(each), each) for run in group.runs for each in run.evaluations.values()]
+        for (measure, split), members in groupby(sorted(by_kind, key=lambda item: item[0]), key=lambda item: item[0]):
             found = [evaluation for _, evaluation in members]
             if not measure:
                 continue
@@ -160,24 +163,28 @@ def evaluation_table(groups: Sequence[Group]) -> Table | None:
             "data",
             "measure",
             "evaluations",
-            "after training on",
+            "episodes trained",
             "episodes each",
             "mean",
             "chance",
             "baselines",
         ),
         rows,
-        "In brackets the 95 % interval: over episodes for one evaluation, over evaluations for several.",
+        INTERVAL,
         text_columns=3,
     )
 
 
 def provenance_table(runs: Sequence[LoadedRun]) -> Table | None:
-    """Hardware, versions and data of all runs, equal ones together."""
+    """Hardware, versions and data of all runs; one row for runs with the same."""
     rows: dict[tuple[str, str, str], list[Any]] = {}
     for run in runs:
-        if any(run.noted(key) for key in ("hardware", "versions", "data")):
-            key = (told(run.noted("hardware")), told(run.noted("versions")), str(run.noted("data") or MISSING))
+        if any(run.recorded(key) for key in ("hardware", "versions", "data")):
+            key = (
+                key_values(run.recorded("hardware")),
+                key_values(run.recorded("versions")),
+                str(run.recorded("data") or MISSING),
+            )
             rows.setdefault(key, []).append(run.seed)
     cells: list[tuple[str, ...]] = [(listing(seeds), *key) for key, seeds in rows.items()]
     columns: tuple[str, ...] = ("seeds", "hardware", "versions", "data")
@@ -187,7 +194,7 @@ def provenance_table(runs: Sequence[LoadedRun]) -> Table | None:
 
 
 def bench_tables(bench: Bench) -> list[Table]:
-    """Times and peak memory of every case, and the ratios of the file."""
+    """The tables of a bench file: ratios to the reference, then time and peak memory of every case."""
     measured = [
         (
             str(row.get("suite", MISSING)),
@@ -219,7 +226,7 @@ def bench_tables(bench: Bench) -> list[Table]:
             ("suite", "case", "implementation", "time ratio", "memory ratio"),
             ratios,
             "Time and peak memory of a training step of the reference, the plain loop, divided by those of this "
-            "implementation: above 1 it takes less, below 1 more.",
+            "implementation. Above 1 the implementation is faster or smaller than the reference.",
             text_columns=3,
         ),
         rows_or_none(
@@ -229,17 +236,17 @@ def bench_tables(bench: Bench) -> list[Table]:
                 "case",
                 "implementation",
                 "median",
-                "middle half",
+                "quartiles",
                 "spread",
                 "steps timed",
                 "rate",
                 "peak memory",
-                "of floor",
+                "share of floor",
             ),
             measured,
-            "Time of one training step. The spread is the width of the middle half as a share of the median. Of floor: "
-            f"the time that the bytes counted for a step take at the speed of a copy in the same run{speed}, as a "
-            "share of the step's.",
+            "Time of one training step. Spread: the interquartile range over the median. Share of floor: the time that "
+            "the bytes which a step must move, by count, take at the speed of a copy in the same "
+            f"process{speed}, over the time of the step.",
             text_columns=3,
         ),
     ]
@@ -249,12 +256,12 @@ def bench_tables(bench: Bench) -> list[Table]:
 def rows_or_none(
     title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], note: str = "", text_columns: int = 1
 ) -> Table | None:
-    """The table, or None where it would be empty."""
+    """The table; None if it has no rows."""
     return Table(title, columns, tuple(rows), note, text_columns) if rows else None
 
 
-def told(values: Any) -> str:
-    """An object of names and values in a line: `cpu X, 2 cores, device cpu`."""
+def key_values(values: Any) -> str:
+    """A JSON object as one line: `cpu X, 2 cores, device cpu`."""
     if not isinstance(values, dict):
         return str(values or MISSING)
     return ", ".join(_named(name, value) for name, value in values.items() if value not in (None, "")) or MISSING
@@ -262,7 +269,7 @@ def told(values: Any) -> str:
 
 def _named(name: str, value: Any) -> str:
     if isinstance(value, dict):
-        return f"{name} ({told(value)})"
+        return f"{name} ({key_values(value)})"
     if name == "cpu":
         return str(value)
     if name in {"cores", "threads"} and isinstance(value, int):

@@ -1,1 +1,1 @@
-"""Figures by the kind of data they show; none of them knows what the data came from."""
+"""Figures by the kind of data that they show; no figure knows an experiment."""

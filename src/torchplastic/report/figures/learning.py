@@ -1,4 +1,4 @@
-"""Learning curves: ours over one or many seeds, and what was published, in the same axes."""
+"""Learning curves: our runs over one or many seeds, and published values, in the same axes."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from torchplastic.report.published import Literature, Published
 
 Spread = Literal["range", "quartiles"]
 
-#: With fewer seeds than this every line is drawn; from here on the band says more.
+#: With fewer runs than this each run is a line, otherwise a band shows their spread.
 FEWEST_FOR_BAND = {"range": 5, "quartiles": 4}
 POINTS = 240
-#: What should grow: small values early on are of no interest.
+#: Measures that training increases, on a linear axis: their small early values do not matter.
 LINEAR = {"reward"}
 
 
@@ -44,12 +44,12 @@ def draw_learning(
     chance: float | None = None,
     baselines: Mapping[str, float] | None = None,
 ) -> Figure | None:
-    """The learning curves of all groups in one measure; None where no run has it.
+    """Draw the learning curves of all groups in one measure; None if no run has it.
 
-    spread: "range" draws the mean with a band from the smallest to the largest run, "quartiles" the median with
-        the band of the middle half.
-    chance: a level to mark, where known.
-    baselines: levels to beat, by what reaches them.
+    spread: "range" draws the mean, with a band from the minimum to the maximum over runs; "quartiles" the median, with
+        a band between the quartiles.
+    chance: the level of chance, if known.
+    baselines: levels of trivial answers, by name.
     """
     by_group = [curves_of(group.runs, measure) for group in groups]
     if not any(by_group):
@@ -65,8 +65,8 @@ def draw_learning(
         _draw_published(axes, entry, groups)
     if chance is not None:
         axes.axhline(chance, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), label=f"chance ({chance:g})")
-    for place, (name, level) in enumerate((baselines or {}).items()):
-        dashes = (0, (3 + 3 * place, 2))
+    for index, (name, level) in enumerate((baselines or {}).items()):
+        dashes = (0, (3 + 3 * index, 2))
         axes.axhline(level, color=GREY, linewidth=0.8, linestyle=dashes, label=f"{name} ({number(level)})")
     _scale_x(axes, by_group, entries, log)
     _scale_y(axes, linear=measure in LINEAR)
@@ -77,7 +77,7 @@ def draw_learning(
 
 
 def needs_log(curves: Sequence[Curve], entries: Sequence[Published]) -> bool:
-    """Whether episodes need a logarithmic axis: a curve would otherwise be squeezed into its left edge."""
+    """Whether episodes need a logarithmic axis, because a linear one would squeeze a curve into its left edge."""
     lasts = [curve.last for curve in curves]
     if max(lasts) >= 8 * min(lasts) or max(curve.last / curve.episodes[0] for curve in curves) >= 500:
         return True
@@ -86,18 +86,18 @@ def needs_log(curves: Sequence[Curve], entries: Sequence[Published]) -> bool:
 
 
 def has_quartiles(groups: Sequence[Group], measure: str) -> bool:
-    """Whether some group has enough runs for a figure of medians and quartiles."""
+    """Whether at least one group has enough runs for a figure of medians and quartiles."""
     return any(len(curves_of(group.whole, measure)) >= FEWEST_FOR_BAND["quartiles"] for group in groups)
 
 
 def linear_below(axes: Axes) -> dict[str, float]:
-    """Of axes with zeros, "horizontal" and "vertical": the value under which they are linear, above it logarithmic."""
+    """For each symlog axis, "horizontal" or "vertical": the value below which it is linear."""
     transforms = {"horizontal": axes.xaxis.get_transform(), "vertical": axes.yaxis.get_transform()}
     return {name: float(kind.linthresh) for name, kind in transforms.items() if hasattr(kind, "linthresh")}
 
 
 def _draw_group(
-    axes: Axes, group: Group, curves: list[Curve], measure: str, look: dict[str, Any], spread: Spread, log: bool
+    axes: Axes, group: Group, curves: list[Curve], measure: str, options: dict[str, Any], spread: Spread, log: bool
 ) -> None:
     whole = curves_of(group.whole, measure) or curves
     shortest = min(whole, key=lambda curve: curve.last)
@@ -105,26 +105,26 @@ def _draw_group(
     smoothed = np.array([curve.smooth(grid) for curve in whole])
     centre = np.mean(smoothed, axis=0) if spread == "range" else np.median(smoothed, axis=0)
     if len(curves) == 1:
-        axes.plot(grid, shortest.binned(grid), color=look["color"], linewidth=0.6, alpha=0.35)
+        axes.plot(grid, shortest.binned(grid), color=options["color"], linewidth=0.6, alpha=0.35)
     elif len(whole) >= FEWEST_FOR_BAND[spread]:
         low, high = (0, 100) if spread == "range" else (25, 75)
         band = np.percentile(smoothed, [low, high], axis=0)
-        axes.fill_between(grid, *band, color=look["color"], alpha=0.2, linewidth=0)
+        axes.fill_between(grid, *band, color=options["color"], alpha=0.2, linewidth=0)
     else:
         for curve in curves:
-            _line(axes, curve, log, {"color": look["color"], "linewidth": 0.7, "alpha": 0.45})
-    axes.plot(grid, centre, **look, label=_label(group.label, len(whole), spread))
+            _line(axes, curve, log, {"color": options["color"], "linewidth": 0.7, "alpha": 0.45})
+    axes.plot(grid, centre, **options, label=_label(group.label, len(whole), spread))
     for kind, held_out in held_out_curves(group.whole, measure).items():
         short = min(held_out, key=lambda curve: curve.last).grid(POINTS, log)
         values = np.array([curve.smooth(short) for curve in held_out])
         middle = values.mean(0) if spread == "range" else np.median(values, axis=0)
-        dots = {"color": look["color"], "linewidth": 0.6, "marker": ".", "markersize": 4}
+        dots = {"color": options["color"], "linewidth": 0.6, "marker": ".", "markersize": 4}
         axes.plot(short, middle, **dots, label=f"{group.label}: {kind} data")
 
 
-def _line(axes: Axes, curve: Curve, log: bool, look: dict[str, Any]) -> None:
+def _line(axes: Axes, curve: Curve, log: bool, options: dict[str, Any]) -> None:
     grid = curve.grid(POINTS, log)
-    axes.plot(grid, curve.smooth(grid), **look)
+    axes.plot(grid, curve.smooth(grid), **options)
 
 
 def _label(label: str, runs: int, spread: Spread) -> str:
@@ -141,7 +141,7 @@ def _draw_published(axes: Axes, entry: Published, groups: Sequence[Group]) -> No
         axes.axhline(entry.level, color=INK, linewidth=0.8, linestyle=(0, (4, 2)))
         axes.plot(
             episodes, high, color=INK, marker="v", markersize=5.5, markerfacecolor="white", linestyle=(0, (4, 2)),
-            linewidth=0.8, label=textwrap.fill(f"published: {entry.says}", 54), zorder=4,
+            linewidth=0.8, label=textwrap.fill(f"published: {entry.claim}", 54), zorder=4,
         )  # fmt: skip
         return
     kind = str(entry.model.get("kind"))
@@ -157,7 +157,7 @@ def _scale_x(axes: Axes, by_group: Sequence[Sequence[Curve]], entries: Sequence[
     curves = [curve for curves in by_group for curve in curves]
     first, last = min(curve.episodes[0] for curve in curves), max(curve.last for curve in curves)
     points = sorted(point[0] for entry in entries for point in entry.points)
-    # With room for a mark at zero beside the axis.
+    # Leaves room for a marker at zero, beside the axis.
     if log:
         last = max([last, *points])
         if points and points[0] <= 0:
@@ -168,7 +168,7 @@ def _scale_x(axes: Axes, by_group: Sequence[Sequence[Curve]], entries: Sequence[
             axes.set_xscale("log")
             axes.set_xlim(min([first, *points]) / 1.15, last * 1.3)
     else:
-        # Up to the first published point past our end: the curve keeps the room, the comparison its last point.
+        # The axis ends at the first published point after our last episode, so that our curve fills most of it.
         past = [point for entry in entries if not entry.level for point, *_ in entry.points if point >= last]
         marks = [point for entry in entries if entry.level for point, *_ in entry.points if point <= 3 * last]
         end = max([min([*past, last * 1.5]) if past else last, *marks])
@@ -177,14 +177,14 @@ def _scale_x(axes: Axes, by_group: Sequence[Sequence[Curve]], entries: Sequence[
 
 
 def _scale_y(axes: Axes, linear: bool) -> None:
-    """Logarithmic where lines and bands span more than a decade; with zeros, linear below two decades under the top.
+    """Logarithmic if lines and bands span more than a decade; with zeros, linear below a hundredth of the top decade.
 
-    linear: from zero on, or from the least value where that is negative.
+    linear: always linear, from zero or from a negative minimum.
     """
     lines = [np.asarray(line.get_ydata(), float) for line in axes.get_lines()]
     lines += [np.asarray(path.vertices, float)[:, 1] for band in axes.collections for path in band.get_paths()]
-    seen: Floats = np.concatenate([line[np.isfinite(line)] for line in lines])
-    least, most = float(np.min(seen)), float(np.max(seen))
+    values: Floats = np.concatenate([line[np.isfinite(line)] for line in lines])
+    least, most = float(np.min(values)), float(np.max(values))
     if linear or least < 0 or most <= 0 or least > most / 10:
         axes.set_ylim(bottom=min(0.0, least * 1.1))
         label_plainly(axes, "y")

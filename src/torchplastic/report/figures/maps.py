@@ -1,4 +1,4 @@
-"""Where things are: features of pictures on a plane, and how often each cell of a maze is visited."""
+"""Maps: features of pictures on a plane, and how often an agent visits each cell of a maze."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torchplastic.report.figures.samples import SHADES, by_kind
 from torchplastic.report.figures.style import COLOURS, PAGE, new_figure
 from torchplastic.report.loading import Samples
 
-#: Of the points of a map, one after the other where the colours are used up.
+#: Markers of a map's classes; the next one is taken when all colours are used.
 MARKERS = ("o", "^", "s", "D")
 
 
 def feature_maps(samples: Samples) -> dict[str, dict[str, NDArray]]:
-    """The arrays `map/NAME/points`, `labels` and `pictures` by NAME, where all three are there."""
+    """The arrays `map/NAME/points`, `labels` and `pictures`, by NAME; a NAME needs all three."""
     found: dict[str, dict[str, NDArray]] = {}
     for key, values in by_kind(samples, "map").items():
         name, _, part = key.rpartition("/")
@@ -29,7 +29,7 @@ def feature_maps(samples: Samples) -> dict[str, dict[str, NDArray]]:
 
 
 def draw_map(points: Floats, labels: NDArray, pictures: Floats) -> Figure:
-    """Points `[n, 2]` by label `[n]`, and at the middle of each label's points its picture `[labels, h, w]`."""
+    """Draw points `[n, 2]`, coloured by label `[n]`, and the picture `[labels, h, w]` of each label at its mean."""
     figure = new_figure(PAGE * 0.75, PAGE * 0.62)
     axes = figure.add_subplot()
     for label, picture in enumerate(pictures):
@@ -46,7 +46,7 @@ def draw_map(points: Floats, labels: NDArray, pictures: Floats) -> Figure:
 
 
 def draw_heat(shares: Mapping[str, Floats]) -> Figure:
-    """Shares `[rows, columns]` by name, side by side in one scale; cells that are nan are drawn gray."""
+    """Draw shares `[rows, columns]`, by name, side by side on one scale; nan is gray."""
     figure = new_figure(PAGE * 0.4 * len(shares), PAGE * 0.4)
     highest = max(float(np.nanmax(share)) for share in shares.values())
     every = figure.subplots(1, len(shares), squeeze=False)[0]

@@ -1,4 +1,4 @@
-"""What happens within an episode, step by step: the groups of runs beside each other."""
+"""Profiles: a value at each step of an episode, one line for each group of runs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torchplastic.report.figures.style import COLUMN, FAINT, GREY, legend_below,
 from torchplastic.report.formatting import plural
 from torchplastic.report.grouping import Group
 
-STRETCHES = 25  # of an episode, over which is averaged
+STRETCHES = 25  # equal parts of an episode; each is averaged
 
 
 def profiles(groups: Sequence[Group]) -> dict[str, list[tuple[str, dict[str, Floats]]]]:
-    """The arrays `profile/NAME/WHEN` `[T]`, by NAME: for each group its label and its runs' mean by WHEN."""
+    """The arrays `profile/NAME/WHEN` `[T]`, by NAME: the label of each group, and the mean over its runs by WHEN."""
     found: dict[str, list[tuple[str, dict[str, Floats]]]] = {}
     for group in groups:
         by_key: dict[str, list[Floats]] = {}
@@ -37,7 +37,7 @@ def profiles(groups: Sequence[Group]) -> dict[str, list[tuple[str, dict[str, Flo
 
 
 def draw_profile(name: str, groups: Sequence[tuple[str, dict[str, Floats]]]) -> Figure:
-    """One line for each group after training, a gray one for the first before."""
+    """Draw one line for each group after training, and a gray one for the first group before training."""
     figure = new_figure(COLUMN, 2.3)
     axes = figure.add_subplot()
     for index, (label, whens) in enumerate(groups):
@@ -46,8 +46,8 @@ def draw_profile(name: str, groups: Sequence[tuple[str, dict[str, Floats]]]) -> 
             if before and index:
                 continue
             steps, means = stretches(values)
-            look = {"color": GREY, "linestyle": ":"} if before else line_style(index)
-            axes.plot(steps, means, **look, label=when if before else label)
+            line = {"color": GREY, "linestyle": ":"} if before else line_style(index)
+            axes.plot(steps, means, **line, label=when if before else label)
     axes.axhline(0, color=FAINT, linewidth=0.8, zorder=1)
     axes.set(xlabel="step of the episode", ylabel=name)
     axes.set_xlim(left=0)
@@ -56,7 +56,7 @@ def draw_profile(name: str, groups: Sequence[tuple[str, dict[str, Floats]]]) -> 
 
 
 def stretches(values: Floats) -> tuple[Floats, Floats]:
-    """Middles and means of at most STRETCHES equal parts of `[T]`."""
+    """Midpoints and means of at most STRETCHES equal parts of `[T]`."""
     edges = np.linspace(0, len(values), min(STRETCHES, len(values)) + 1).round().astype(int)
     means = np.array([values[a:b].mean() for a, b in pairwise(edges.tolist())])
     return (edges[:-1] + edges[1:] + 1) / 2, means

@@ -1,4 +1,4 @@
-"""What a run left behind to look at: pictures, animations, matrices, the joint distribution of w and α, lines."""
+"""Figures of samples.npz: pictures, animations, matrices, the joint distribution of w and α, lines."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from torchplastic.report.figures.style import (
 from torchplastic.report.formatting import number, percent
 from torchplastic.report.loading import Samples
 
-#: Bits: an exact zero is no grey between black and white, but a colour of its own: nothing shown, nothing recalled.
+#: Bits: an exact zero, a missing bit, has a separate colour instead of a grey between black and white.
 BITS = LinearSegmentedColormap.from_list("bits", ["#101010", "#f0b429", "#ffffff"])
 SHADES = LinearSegmentedColormap.from_list("shades", ["#000000", "#ffffff"])
 
-#: Milliseconds that a step of an animation takes: of activity, and of a way that the eye has to follow.
+#: Milliseconds per step of an animation: of activity, and of a path that the eye must follow.
 STEP, COLOURED_STEP = 60, 120
 
 #: Matrices up to this many neurons are drawn pixel by pixel.
@@ -44,12 +44,12 @@ LARGEST_WHOLE = 1100
 
 
 def by_kind(samples: Samples, kind: str) -> dict[str, NDArray]:
-    """The arrays under `kind/`, without that prefix, in the order of their names."""
+    """The arrays whose keys begin with `kind/`, by the rest of the key, in sorted order."""
     return {key.partition("/")[2]: samples[key] for key in sorted(samples) if key.startswith(f"{kind}/")}
 
 
 def picture_rows(samples: Samples) -> dict[str, dict[str, Floats]]:
-    """The pictures `pictures/GROUP/NN LABEL` as label → picture by group; groups that begin "before" come first."""
+    """The pictures `pictures/GROUP/NN LABEL`, by GROUP and LABEL; groups that begin with "before" come first."""
     rows: dict[str, dict[str, Floats]] = {}
     for key, picture in by_kind(samples, "pictures").items():
         group, _, name = key.rpartition("/")
@@ -60,7 +60,7 @@ def picture_rows(samples: Samples) -> dict[str, dict[str, Floats]]:
 
 
 def verdict(row: Mapping[str, Floats]) -> str:
-    """How far the picture "answer" of a row is from its "target": wrong signs of bits, squared error of shades."""
+    """The error of a row's "answer" against its "target": wrong signs of bits, or the squared error of shades."""
     answer, target = row.get("answer"), row.get("target")
     if answer is None or target is None or answer.shape != target.shape:
         return ""
@@ -71,15 +71,15 @@ def verdict(row: Mapping[str, Floats]) -> str:
 
 
 def shades(rows: Mapping[str, Mapping[str, Floats]]) -> tuple[float, float]:
-    """The scale of the pictures: −1 to 1, or 0 to 1 where nothing to be remembered is negative."""
+    """The scale of the pictures: 0 to 1 if no picture but the answers is negative, otherwise −1 to 1."""
     targets = [picture for row in rows.values() for label, picture in row.items() if label != "answer"]
     return (0.0 if targets and min(float(picture.min()) for picture in targets) >= 0 else -1.0), 1.0
 
 
 def animate(frames: NDArray) -> bytes:
-    """A GIF of frames `[T, height, width]`, −1 black to 1 white, or in colours uint8 `[T, height, width, 3]`.
+    """A GIF of frames `[T, height, width]` from −1 black to 1 white, or of colour frames uint8 `[T, height, width, 3]`.
 
-    Equal frames in a row become one that stays.
+    Consecutive equal frames become one longer frame.
     """
     size = max(1, round(256 / max(frames.shape[1:3])))
     coloured = frames.ndim == 4
@@ -87,7 +87,7 @@ def animate(frames: NDArray) -> bytes:
     changes = [0, *(np.flatnonzero((shown[1:] != shown[:-1]).reshape(len(shown) - 1, -1).any(1)) + 1).tolist()]
     lengths = np.diff([*changes, len(shown)])
     pictures = [Image.fromarray(shown[t].repeat(size, 0).repeat(size, 1)) for t in changes]
-    # A held picture takes no more than half a second; the end stays, to be seen.
+    # Equal frames last half a second at most; the last frame lasts longer, so that it can be seen.
     durations = [min(500, (COLOURED_STEP if coloured else STEP) * int(length)) for length in lengths]
     durations[-1] += 1500
     file = io.BytesIO()
@@ -96,13 +96,13 @@ def animate(frames: NDArray) -> bytes:
 
 
 def draw_pictures(rows: Mapping[str, Mapping[str, Floats]]) -> Figure:
-    """A row of pictures per group, all on one scale."""
+    """Draw a row of pictures for each group, all on one scale."""
     low, high = shades(rows)
     columns = max(len(row) for row in rows.values())
     pictures = [picture for row in rows.values() for picture in row.values()]
     colours = _colours(pictures)
     tallest = max(picture.shape[0] / picture.shape[1] for picture in pictures)
-    # In inches, so that all rows have one size whatever stands around them.
+    # Sizes in inches, so that all pictures have the same size.
     gap, above, below, key = 0.1, 0.42, 0.2, 0.42
     side = min(1.3, (PAGE - 0.04 - gap * (columns - 1)) / columns)
     width = max(3.0, 0.04 + columns * (side + gap) - gap)
@@ -130,14 +130,14 @@ def draw_pictures(rows: Mapping[str, Mapping[str, Floats]]) -> Figure:
 
 
 def draw_matrix(matrix: Floats, name: str) -> tuple[Figure, float, float]:
-    """A matrix `[pre, post]`, zero in white: the figure, its resolution, and where the colours end.
+    """Draw a matrix `[pre, post]` with zero in white -> the figure, its dpi, the value at which the colours end.
 
-    Colours end at the 99.5 % quantile of the magnitudes, so that few large connections do not blank the rest.
+    Colours end at the 99.5 % quantile of the magnitudes, so that a few large connections do not hide the others.
     """
     limit = float(np.quantile(np.abs(matrix), 0.995)) or float(np.max(np.abs(matrix))) or 1.0
     longest = max(matrix.shape)
     side, left, bottom, gap, bar_width, above = 2.16, 0.6, 0.42, 0.08, 0.09, 0.24
-    # A layer with few neurons on one side is drawn wider than its shape, so that it can be read.
+    # A matrix with few neurons on one side is drawn wider than its shape, to stay readable.
     height, width = (side * max(length / longest, 0.4) for length in matrix.shape)
     figure = Figure(figsize=(COLUMN, bottom + height + above))
     total_width, total_height = figure.get_size_inches()
@@ -158,7 +158,7 @@ def draw_matrix(matrix: Floats, name: str) -> tuple[Figure, float, float]:
     bar.ax.tick_params(labelsize=7)
     bar.ax.yaxis.set_major_locator(MaxNLocator(5, symmetric=True))
     bar.outline.set_linewidth(0.5)
-    # A whole number of dots per connection keeps the texture of the matrix from turning into a moiré.
+    # An integer number of dots per connection prevents moiré.
     return figure, math.ceil(300 * side / longest) * longest / side if small else 300.0, limit
 
 
@@ -166,9 +166,9 @@ def draw_matrix(matrix: Floats, name: str) -> tuple[Figure, float, float]:
 class SignAgreement:
     """Shares of all connections by the signs of w and α.
 
-    quadrants: by (sign of w, sign of α), each 1 or −1.
-    same, opposite, zero: both of one sign, of two signs, or one of them exactly zero; they sum to 1.
-    correlation: Pearson's r of w and α; nan where one of them does not vary.
+    quadrants: shares by (sign of w, sign of α), each 1 or −1.
+    same, opposite, zero: shares with equal signs, with opposite signs, with w or α exactly zero; they sum to 1.
+    correlation: Pearson's r of w and α; nan if one of them is constant.
     """
 
     quadrants: dict[tuple[int, int], float]
@@ -179,7 +179,7 @@ class SignAgreement:
 
 
 def sign_agreement(w: Floats, alpha: Floats) -> SignAgreement:
-    """In how many connections w `[pre, post]` and α agree in sign; α is of a shape that broadcasts to that of w."""
+    """How often the signs of w `[pre, post]` and α agree; the shape of α broadcasts to that of w."""
     alpha = np.broadcast_to(alpha, w.shape)
     signs = [(a, b) for a in (1, -1) for b in (1, -1)]
     quadrants = {(a, b): float(np.mean((np.sign(w) == a) & (np.sign(alpha) == b))) for a, b in signs}
@@ -191,7 +191,7 @@ def sign_agreement(w: Floats, alpha: Floats) -> SignAgreement:
 
 
 def draw_joint(w: Floats, alpha: Floats) -> tuple[Figure, float]:
-    """The joint distribution of w and α over the connections: the figure, and the share outside its axes."""
+    """Draw the joint distribution of w and α over the connections -> the figure, the share outside its axes."""
     agreement = sign_agreement(w, alpha)
     x, y = w.ravel(), np.broadcast_to(alpha, w.shape).ravel()
     edges_x, edges_y = (_edges(values, 100 if w.size >= 100_000 else 50) for values in (x, y))
@@ -241,17 +241,17 @@ def draw_joint(w: Floats, alpha: Floats) -> tuple[Figure, float]:
 
 
 def _edges(values: Floats, bins: int) -> Floats:
-    """About so many bins over nearly all values, with an edge at zero, so that every cell lies in one quadrant."""
+    """The edges of about `bins` bins over nearly all values; zero is an edge, so that each cell is in one quadrant."""
     low, high = (float(end) for end in np.quantile(values, (0.0005, 0.9995)))
     reach = max(high, -low) or 1.0
-    # Some room on both sides of zero, for the quadrants that hold few connections to be seen.
+    # Leaves room on both sides of zero, so that quadrants with few connections are visible.
     low, high = min(low, -0.2 * reach), max(high, 0.2 * reach)
     width = (high - low) / bins
     return np.asarray(np.arange(math.floor(low / width), math.ceil(high / width) + 1) * width, float)
 
 
 def line_groups(samples: Samples) -> dict[str, dict[str, Floats]]:
-    """The arrays `line/NAME`, one to a figure; those of `line/FIGURE/NAME` share one."""
+    """The arrays `line/NAME`, one per figure; the arrays `line/FIGURE/NAME` share a figure."""
     found: dict[str, dict[str, Floats]] = {}
     for key, values in by_kind(samples, "line").items():
         title, _, name = key.rpartition("/")
@@ -261,7 +261,7 @@ def line_groups(samples: Samples) -> dict[str, dict[str, Floats]]:
 
 
 def draw_lines(title: str, lines: Mapping[str, Floats]) -> Figure:
-    """One-dimensional arrays against their index."""
+    """Draw one-dimensional arrays against their index."""
     figure = new_figure(COLUMN, 1.8)
     axes = figure.add_subplot()
     for index, (name, values) in enumerate(lines.items()):
@@ -283,5 +283,5 @@ def _are_bits(pictures: list[Floats]) -> bool:
 
 
 def _colours(pictures: list[Floats]) -> Colormap:
-    # Where something shows nothing but ±1 the pictures are bits; answers and cues of bits have other values too.
+    # If one picture has only ±1, all are bits: cues and answers of bits have other values too.
     return BITS if any(_are_bits([picture]) for picture in pictures) else SHADES

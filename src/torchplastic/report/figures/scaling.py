@@ -12,7 +12,7 @@ from torchplastic.report.curves import Floats
 from torchplastic.report.figures.style import COLUMN, few_ticks, label_plainly, legend_below, line_style, new_figure
 from torchplastic.report.loading import Json
 
-#: A power law that misses a point by more than this share is not told.
+#: The legend omits a power law that misses a point by more than this share.
 LARGEST_MISFIT = 0.2
 
 SIZES = {"N": "neurons N", "T": "steps per episode T", "B": "episodes per batch B"}
@@ -29,10 +29,9 @@ def scaling_suites(rows: Sequence[Json]) -> dict[str, list[Json]]:
 
 
 def draw_scaling(rows: Sequence[Json], size: str, what: str) -> Figure | None:
-    """Time (`what="seconds"`, median with quartiles) or peak memory ("peak_bytes") against one size, log–log.
+    """Draw time (`what="seconds"`, median with quartiles) or peak memory ("peak_bytes") against one size, log–log.
 
-    The legend gives the exponent of a power law through the three largest sizes, where one fits. None where nothing
-    was measured.
+    The legend has the exponent of a power law through the three largest sizes, if one fits. None without measurements.
     """
     figure = new_figure(COLUMN, 2.2)
     axes = figure.add_subplot()
@@ -68,9 +67,9 @@ def draw_scaling(rows: Sequence[Json], size: str, what: str) -> Figure | None:
 
 
 def traces_per_step(rows: Sequence[Json]) -> dict[str, float]:
-    """Peak memory of a further step by implementation, between the two longest episodes, in traces of N² numbers.
+    """Peak memory of each further step, by implementation, in traces of N² numbers of float32.
 
-    Of rows of float32 in which T varies; an implementation that was measured at fewer than two lengths is left out.
+    It is the slope between the two longest episodes; an implementation needs at least two lengths.
     """
     found: dict[str, float] = {}
     for impl in dict.fromkeys(str(row["impl"]) for row in rows):

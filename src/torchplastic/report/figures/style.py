@@ -1,4 +1,4 @@
-"""The look that all figures share, and their way into PNG and SVG."""
+"""The style that all figures share, and how they become PNG and SVG."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 #: Width in inches of a figure in one column, and of one across an A4 page.
 COLUMN, PAGE = 3.5, 7.0
 
-#: Okabe and Ito's colours, which stay apart for colour-blind eyes; yellow is left out, too faint on white.
+#: Okabe and Ito's colours, distinct to colour-blind readers, without yellow, which is too faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (6, 1.5, 1, 1.5)))
 INK, GREY, FAINT = "#1a1a1a", "#5a5a5a", "#d9d9d9"
@@ -60,20 +60,20 @@ STYLE: dict[Any, Any] = {
     "savefig.facecolor": "white",
     "image.interpolation": "nearest",
     "svg.fonttype": "path",
-    # Equal data give equal files, whatever was drawn before.
+    # Makes the SVG a function of the data.
     "svg.hashsalt": "torchplastic",
 }
 
 
 @dataclass
 class Drawing:
-    """A figure and what the page says about it.
+    """A figure and its caption.
 
-    name: file name without ending.
+    name: file name without suffix.
     figure: the figure itself.
     caption: sentences for the reader; also the alternative text.
-    wide: whether it takes the page's whole width.
-    raster: whether the page shows the PNG, made smaller: for a signed matrix, whose SVG is no sharper.
+    wide: whether it has the full width of the page.
+    raster: whether the page shows the PNG, with fewer colours; for a signed matrix, whose SVG is no sharper.
     dpi: resolution of the PNG, and of images inside the SVG.
     """
 
@@ -87,9 +87,9 @@ class Drawing:
 
 @dataclass
 class Animation:
-    """Pictures in turn, and what the page says about them.
+    """An animation and its caption.
 
-    name: file name without ending.
+    name: file name without suffix.
     gif: the file.
     caption: sentences for the reader; also the alternative text.
     """
@@ -101,13 +101,13 @@ class Animation:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Within it, figures are made and rendered in the common style; nothing global is changed for good."""
+    """A context in which figures are drawn and rendered in the common style; it restores global settings."""
     with matplotlib.rc_context(STYLE):
         yield
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that size in inches that lays itself out."""
+    """An empty figure of this size in inches, with constrained layout."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)  # type: ignore[union-attr, call-arg]
     return figure
@@ -123,7 +123,7 @@ def render(drawing: Drawing) -> tuple[bytes, bytes]:
 
 
 def _palette(png: io.BytesIO) -> bytes:
-    # The colours of a signed matrix and greys for the text: what is seen stays, at a third of the size.
+    # The colours of a signed matrix, and greys for the text: looks the same at a third of the size.
     colours = [*matplotlib.colormaps[SIGNED](np.linspace(0, 1, 216)), *((g, g, g, 1) for g in np.linspace(0, 1, 40))]
     palette = Image.new("P", (1, 1))
     palette.putpalette([round(255 * part) for colour in colours for part in colour[:3]])
@@ -135,12 +135,12 @@ def _palette(png: io.BytesIO) -> bytes:
 
 
 def line_style(index: int) -> dict[str, Any]:
-    """Colour and dashes of the group with that number; they differ for more groups than there are colours."""
+    """Colour and dashes of the group with this index; the pairs stay distinct when colours repeat."""
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:
-    """All labelled lines of the axes in a legend under them, where it hides no data; the figure grows to hold it."""
+    """Put a legend of all labelled lines below the axes, where it hides no data; the figure becomes higher."""
     handles, labels = axes.get_legend_handles_labels()
     if not handles:
         return
@@ -150,7 +150,7 @@ def legend_below(figure: Figure, axes: Axes) -> None:
 
 
 def plain(value: float) -> str:
-    """A tick label: `0.01`, `1024`, `50k`, `1M`; a number that a unit would not shorten is written in full."""
+    """A tick label: `0.01`, `1024`, `50k`, `1M`; in full unless a unit makes it shorter."""
     for unit, letter in ((1e6, "M"), (1e3, "k")):
         if abs(value) >= 1e4 and abs(value) >= unit and (value / unit * 10).is_integer():
             return f"{value / unit:g}{letter}".replace("-", "−")
@@ -158,7 +158,7 @@ def plain(value: float) -> str:
 
 
 def few_ticks(low: float, high: float) -> list[float]:
-    """Ticks of a logarithmic axis from low to high: powers of ten, or 1, 2, 5, … where there are few of those."""
+    """Ticks of a logarithmic axis from low to high: powers of ten, or 1, 2, 5, … if these are too few."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = (1, 2, 5) if high / low < 200 else (1,)
     ticks = [step * 10.0**decade for decade in decades for step in steps]
@@ -166,7 +166,7 @@ def few_ticks(low: float, high: float) -> list[float]:
 
 
 def label_plainly(axes: Axes, which: str) -> None:
-    """Plain numbers, no powers of ten, on the `which` ("x" or "y") axis."""
+    """Label the axis `which` ("x" or "y") with plain numbers instead of powers of ten."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
     axis.set_minor_formatter(NullFormatter())
