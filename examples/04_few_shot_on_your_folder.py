@@ -51,7 +51,7 @@ for update in range(301):
         with torch.no_grad():
             episodes = test.episodes(500, generator)
             right = (episodes.answer(network).argmax(-1) == episodes.target).float().mean()
-        print(f"update {update:3d}  right on classes that are never trained on {right:.1%}")
+        print(f"update {update:3d}  right on classes not used in training {right:.1%}")
     episodes = training.episodes(16, generator)
     loss = torch.nn.functional.cross_entropy(episodes.answer(network).flatten(0, 1), episodes.target.flatten())
     adam.zero_grad()

@@ -70,7 +70,7 @@ ERRORS = [
     (lambda: tp.LSTM(0, N), "LSTM: sizes must be at least 1; got 0 and 5."),
     (
         lambda: tp.LSTM(I, N, clamped_inputs=6),
-        "LSTM: clamped_inputs must lie between 0 and 5, the smaller of input_size and hidden_size; got 6.",
+        "LSTM: clamped_inputs must be between 0 and 5, the smaller of input_size and hidden_size; got 6.",
     ),
     (lambda: tp.PlasticRNN(I, N, alpha="each"), "alpha must be one of full, neuron, shared, none; got 'each'."),
     (

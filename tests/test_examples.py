@@ -18,7 +18,7 @@ BITS = 30
 
 @pytest.fixture
 def run_example(run_process):
-    """Start an example -> a call that waits for its end and gives the lines it prints; a warning ends it."""
+    """Start an example -> a function that waits for its end and returns the printed lines; a warning ends it."""
 
     def start(name, *arguments):
         process = run_process.start([sys.executable, "-W", "error", EXAMPLES / name, *arguments])
@@ -73,11 +73,11 @@ SHAPES = {
 
 
 def test_five_drawings_of_ones_own(tmp_path, run_example):
-    """The trained network tells shapes apart that were drawn once."""
+    """The trained network classifies shapes from one drawing of each."""
     for seed, (name, points) in enumerate(SHAPES.items()):
-        pen_drawing(tmp_path / "shown" / f"{name}.png", points, seed)
-        pen_drawing(tmp_path / "asked" / f"my {name}.png", points, 100 + seed)
-    lines = run_example("03_classify_your_drawings.py", tmp_path / "shown", tmp_path / "asked")()
+        pen_drawing(tmp_path / "support" / f"{name}.png", points, seed)
+        pen_drawing(tmp_path / "query" / f"my {name}.png", points, 100 + seed)
+    lines = run_example("03_classify_your_drawings.py", tmp_path / "support", tmp_path / "query")()
     assert len(lines) == 5
     expected = [rf"my {name}\.png looks like {name}\.png \(\d+%\)" for name in sorted(SHAPES)]
     assert sum(bool(re.fullmatch(words, line)) for words, line in zip(expected, lines, strict=True)) >= 4
@@ -95,16 +95,16 @@ def test_few_shot_on_a_folder(tmp_path, run_example):
 
 
 def learned(lines):
-    """The network of the fourth example classifies classes that it was never trained on."""
-    right = [float(re.search(r"never trained on ([\d.]+)%", line)[1]) for line in lines]
+    """The network of example 04 classifies classes that its training never used."""
+    right = [float(re.search(r"not used in training ([\d.]+)%", line)[1]) for line in lines]
     assert len(right) == 4
     assert right[-1] > max(70, right[0] + 10)
 
 
 def test_synthetic_glyphs_without_a_folder(tmp_path, run_example, monkeypatch):
-    """Both examples say that they draw their own pictures, and where; these stay for a look."""
+    """Both examples print that they draw glyphs, and into which folder; the drawings remain there."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setenv("TEMP", str(tmp_path))  # where Windows looks
+    monkeypatch.setenv("TEMP", str(tmp_path))  # on Windows
     note, *answers = run_example("03_classify_your_drawings.py")()
     assert "synthetic glyphs, drawn into" in note
     assert len(list(Path(note.rpartition(" into ")[2]).glob("*/*.png"))) == 10

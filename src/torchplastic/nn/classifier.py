@@ -263,7 +263,7 @@ class PlasticClassifier(nn.Module):
             )
         if not 0 <= int(labels.min()) <= int(labels.max()) < self.ways:
             raise ValueError(
-                f"labels must lie in 0 … {self.ways - 1}; got {int(labels.min())} … {int(labels.max())}. This network "
+                f"labels must be in 0 … {self.ways - 1}; got {int(labels.min())} … {int(labels.max())}. This network "
                 f"distinguishes at most {self.ways} classes."
             )
         present = labels.unique()

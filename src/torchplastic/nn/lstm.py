@@ -60,7 +60,7 @@ class LSTM(nn.Module):
             raise ValueError(f"LSTM: sizes must be at least 1; got {input_size} and {hidden_size}.")
         if not 0 <= clamped_inputs <= min(input_size, hidden_size):
             raise ValueError(
-                f"LSTM: clamped_inputs must lie between 0 and {min(input_size, hidden_size)}, the smaller of "
+                f"LSTM: clamped_inputs must be between 0 and {min(input_size, hidden_size)}, the smaller of "
                 f"input_size and hidden_size; got {clamped_inputs}."
             )
         self.input_size = input_size
@@ -144,8 +144,8 @@ class LSTM(nn.Module):
         weights: list[Tensor] = list(self.core.all_weights[0])
         if clamp is not None:
             # 2 n more input units with fixed weights apply the clamp, so that one call runs the whole sequence
-            shown = clamp[..., : self.clamped_inputs].to(x.dtype)
-            x = torch.cat((x, shown, shown * x[..., : self.clamped_inputs]), -1)
+            active = clamp[..., : self.clamped_inputs].to(x.dtype)
+            x = torch.cat((x, active, active * x[..., : self.clamped_inputs]), -1)
             clamped = CLAMP_GAIN * torch.eye(self.hidden_size, self.clamped_inputs, dtype=x.dtype, device=x.device)
             nothing = torch.zeros_like(clamped)
             gates = torch.cat((clamped, -clamped, nothing, clamped))

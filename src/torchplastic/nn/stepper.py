@@ -66,10 +66,11 @@ class Stepper:
             torch.Size([4, 32])
         """
         layer, (hidden, trace) = self._layer, self._state
-        if x.shape != (len(hidden), layer.w.shape[0] if layer.i2h is None else layer.input_size):
+        expected = (len(hidden), layer._input_units())
+        if x.shape != expected:
             raise ValueError(
-                f"x must be [{len(hidden)}, I], the stepper's batch by the inputs; "
-                f"got {tuple(x.shape)} with input_size={layer.input_size}."
+                f"stepper: x must be [B, I] = {expected}; got {tuple(x.shape)}. "
+                "For another batch size call layer.stepper(batch)."
             )
         if trace is not None and self._steps is None:
             y, self._state = layer._scan(x.unsqueeze(0), self._state, None, None)

@@ -201,8 +201,8 @@ def _fast(
         chunk_size = longest_chunk(
             clamped_steps, *drive.shape[1:], full=alpha.dim() == 2, profile=profile, itemsize=w.element_size()
         )
-    pieces = cut(clamped_steps, min(chunk_size, LONGEST), longest_run=0) if fused else cut(clamped_steps, chunk_size)
-    problem = ChunkedSpec(rule, clamp, nonlinearity, pieces, fresh, fused)
+    chunks = cut(clamped_steps, min(chunk_size, LONGEST), longest_run=0) if fused else cut(clamped_steps, chunk_size)
+    problem = ChunkedSpec(rule, clamp, nonlinearity, chunks, fresh, fused)
     return chunked(drive, w, alpha, eta, hidden, trace, problem)
 
 
