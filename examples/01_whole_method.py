@@ -1,7 +1,7 @@
-"""The whole method in plain PyTorch: a network learns, by gradient descent, how to memorise patterns at once.
+"""The whole method in plain PyTorch: gradient descent trains a network to memorise new patterns at first sight.
 
 x(t) = tanh(x(t-1) (w + alpha * H(t))),  and H(t+1) = H(t) + eta (x(t-1) (x) x(t) - H(t)): the Hebbian trace, which
-lives for one episode only. A bit that is shown holds its neuron (Miconi, Stanley and Clune 2018, eq. 1 and 2).
+starts at zero in each episode. A shown bit sets its neuron (Miconi, Stanley and Clune 2018, eq. 1 and 2).
 """
 
 import torch
@@ -10,7 +10,7 @@ BITS, PATTERNS, BATCH, UPDATES = 30, 2, 32, 300
 
 
 def episode():
-    """Every pattern is shown for 4 steps, then dark for 2; at last one returns for 4 steps with half its bits dark."""
+    """Show each pattern for 4 steps, with 2 dark steps after it; then show one for 4 steps with half its bits dark."""
     patterns = torch.randint(0, 2, (PATTERNS, BATCH, BITS)) * 2.0 - 1
     shown = torch.cat([part for p in patterns for part in (p.expand(4, -1, -1), torch.zeros(2, BATCH, BITS))])
     target = patterns[torch.randint(PATTERNS, (BATCH,)), torch.arange(BATCH)]

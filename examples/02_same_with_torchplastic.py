@@ -8,7 +8,7 @@ BITS, PATTERNS, BATCH, UPDATES = 30, 2, 32, 300
 
 
 def episode():
-    """Every pattern is shown for 4 steps, then dark for 2; at last one returns for 4 steps with half its bits dark."""
+    """Show each pattern for 4 steps, with 2 dark steps after it; then show one for 4 steps with half its bits dark."""
     patterns = torch.randint(0, 2, (PATTERNS, BATCH, BITS)) * 2.0 - 1
     shown = torch.cat([part for p in patterns for part in (p.expand(4, -1, -1), torch.zeros(2, BATCH, BITS))])
     target = patterns[torch.randint(PATTERNS, (BATCH,)), torch.arange(BATCH)]

@@ -1,10 +1,10 @@
-"""Delayed match-to-sample: a pattern is shown, then nothing, then a pattern again. Is it the same one?
+"""Delayed match-to-sample: a pattern, a delay without input, then a second pattern. Are the two the same?
 
-python 05_delayed_match_to_sample.py          a plastic network of 64 neurons; seconds, the first time 10 to 20 more
-python 05_delayed_match_to_sample.py --lstm   torch.nn.LSTM of 64 cells in its place, with the same task and readout
+python 05_delayed_match_to_sample.py          a plastic network of 64 neurons: seconds, and 10 to 20 more at first use
+python 05_delayed_match_to_sample.py --lstm   torch.nn.LSTM of 64 cells instead, with the same task and readout
 
-Every episode has new random patterns, so weights alone cannot hold them: the network must store what it has just seen.
-An LSTM as PyTorch initialises it stays at chance; one whose forget gates start open (--open-lstm) learns it as well.
+Every episode has new random patterns, so fixed weights cannot store them: the network must remember what it has just
+seen. An LSTM as PyTorch initialises it stays at chance; one whose forget gates start open (--open-lstm) learns it too.
 """
 
 import argparse
@@ -18,7 +18,7 @@ BITS, SHOWN, DELAY, HIDDEN, BATCH = 16, 3, 10, 64, 32
 
 
 def open_lstm():
-    """An LSTM whose forget gates start open, so that what it has stored outlasts the delay."""
+    """An LSTM whose forget gates start open, so that its memory outlasts the delay."""
     lstm = torch.nn.LSTM(BITS, HIDDEN)
     lstm.bias_ih_l0.data[HIDDEN : 2 * HIDDEN] += 1
     return lstm
@@ -35,7 +35,7 @@ LAYERS = {
 
 
 def episodes(count):
-    """`count` episodes `[steps, count, bits]`, and whether sample and test match: half of them do."""
+    """`count` episodes `[steps, count, bits]`, and whether sample and test match, as in half of them."""
     sample, other = torch.randint(0, 2, (2, count, BITS)) * 2.0 - 1
     match = torch.rand(count) < 0.5
     test = torch.where(match.unsqueeze(1), sample, other)
@@ -52,7 +52,7 @@ parser.add_argument("--lr", type=float, default=3e-3)
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()
 
-torch.set_num_threads(1)  # enough for 64 neurons, and faster where other programs run
+torch.set_num_threads(1)  # enough for 64 neurons, and faster on a busy machine
 torch.manual_seed(args.seed)
 rnn, readout = LAYERS[args.layer](), torch.nn.Linear(HIDDEN, 2)
 parameters = [*rnn.parameters(), *readout.parameters()]

@@ -70,7 +70,7 @@ ERRORS = [
     (lambda: tp.LSTM(0, N), "LSTM: sizes must be at least 1; got 0 and 5."),
     (
         lambda: tp.LSTM(I, N, clamped_inputs=6),
-        "LSTM: clamped_inputs must lie between 0 and 5, the smaller of input_size and hidden_size; got 6.",
+        "LSTM: clamped_inputs must be between 0 and 5, the smaller of input_size and hidden_size; got 6.",
     ),
     (lambda: tp.PlasticRNN(I, N, alpha="each"), "alpha must be one of full, neuron, shared, none; got 'each'."),
     (
@@ -94,12 +94,12 @@ ERRORS = [
     (
         lambda: tp.PlasticRNN(I, N)(zeros(T, B, I), tp.PlasticState(zeros(B, N), None)),
         "PlasticRNN: the state has no trace but the layer is plastic. "
-        "Pass state=None, or the state of a layer of the same alpha.",
+        "Pass state=None, or a state from a layer with the same alpha.",
     ),
     (
         lambda: tp.PlasticRNN(I, N, alpha="none")(zeros(T, B, I), plastic()),
         "PlasticRNN: the state has a trace but the layer is not plastic. "
-        "Pass state=None, or the state of a layer of the same alpha.",
+        "Pass state=None, or a state from a layer with the same alpha.",
     ),
     (
         lambda: tp.PlasticRNN(I, N)(zeros(T, I), plastic()),
@@ -122,7 +122,7 @@ ERRORS = [
     (lambda: plastic().reset(zeros(B)), "reset: mask must be bool [20]; got torch.float32 [20]."),
     (
         lambda: tp.PlasticState(zeros(N), zeros(N, N)).index_select(torch.tensor([0])),
-        "index_select: this state is unbatched, it has no rows to pick.",
+        "index_select: an unbatched state has no rows to pick; hidden must be [B, N], got [5].",
     ),
     # clamp
     (
@@ -139,7 +139,7 @@ ERRORS = [
     ),
     (
         lambda: scan(clamp=mask(T, N), clamped_steps=[True]),
-        "plastic_scan: clamped_steps must name 4 steps; got 1.",
+        "plastic_scan: clamped_steps must have 4 entries, one per step; got 1.",
     ),
     (
         lambda: tp.LSTM(I, N, clamped_inputs=2)(zeros(T, B, I), clamp=~mask(T, B, I)),
@@ -162,7 +162,7 @@ ERRORS = [
     (lambda: scan(alpha=(4,)), "plastic_scan: alpha must be (5, 5), (5,), 0-dim or None; got (4,)."),
     (
         lambda: scan(eta=None),
-        "plastic_scan: eta is needed where alpha is given; pass a float, a 0-dim tensor or (5,).",
+        "plastic_scan: a plastic network needs eta; pass a float, a 0-dim tensor or (5,).",
     ),
     (lambda: scan(eta=zeros(4)), "plastic_scan: eta must be a number, 0-dim or (5,); got (4,)."),
     (lambda: scan(chunk_size=0), "plastic_scan: chunk_size must be at least 1; got 0."),
@@ -172,8 +172,8 @@ ERRORS = [
     ),
     (
         lambda: scan(rule=tp.Rule(lambda H, u, v, eta: TRAINED * H, lambda v, eta: (TRAINED, v)), impl="chunked"),
-        'plastic_scan: this rule uses tensors of its own that require a gradient, and impl="chunked" gives them none. '
-        'Use impl="reference" or "auto", or freeze them with requires_grad_(False).',
+        'plastic_scan: this rule uses tensors of its own that require a gradient, and impl="chunked" computes none for '
+        'them. Use impl="reference" or "auto", or freeze them with requires_grad_(False).',
     ),
     (
         lambda: scan(rule=tp.Rule(lambda H, u, v, eta: H, lambda v, eta: (TRAINED, v))),

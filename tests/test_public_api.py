@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import torchplastic as tp
 
@@ -18,7 +19,7 @@ RNN = {
 }  # fmt: skip
 STEP = {"x": REQUIRED, "state": None, "clamp": None}
 
-# callable: (how many come by position, the documented parameters in order with their defaults)
+# callable: (number of positional parameters, the documented parameters in order with their defaults)
 SIGNATURES = {
     tp.PlasticRNN: (2, RNN),
     tp.PlasticRNNCell: (2, RNN),
@@ -96,7 +97,7 @@ def test_every_public_name_is_documented(name):
 
 
 def test_what_is_imported_at_first_use_is_what_a_type_checker_sees():
-    """The list of homes agrees with the imports under TYPE_CHECKING and with `__all__`."""
+    """`_MODULES` agrees with the imports under TYPE_CHECKING and with `__all__`."""
     tree = ast.parse(Path(tp.__file__).read_text(encoding="utf-8"))
     (block,) = (node for node in tree.body if isinstance(node, ast.If) and isinstance(node.body[0], ast.ImportFrom))
     seen = {alias.name: node.module for node in block.body for alias in node.names}
@@ -117,7 +118,7 @@ import torch
 x = torch.zeros(2, 1, 3)
 
 
-@torch.compile(backend="eager", fullgraph=True)  # which finds the names for the first time here
+@torch.compile(backend="eager", fullgraph=True)  # the first use of these names is in the compiler
 def hidden(x):
     return tp.PlasticState(x, x).hidden + 1
 
@@ -135,8 +136,26 @@ assert names["PlasticRNN"] is tp.PlasticRNN is sys.modules["torchplastic.nn.rnn"
         assert pickle.loads(pickle.dumps(getattr(tp, name))) is getattr(tp, name)
 
 
+@pytest.mark.parametrize("state", [tp.PlasticState, tp.LSTMState])
+def test_states_are_named_tuples_under_compile(state):
+    """A repr of its own changes nothing for the compiler, pickle and copies by field."""
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def carried(before):
+        after = state(before[0] + 1, before[1]).detach().to(torch.float64).reset()
+        return state(*after).index_select(torch.tensor([0])), before
+
+    before = state(torch.ones(2, 3), torch.ones(2, 3))
+    after, same = carried(before)
+    assert repr(after) == repr(state(torch.zeros(1, 3), torch.zeros(1, 3)).to(torch.float64))
+    assert type(same) is state
+    assert isinstance(same, tuple)
+    assert repr(pickle.loads(pickle.dumps(before))) == repr(before._replace(hidden=torch.ones(2, 3)))
+    assert list(before._asdict()) == list(state._fields)
+
+
 def test_import_is_light(run_process):
-    """All public names bring nothing of the laboratory; the best of five takes under 0.3 s beyond torch itself."""
+    """Public names import nothing of the laboratory; the best of five runs takes under 0.3 s beyond torch itself."""
     code = (
         "import sys, time, torch; before = set(sys.modules); start = time.perf_counter(); "
         "from torchplastic import *; "

@@ -30,6 +30,22 @@ def parts(state):
     return [part for part in state if part is not None]
 
 
+def test_a_state_prints_shapes_dtype_and_device():
+    """And no values: a trace may fill megabytes."""
+    big = tp.PlasticState(torch.zeros(4, 32), torch.zeros(4, 32, 32))
+    assert repr(big) == str(big) == f"{big}" == "PlasticState(hidden=[4, 32], trace=[4, 32, 32], float32, cpu)"
+    assert (
+        repr(tp.PlasticState(torch.zeros(N), None).to("meta")) == "PlasticState(hidden=[4], trace=None, float32, meta)"
+    )
+    lstm = tp.LSTMState(torch.zeros(2, N), torch.zeros(2, N)).to(torch.float64)
+    assert repr(lstm) == "LSTMState(hidden=[2, 4], cell=[2, 4], float64, cpu)"
+    assert repr(tp.PlasticState(torch.zeros(2), torch.zeros(2).half())) == (
+        "PlasticState(hidden=[2], trace=[2], float32, cpu, float16, cpu)"
+    )
+    # a tree of other values, such as in_dims of vmap
+    assert repr(tp.PlasticState(0, None)) == "PlasticState(hidden=0, trace=None)"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 class TestEveryState:
     def test_detach_keeps_values_and_cuts_the_graph(self, kind):

@@ -1,9 +1,9 @@
 """Differentiable plasticity for PyTorch: networks that learn how to learn.
 
-A public name is imported when it is first used, so that `plastic --help` need not wait for PyTorch.
+Public names are imported at first use, so that `plastic --help` does not wait for PyTorch.
 """
 
-TYPE_CHECKING = False  # a type checker takes it for true; typing itself takes a while to import
+TYPE_CHECKING = False  # type checkers assume True; importing typing would take longer
 if TYPE_CHECKING:
     from torchplastic import functional
     from torchplastic.cuda_graph import CapturedStep
@@ -32,7 +32,7 @@ __all__ = [
     "pretrained",
 ]
 
-_MODULES = {  # where each name lies; a test compares it with the imports above
+_MODULES = {  # the module of each name; a test compares it with the imports above
     "LSTM": "nn.lstm",
     "RULES": "rules",
     "CapturedStep": "cuda_graph",
@@ -48,7 +48,7 @@ _MODULES = {  # where each name lies; a test compares it with the imports above
 }
 
 
-if not TYPE_CHECKING:  # which would take any name for a public one
+if not TYPE_CHECKING:  # with __getattr__, a type checker would accept any name
 
     def __getattr__(name):
         if name not in _MODULES:
@@ -57,7 +57,7 @@ if not TYPE_CHECKING:  # which would take any name for a public one
 
         module = import_module(f"{__name__}.{_MODULES[name]}")
         value = module if name == "functional" else getattr(module, name)
-        globals()[name] = value  # from now on it is found without this function
+        globals()[name] = value  # later look-ups bypass this function
         return value
 
 

@@ -1,4 +1,4 @@
-"""The operations as functions of tensors."""
+"""The operations behind the layers, as functions of tensors."""
 
 from torchplastic.ops.cpu_cache import empty_cache
 from torchplastic.ops.memory import training_bytes

@@ -1,6 +1,6 @@
-"""Run directories of earlier versions: their names as they are called now.
+"""Read run directories of earlier versions: translate their old names to the current ones.
 
-A run keeps its files as they were written. `runs` and `report` read them through here.
+The files of a run are never rewritten. `runs` and `report` read them through this module.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-#: Keys by the object that holds them; "" is any object. From version 0.1.0.
+#: Old key -> new key, by the key of the object that contains it; "" is any object. From version 0.1.0.
 RENAMED = {
     "": {
         "form": "preset",
@@ -27,7 +27,7 @@ RENAMED = {
     },
 }
 
-#: What texts about data said, and say now.
+#: Old and new wording in descriptions of data.
 TEXTS = (
     (re.compile(r"\bwithheld (pictures|episode)"), r"validation \1"),
     (re.compile(r"(?<=\d) withheld\b"), " for validation"),
@@ -37,10 +37,10 @@ TEXTS = (
 
 
 def modern(value: Any, experiment: str, holder: str = "") -> Any:
-    """What a file of a run holds (JSON values), with today's names of keys and texts.
+    """Translate the JSON values of a run's file to the current keys and texts.
 
-    experiment: whose run it is. Measures on data that are never trained on are of test characters in omniglot, and of
-    validation data elsewhere. holder: the key under which the value lies.
+    experiment: the run's experiment. Old measures on withheld data become test measures in omniglot, and validation
+    measures elsewhere. holder: the key of the object that contains the value.
     """
     if isinstance(value, Mapping):
         names = RENAMED[""] | RENAMED.get(holder, {})
@@ -53,7 +53,7 @@ def modern(value: Any, experiment: str, holder: str = "") -> Any:
 
 
 def modern_text(text: str) -> str:
-    """A text about data, or a key of samples.npz, in today's words."""
+    """Translate a description of data, or a key of samples.npz, to the current wording."""
     for old, new in TEXTS:
         text = old.sub(new, text)
     return text

@@ -1,4 +1,4 @@
-"""The equations of the Hebbian trace, each in one place.
+"""Plasticity rules: the equations by which the Hebbian trace changes, each in one place.
 
 Axes: B batch, N neurons; the trace is `[..., pre, post]`.
 u = x(t-1) is the presynaptic activity, v = x(t) the postsynaptic activity, eta the plasticity rate.
@@ -14,22 +14,36 @@ from torch import Tensor
 
 
 class Rule(NamedTuple):
-    """A plasticity rule.
+    """A plasticity rule: how the trace H changes in a step. Pass it as `rule=` to a layer.
 
-    update: `(H [B, pre, post], u [B, pre], v [B, post], eta) -> H` of the next step, the paper's
-        equation. The reference implementation calls it under autograd.
-    linear: for rules that are linear in the trace, `H' = d * H + u (x) s`: `(v [..., post], eta) ->
-        (d, s)`. `s` has the shape of v; `d` has it too, or that of eta where it does not depend on v.
-        Serves the chunked implementation. A rule without it runs in the reference implementation only.
-    vjp: the derivative of `linear` in closed form, `(v, eta, gd, gs) -> (gv, geta)`, all of the shape of
-        v. `gd` is None where dL/dd is not needed. Without it, autograd differentiates `linear`.
+    u = x(t-1) is the presynaptic activity, v = x(t) the postsynaptic activity. eta is a 0-dim tensor or `[post]`;
+    `update` also receives a float.
 
-    eta is a 0-dim tensor, `[post]`, or (for `update` alone) a float.
+    The functions may use tensors of their own, such as parameters of a module. If `update` uses a tensor that requires
+    a gradient, impl="auto" runs the reference implementation, which computes that gradient, and impl="chunked" raises
+    an error. If the tensor is frozen, or under `torch.no_grad()`, the rule runs in the chunked implementation. `update`
+    and `linear` must use the same tensors.
 
-    The functions may use tensors of their own, such as parameters of the module whose methods they are. Where `update`
-    uses one that requires a gradient, impl="auto" takes the reference form, which gives it the gradient, and
-    impl="chunked" is an error. Frozen, and under no_grad, such a rule runs in the chunked form. Both functions must use
-    the same tensors.
+    Attributes:
+        update: `(H, u, v, eta) -> H'`, the equation itself, with H `[B, pre, post]`, u `[B, pre]` and v `[B, post]`.
+            The reference implementation calls it under autograd.
+        linear: for a rule that is linear in the trace, `H' = d * H + u (x) s`: `(v, eta) -> (d, s)` with v
+            `[..., post]`. s has the shape of v; d has the shape of v, or of eta if it does not depend on v. The
+            chunked implementation needs it; a rule without it runs in the reference implementation.
+        vjp: the vector-Jacobian product of `linear`, `(v, eta, gd, gs) -> (gv, geta)`, with gd = dL/dd, gs = dL/ds, and
+            all of the shape of v. gd is None if it is not needed. Without `vjp`, autograd differentiates `linear`.
+
+    Examples:
+        A trace that grows without decay:
+
+        >>> def update(H, u, v, eta):
+        ...     return H + eta * u.unsqueeze(-1) * v.unsqueeze(-2)
+        >>> def linear(v, eta):
+        ...     return torch.ones_like(v), eta * v
+        >>> rnn = tp.PlasticRNN(8, 32, rule=tp.Rule(update, linear))
+        >>> y, state = rnn(torch.randn(50, 4, 8))
+        >>> state.trace.shape
+        torch.Size([4, 32, 32])
     """
 
     update: Callable[..., Tensor]
@@ -73,10 +87,25 @@ def _oja_vjp(v: Tensor, eta: Tensor, gd: Tensor, gs: Tensor) -> tuple[Tensor, Te
 HEBB = Rule(_hebb, _hebb_linear, _hebb_vjp)
 OJA = Rule(_oja, _oja_linear, _oja_vjp)
 RULES: dict[str, Rule] = {"hebb": HEBB, "oja": OJA}
+"""The published rules by the names that `rule=` accepts.
+
+`"hebb"` is decaying Hebb, `H' = (1 - eta) H + eta u (x) v` (Miconi et al. 2018, eq. 2): the trace forgets at the rate
+eta. `"oja"` is Oja's rule, `H' = H + eta v (u - v H)` (Miconi et al. 2018, eq. 3): the trace keeps what it holds until
+other activity overwrites it. u is the presynaptic and v the postsynaptic activity; in Oja's rule column j of H changes
+with v_j.
+
+Examples:
+    >>> list(tp.RULES)
+    ['hebb', 'oja']
+    >>> H, u, v = torch.zeros(1, 2, 2), torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]])
+    >>> tp.RULES["hebb"].update(H, u, v, 0.5)
+    tensor([[[0.5000, 0.5000],
+             [0.0000, 0.0000]]])
+"""
 
 
 def get_rule(rule: str | Rule) -> Rule:
-    """The rule of that name, or the rule itself. ValueError for an unknown name."""
+    """Look up a rule by its name; a `Rule` is returned unchanged. ValueError for an unknown name."""
     if isinstance(rule, Rule):
         return rule
     if rule not in RULES:

@@ -164,7 +164,7 @@ def test_reset_parameters_takes_a_generator():
     [
         (
             (torch.zeros(2, 31, 31), torch.tensor([0, 4]), torch.zeros(1, 31, 31)),
-            r"labels must lie in 0 … 3; got 0 … 4",
+            r"labels must be in 0 … 3; got 0 … 4",
         ),
         (
             (torch.zeros(2, 31, 31), torch.tensor([0]), torch.zeros(1, 31, 31)),

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -324,3 +325,28 @@ def test_repr_names_what_was_chosen():
     for part in ("4, 5", "alpha='full'", "rule='oja'", "eta=0.2", "learn_eta=False", "'relu'", "batch_first=True"):
         assert part in text
     assert "None, 5" in repr(tp.PlasticRNNCell(None, N, alpha="none"))
+
+
+class Decay(torch.nn.Module):
+    def forward(self, H, u, v, eta):
+        return (1 - eta) * H
+
+
+def decay(H, u, v, eta, by):
+    return by * H
+
+
+@pytest.mark.parametrize(
+    ("update", "name"),
+    [
+        (decay, "decay"),
+        (partial(decay, by=0.5), "decay"),
+        (Decay(), "Decay"),
+        (Decay().forward, "forward"),
+        (partial(Decay()), "Decay"),
+        (lambda H, u, v, eta: H, "<lambda>"),
+    ],
+)
+def test_a_layer_prints_whatever_callable_its_rule_is(update, name):
+    for layer in (tp.PlasticRNN(I, N, rule=tp.Rule(update)), tp.PlasticLinear(I, N, rule=tp.Rule(update))):
+        assert f"rule={name!r}" in repr(layer)

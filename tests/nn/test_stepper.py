@@ -108,7 +108,9 @@ def test_autocast_ends_before_the_trace(alpha):
 
 @pytest.mark.parametrize(("batch", "shape"), [(2, (3, I)), (2, (2, I + 1)), (2, (1, 2, I))])
 def test_a_shape_that_does_not_fit(batch, shape):
-    with pytest.raises(ValueError, match=r"x must be \[2, I\], the stepper's batch by the inputs; got"):
+    with pytest.raises(
+        ValueError, match=rf"^stepper: x must be \[B, I\] = \(2, {I}\); got .* call layer\.stepper\(batch\)\.$"
+    ):
         made().stepper(batch)(normal(*shape))
 
 

@@ -1,1 +1,1 @@
-"""Layers: parameters and one call to ops."""
+"""Layers: each holds parameters and calls one operation of `ops`."""

@@ -1,4 +1,4 @@
-"""A network that classifies pictures from a few examples: an embedding, and a plastic layer on its features.
+"""Few-shot classification of pictures: an embedding, and a plastic layer on its features.
 
 Miconi et al. 2018, section 4.3. Axes: F frames (pictures), T support pictures, B batch, Q queries, W ways (labels),
 I features, S pixels a side.
@@ -17,7 +17,7 @@ from torchplastic.nn.linear import PlasticLinear
 from torchplastic.rules import Rule
 from torchplastic.state import PlasticState
 
-LABEL_DRIVE = 1000.0  # what the output of a picture's own label is given while it is shown
+LABEL_DRIVE = 1000.0  # drive of the label's output while a support picture is shown
 CONVOLUTIONS = 4  # of 3 x 3, stride 2, without padding: 31 -> 15 -> 7 -> 3 -> 1
 
 
@@ -34,20 +34,39 @@ def conv_embedding(channels: int = 64) -> nn.Sequential:
 
 
 class PlasticClassifier(nn.Module):
-    """`logits = classifier(frames, support, labels, query)`: episodes of few-shot classification, all in one call.
+    """Few-shot classification, `logits = classifier(frames, support, labels, query)`: whole episodes in one call.
 
-    A picture that is shown goes with its label: the label's output is driven to one, and the trace of its connections
-    takes up the picture's features. A query is classified from its features and the trace, which stays unchanged.
+    An embedding turns pictures into features; a `PlasticLinear` with softmax classifies them (Miconi et al. 2018,
+    section 4.3). A support picture is shown with its label: a strong drive sets the label's output to one, and the
+    trace of its connections stores the features. A query is classified with that trace, which it does not change.
 
     Args:
-        embedding: pictures `[F, 1, S, S]` (ink 1, paper 0) to features `[F, I]`; default `conv_embedding(features)`,
-            for 31 x 31 pixels.
-        features: I.
-        ways: W, the most labels of an episode.
-        rule: as in `PlasticLinear`.
-        alpha: as in `PlasticLinear`.
-        eta: as in `PlasticLinear`.
-        learn_eta: as in `PlasticLinear`.
+        embedding: module from pictures `[F, 1, S, S]` (ink 1, paper 0) to features `[F, I]`; None is the published
+            one, four convolutions for 31 x 31 pixels.
+        features: I, the number of features.
+        ways: W, the largest number of classes in an episode.
+        rule: "hebb", "oja" or a `Rule`; see `RULES`.
+        alpha: plasticity coefficients: "full" has one per connection, `[I, W]`; "neuron" one per postsynaptic
+            neuron, `[W]`; "shared" one in all, 0-dim; "none" has no plasticity and no trace.
+        eta: initial plasticity rate per step, a number or `[W]`.
+        learn_eta: train eta as a parameter; False makes it a buffer.
+
+    Attributes:
+        embedding (Module): the embedding.
+        head (PlasticLinear): the plastic layer from features to labels.
+
+    Raises:
+        ValueError: a size below 1, an unknown name, or eta of another shape.
+
+    Examples:
+        Two episodes with 5 classes, one support picture of each, and 3 queries:
+
+        >>> network = tp.PlasticClassifier(features=16, ways=5)
+        >>> frames = torch.rand(20, 31, 31).round()
+        >>> support, query = torch.randint(20, (5, 2)), torch.randint(20, (2, 3))
+        >>> labels = torch.arange(5).unsqueeze(1).expand(5, 2)
+        >>> network(frames, support, labels, query).shape
+        torch.Size([2, 3, 5])
     """
 
     def __init__(
@@ -68,9 +87,15 @@ class PlasticClassifier(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Convolutions start as He's for tanh (variance 25 / 9 over the inputs), their biases at zero.
+        """Draw convolutions from He's distribution for tanh, set their biases to zero, and reset the plastic layer.
 
-        Those of the first are three times as large: of a drawing a tenth is ink, the rest is zero.
+        The weights of the first convolution are three times as large, because a drawing is nine tenths paper (zero).
+
+        Args:
+            generator: source of the random numbers; None uses PyTorch's global one.
+
+        Examples:
+            >>> tp.PlasticClassifier(features=16, ways=5).reset_parameters(torch.Generator().manual_seed(0))
         """
         convolutions = [layer for layer in self.embedding.modules() if isinstance(layer, nn.Conv2d)]
         for layer in convolutions:
@@ -84,21 +109,50 @@ class PlasticClassifier(nn.Module):
 
     @property
     def ways(self) -> int:
-        """W."""
+        """W, the largest number of classes in an episode."""
         return self.head.out_features
 
     def forward(self, frames: Tensor, support: Tensor, labels: Tensor, query: Tensor) -> Tensor:
-        """Logits `[B, Q, W]`.
+        """Learn the support pictures of every episode and classify its queries.
 
-        frames: pictures, uint8 `[F, S, S]` with ink 255, or float with ink 1; each goes through the embedding once.
-        support, labels: int64 `[T, B]`, which frame is shown at each step, with which label.
-        query: int64 `[B, Q]`, which frames are to be classified.
+        Args:
+            frames: the pictures of all episodes, `[F, S, S]`, uint8 with ink 255 or float with ink 1. The embedding
+                runs once on each.
+            support: int64 `[T, B]`, the index in frames of the picture shown at each step.
+            labels: int64 `[T, B]`, its label, 0 … W - 1.
+            query: int64 `[B, Q]`, the indices in frames of the pictures to classify.
+
+        Returns:
+            Logits, `[B, Q, W]`.
+
+        Raises:
+            ValueError: frames of another shape.
+
+        Examples:
+            >>> network = tp.PlasticClassifier(features=16, ways=2)
+            >>> frames, support, query = torch.rand(3, 31, 31), torch.tensor([[0], [1]]), torch.tensor([[2]])
+            >>> network(frames, support, support, query).shape
+            torch.Size([1, 1, 2])
         """
         features = self.features(frames)
         return self.logits(features[query], self.learn(features[support], labels))
 
     def features(self, frames: Tensor) -> Tensor:
-        """Pictures `[F, S, S]` to features `[F, I]`."""
+        """Embed pictures.
+
+        Args:
+            frames: pictures, `[F, S, S]`, uint8 with ink 255 or float with ink 1.
+
+        Returns:
+            Features, `[F, I]`.
+
+        Raises:
+            ValueError: frames of another shape.
+
+        Examples:
+            >>> tp.PlasticClassifier(features=16, ways=5).features(torch.rand(20, 31, 31)).shape
+            torch.Size([20, 16])
+        """
         if frames.dim() != 3:
             raise ValueError(f"frames must be [F, S, S]; got {tuple(frames.shape)}.")
         scaled = frames.to(self.head.w.dtype) / 255 if frames.dtype == torch.uint8 else frames
@@ -106,20 +160,63 @@ class PlasticClassifier(nn.Module):
         return features.to(self.head.w.dtype)
 
     def learn(self, features: Tensor, labels: Tensor, state: PlasticState | None = None) -> PlasticState:
-        """Show features `[T, B, I]` with labels int64 `[T, B]`: the state that is left."""
+        """Show features with their labels, one per step.
+
+        Args:
+            features: `[T, B, I]`.
+            labels: int64 `[T, B]`, 0 … W - 1.
+            state: state to continue from; None means a trace of zeros.
+
+        Returns:
+            The state after the last step, whose trace stores the features.
+
+        Examples:
+            >>> network = tp.PlasticClassifier(features=16, ways=5)
+            >>> network.learn(torch.randn(5, 2, 16), torch.zeros(5, 2, dtype=torch.long)).trace.shape
+            torch.Size([2, 16, 5])
+        """
         drive = LABEL_DRIVE * one_hot(labels, self.ways).to(features.dtype)
         return self.head(features, state, drive)[1]
 
     def logits(self, features: Tensor, state: PlasticState) -> Tensor:
-        """Logits of features under a state, `[B, Q, I]`, `[B, Q, W]`."""
+        """Classify features with the trace of a state, which stays unchanged.
+
+        Args:
+            features: queries, `[B, Q, I]`.
+            state: the state that `learn` returned.
+
+        Returns:
+            Logits, `[B, Q, W]`.
+
+        Examples:
+            >>> network = tp.PlasticClassifier(features=16, ways=5)
+            >>> state = network.learn(torch.randn(5, 2, 16), torch.zeros(5, 2, dtype=torch.long))
+            >>> network.logits(torch.randn(2, 3, 16), state).shape
+            torch.Size([2, 3, 5])
+        """
         with torch.autocast(features.device.type, enabled=False):  # traces stay in the dtype of w
             return features @ self.head.effective_weight(state)
 
     @classmethod
     def from_file(cls, path: Path | str) -> PlasticClassifier:
-        """The network of a file `model.safetensors` that `plastic train omniglot` wrote, ready to classify.
+        """Load a network from a file `model.safetensors` that `plastic train omniglot` wrote.
 
-        ValueError, in one line, for any other file. Nothing in the file is executed.
+        Nothing in the file is executed.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The network on the CPU, in evaluation mode.
+
+        Raises:
+            ValueError: the file is missing, unreadable, or holds another model.
+
+        Examples:
+            >>> from importlib.resources import files
+            >>> network = tp.PlasticClassifier.from_file(str(files("torchplastic.weights") / "omniglot.safetensors"))
+            >>> network.ways
+            5
         """
         try:
             with safe_open(path, "pt") as file:
@@ -138,28 +235,43 @@ class PlasticClassifier(nn.Module):
 
     @torch.no_grad()
     def classify(self, support: Tensor, labels: Tensor, query: Tensor, *, mean: bool = True) -> Tensor:
-        """Learn pictures `[T, S, S]` with labels int64 `[T]`, and say of others `[Q, S, S]` how probable each label is.
+        """Learn labelled pictures, then classify others; without gradients.
 
-        mean: several pictures of a label are shown as one, with the mean of their features. A network that was trained
-            on one picture of each has never seen a label twice, and its trace need not bear it. False: one after the
-            other, as a network wants it that was trained so.
+        Args:
+            support: labelled pictures, `[T, S, S]`, uint8 with ink 255 or float with ink 1.
+            labels: int64 `[T]`, 0 … W - 1.
+            query: pictures to classify, `[Q, S, S]`.
+            mean: True shows the pictures of a label as one, with the mean of their features. This suits a network
+                trained with one picture per label, whose trace may fail when a label comes twice. False shows them one
+                after the other, for a network trained that way.
 
-        Returns probabilities `[Q, W]`; a label of which nothing was shown has probability 0. ValueError for labels
-        outside 0 … W - 1.
+        Returns:
+            Probabilities, `[Q, W]`; 0 for a label without a support picture.
+
+        Raises:
+            ValueError: no support pictures, another number of labels, or a label outside 0 … W - 1.
+
+        Examples:
+            >>> network = tp.pretrained("omniglot")
+            >>> support = torch.rand(5, 31, 31).round()
+            >>> network.classify(support, torch.arange(5), support).argmax(-1)
+            tensor([0, 1, 2, 3, 4])
         """
         if labels.shape != support.shape[:1] or not len(labels):
-            raise ValueError(f"each support picture needs a label; got {len(support)} and {tuple(labels.shape)}.")
+            raise ValueError(
+                f"each support picture needs a label; got {len(support)} pictures and labels {tuple(labels.shape)}."
+            )
         if not 0 <= int(labels.min()) <= int(labels.max()) < self.ways:
             raise ValueError(
-                f"labels must lie in 0 … {self.ways - 1}; got {int(labels.min())} … {int(labels.max())}. This network "
-                f"tells at most {self.ways} classes apart."
+                f"labels must be in 0 … {self.ways - 1}; got {int(labels.min())} … {int(labels.max())}. This network "
+                f"distinguishes at most {self.ways} classes."
             )
-        given = labels.unique()
-        known = torch.zeros(self.ways, dtype=torch.bool, device=labels.device).index_fill(0, given, True)
+        present = labels.unique()
+        known = torch.zeros(self.ways, dtype=torch.bool, device=labels.device).index_fill(0, present, True)
         features = self.features(support)
         if mean:
-            features = torch.stack([features[labels == label].mean(0) for label in given])
-            labels = given
+            features = torch.stack([features[labels == label].mean(0) for label in present])
+            labels = present
         state = self.learn(features.unsqueeze(1), labels.unsqueeze(-1))
         logits = self.logits(self.features(query).unsqueeze(0), state)[0]
         return logits.masked_fill(~known, -torch.inf).softmax(-1)

@@ -17,22 +17,38 @@ from torchplastic.state import PlasticState
 
 
 class PlasticLinear(Plasticity):
-    """A plastic feed-forward layer, `y, state = layer(x, state=None, drive=None)`, one trace per example.
+    """A plastic feed-forward layer, `y, state = layer(x, state=None, drive=None)`, with one trace per sequence.
 
         y(t) = f(x(t) (w + alpha * H(t)) + drive(t)),    H(t+1) = rule(H(t), x(t), y(t), eta)
 
-    The layer of the Omniglot experiment (Miconi et al. 2018): no bias.
+    The output layer of the Omniglot network (Miconi et al. 2018, section 4.3 and eq. 3): no bias, softmax.
 
     Args:
         in_features: I.
         out_features: J.
-        rule: as in `PlasticRNN`.
-        alpha: as in `PlasticRNN`.
-        eta: as in `PlasticRNN`.
-        learn_eta: as in `PlasticRNN`.
-        activation: softmax (over the J outputs), tanh, relu, sigmoid or identity.
+        rule: "hebb", "oja" or a `Rule`; see `RULES`.
+        alpha: plasticity coefficients: "full" has one per connection, `[I, J]`; "neuron" one per postsynaptic
+            neuron, `[J]`; "shared" one in all, 0-dim; "none" has no plasticity and no trace.
+        eta: initial plasticity rate per step, a number or `[J]`.
+        learn_eta: train eta as a parameter; False makes it a buffer.
+        activation: "softmax" (over the J outputs), "tanh", "relu", "sigmoid" or "identity".
+        batch_first: x, y and drive are `[B, T, …]` instead of `[T, B, …]`.
+        device: device of the parameters.
+        dtype: dtype of the parameters, float32 or float64.
 
-    Parameters: `w [I, J]`, `alpha`, `eta`. State: hidden `[B, J]`, the last y; trace `[B, I, J]`.
+    Attributes:
+        w (Parameter): fixed weights, `[I, J]`.
+        alpha (Parameter | None): plasticity coefficients, of the shape that `alpha` chooses.
+        eta (Tensor | None): plasticity rate, 0-dim or `[J]`.
+
+    Raises:
+        ValueError: a size below 1, an unknown name, or eta of another shape.
+
+    Examples:
+        >>> layer = tp.PlasticLinear(64, 5)
+        >>> y, state = layer(torch.randn(10, 4, 64))  # 10 steps, a batch of 4
+        >>> y.shape, state.trace.shape
+        (torch.Size([10, 4, 5]), torch.Size([4, 64, 5]))
     """
 
     def __init__(
@@ -58,15 +74,40 @@ class PlasticLinear(Plasticity):
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """w and alpha from 0.01 N(0, 1), eta at its start."""
+        """Draw w and alpha from 0.01 N(0, 1) and set eta to its initial value.
+
+        Args:
+            generator: source of the random numbers; None uses PyTorch's global one.
+
+        Examples:
+            >>> tp.PlasticLinear(64, 5).reset_parameters(torch.Generator().manual_seed(0))
+        """
         self.reset_plasticity(generator)
 
     def forward(
         self, x: Tensor, state: PlasticState | None = None, drive: Tensor | None = None
     ) -> tuple[Tensor, PlasticState]:
-        """`x [T, B, I]` (`[B, T, I]` with batch_first, `[T, I]` unbatched), drive the same with J -> y, state.
+        """Run the layer over a sequence.
 
-        Raises ValueError for shapes that do not fit.
+        Args:
+            x: input, `[T, B, I]`, `[B, T, I]` with batch_first=True, or `[T, I]` unbatched.
+            state: state to continue from; None means a trace of zeros.
+            drive: external input current of the outputs, added before the activation, of the shape of y; None is zero.
+
+        Returns:
+            y: outputs of all steps, `[T, B, J]`, `[B, T, J]` with batch_first=True, or `[T, J]` unbatched.
+            state: the last output, hidden `[B, J]`, and the trace `[B, I, J]` after the last step.
+
+        Raises:
+            ValueError: shapes, dtypes or devices that do not match.
+
+        Examples:
+            A strong drive sets the output while x is shown:
+
+            >>> layer = tp.PlasticLinear(64, 3)
+            >>> y, state = layer(torch.randn(1, 1, 64), drive=torch.tensor([[[0.0, 1000.0, 0.0]]]))
+            >>> y.detach()
+            tensor([[[0., 1., 0.]]])
         """
         if x.dim() not in (2, 3) or x.shape[-1] != self.in_features:
             raise ValueError(
@@ -86,9 +127,25 @@ class PlasticLinear(Plasticity):
         return (y.transpose(0, 1) if swap else y), state
 
     def effective_weight(self, state: PlasticState | None = None) -> Tensor:
-        """`w + alpha * H` of a state, `[B, I, J]` (`[I, J]` unbatched or without a trace): the layer, held fixed.
+        """Compute `w + alpha * H`, the weights with which a state acts.
 
-        `f(x @ layer.effective_weight(state))` answers any number of questions x `[B, Q, I]` from one state.
+        `f(x @ layer.effective_weight(state))` applies the layer to any number of queries x `[B, Q, I]` and leaves the
+        trace unchanged.
+
+        Args:
+            state: the state whose trace is H; None means a trace of zeros.
+
+        Returns:
+            Weights, `[B, I, J]`; `[I, J]` for an unbatched state or without a trace.
+
+        Raises:
+            ValueError: a state of another shape, dtype or device.
+
+        Examples:
+            >>> layer = tp.PlasticLinear(64, 5)
+            >>> y, state = layer(torch.randn(10, 4, 64))
+            >>> layer.effective_weight(state).shape
+            torch.Size([4, 64, 5])
         """
         if self.alpha is None or state is None or state.trace is None:
             return self.w

@@ -1,6 +1,6 @@
-"""The LSTM baseline, under the same call as the plastic layers.
+"""The LSTM baseline, with the same call as the plastic layers.
 
-Axes: T time, B batch, I inputs, N cells; gates are ordered as in torch.nn.LSTM: input, forget, cell, output.
+Axes: T time, B batch, I inputs, N cells. Gates in the order of torch.nn.LSTM: input, forget, candidate, output.
 """
 
 from __future__ import annotations
@@ -13,24 +13,36 @@ from torch import Tensor, nn
 from torchplastic.ops import checks
 from torchplastic.state import LSTMState
 
-CLAMP_GAIN = 20.0  # what an input bit adds to the gates of its cell: sigmoid(20) = 1 - 2e-9
+CLAMP_GAIN = 20.0  # added to the gates of a clamped cell: sigmoid(20) = 1 - 2e-9
 
 
 class LSTM(nn.Module):
-    """An LSTM, `y, state = lstm(x, state=None, clamp=None)`, one layer of torch.nn.LSTM.
+    """An LSTM as the baseline, `y, state = lstm(x, state=None, clamp=None)`: one layer of torch.nn.LSTM.
 
-    clamped_inputs=n ties the first n input units to the first n cells (the baseline of Miconi et al. 2018,
-    sec. 4.2): where `clamp` is true the bit overrides its cell, i.e. 20 is added to the cell's input
-    gate (open), 20 taken from its forget gate (shut), 20 added to its output gate (open) and 20 times the
-    bit to its candidate. Bits of ±1 so give tanh(±1). Where it is false the unit acts through its weights alone.
+    clamped_inputs=n ties the first n input units to the first n cells (the baseline of Miconi et al. 2018, section
+    4.2). Where `clamp` is true, the input overrides its cell: 20 is added to the cell's input gate (open), subtracted
+    from its forget gate (shut) and added to its output gate (open), and 20 times the input is added to the candidate.
+    So an input of ±1 sets the output to tanh(±1). Where `clamp` is false, the input acts through its weights only.
 
     Args:
         input_size: I.
         hidden_size: N.
         clamped_inputs: n, at most the smaller of I and N.
-        batch_first: x, y and clamp are `[B, T, …]`.
+        batch_first: x, y and clamp are `[B, T, …]` instead of `[T, B, …]`.
+        device: device of the parameters.
+        dtype: dtype of the parameters.
 
-    Parameters: `core`, a torch.nn.LSTM(I, N).
+    Attributes:
+        core (LSTM): the parameters, a `torch.nn.LSTM(I, N)`.
+
+    Raises:
+        ValueError: a size below 1, or clamped_inputs outside 0 … min(I, N).
+
+    Examples:
+        >>> lstm = tp.LSTM(8, 32)
+        >>> y, state = lstm(torch.randn(50, 4, 8))
+        >>> y.shape, state.cell.shape
+        (torch.Size([50, 4, 32]), torch.Size([4, 32]))
     """
 
     def __init__(
@@ -48,7 +60,7 @@ class LSTM(nn.Module):
             raise ValueError(f"LSTM: sizes must be at least 1; got {input_size} and {hidden_size}.")
         if not 0 <= clamped_inputs <= min(input_size, hidden_size):
             raise ValueError(
-                f"LSTM: clamped_inputs must lie between 0 and {min(input_size, hidden_size)}, the smaller of "
+                f"LSTM: clamped_inputs must be between 0 and {min(input_size, hidden_size)}, the smaller of "
                 f"input_size and hidden_size; got {clamped_inputs}."
             )
         self.input_size = input_size
@@ -59,7 +71,14 @@ class LSTM(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """All weights uniform within 1 / sqrt(N), as torch.nn.LSTM."""
+        """Draw all weights uniformly from ±1 / sqrt(N), as torch.nn.LSTM does.
+
+        Args:
+            generator: source of the random numbers; None uses PyTorch's global one.
+
+        Examples:
+            >>> tp.LSTM(8, 32).reset_parameters(torch.Generator().manual_seed(0))
+        """
         bound = self.hidden_size**-0.5
         with torch.no_grad():
             for parameter in self.parameters():
@@ -72,20 +91,27 @@ class LSTM(nn.Module):
         clamp: Tensor | None = None,
         clamped_steps: Sequence[bool] | None = None,
     ) -> tuple[Tensor, LSTMState]:
-        """Run over a sequence.
+        """Run the LSTM over a sequence.
 
         Args:
-            x: `[T, B, I]`, `[B, T, I]` with batch_first, or `[T, I]` unbatched.
-            state: where to start; None means zeros.
-            clamp: bool of the shape of x, or `[T, I]` for the whole batch, true only on the first clamped_inputs units.
-            clamped_steps: taken for the sake of the same call; an LSTM has no use for it.
+            x: input, `[T, B, I]`, `[B, T, I]` with batch_first=True, or `[T, I]` unbatched.
+            state: state to continue from; None means zeros.
+            clamp: bool of the shape of x, or `[T, I]` for all sequences; true only on the first clamped_inputs units.
+            clamped_steps: ignored; accepted so that all layers share one call.
 
         Returns:
-            y `[T, B, N]` (`[B, T, N]`, `[T, N]`), and the state after the last step. Under autocast y may have fewer
-            bits; the state keeps the dtype of the weights.
+            y: outputs of all steps, `[T, B, N]`, `[B, T, N]` with batch_first=True, or `[T, N]` unbatched. Under
+                autocast its dtype may be lower.
+            state: the state after the last step, in the dtype of the weights.
 
         Raises:
-            ValueError: shapes that do not fit, or a clamp beyond the clamped units.
+            ValueError: shapes, dtypes or devices that do not match, or a clamp beyond the first clamped_inputs units.
+
+        Examples:
+            >>> lstm = tp.LSTM(8, 32, clamped_inputs=8)
+            >>> y, state = lstm(torch.ones(1, 1, 8), clamp=torch.ones(1, 8, dtype=torch.bool))
+            >>> y[0, 0, 0].item()  # tanh(1)
+            0.761594...
         """
         if x.dim() not in (2, 3) or x.shape[-1] != self.input_size:
             raise ValueError(
@@ -117,9 +143,9 @@ class LSTM(nn.Module):
     def _run(self, x: Tensor, h: Tensor, c: Tensor, clamp: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         weights: list[Tensor] = list(self.core.all_weights[0])
         if clamp is not None:
-            # the override as 2 n more input units with fixed weights, so that one call runs the whole sequence
-            shown = clamp[..., : self.clamped_inputs].to(x.dtype)
-            x = torch.cat((x, shown, shown * x[..., : self.clamped_inputs]), -1)
+            # 2 n more input units with fixed weights apply the clamp, so that one call runs the whole sequence
+            active = clamp[..., : self.clamped_inputs].to(x.dtype)
+            x = torch.cat((x, active, active * x[..., : self.clamped_inputs]), -1)
             clamped = CLAMP_GAIN * torch.eye(self.hidden_size, self.clamped_inputs, dtype=x.dtype, device=x.device)
             nothing = torch.zeros_like(clamped)
             gates = torch.cat((clamped, -clamped, nothing, clamped))

@@ -1,10 +1,12 @@
-"""The parameters that plastic layers share.
+"""The parameters that all plastic layers have.
 
 Axes: I presynaptic and N postsynaptic neurons; matrices are `[pre, post]`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,7 +62,7 @@ class Plasticity(nn.Module):
         self._eta_start = None if rate is None else rate.detach().cpu().tolist()
 
     def reset_plasticity(self, generator: torch.Generator | None) -> None:
-        """w and alpha from 0.01 N(0, 1), eta at its start."""
+        """Draw w and alpha from 0.01 N(0, 1) and set eta to its initial value."""
         with torch.no_grad():
             self.w.normal_(0, INIT_STD, generator=generator)
             if self.alpha is not None:
@@ -72,6 +74,13 @@ class Plasticity(nn.Module):
         text = f"{self.w.shape[0]}, {self.w.shape[1]}, alpha={self.alpha_kind!r}"
         if self._eta_start is None:
             return text
-        name = self.rule if isinstance(self.rule, str) else self.rule.update.__name__
+        name = self.rule if isinstance(self.rule, str) else _function_name(self.rule.update)
         start = f"{self._eta_start:g}" if isinstance(self._eta_start, float) else f"[{self.w.shape[1]}]"
         return f"{text}, rule={name!r}, eta={start}, learn_eta={self.learn_eta}"
+
+
+def _function_name(function: Callable[..., Any]) -> str:
+    """The name of a function, of the function that a partial wraps, or of a callable's class (an nn.Module)."""
+    while isinstance(function, partial):
+        function = function.func
+    return getattr(function, "__name__", type(function).__name__)

@@ -1,4 +1,4 @@
-"""The plastic recurrent layer and its single step, in the manner of torch.nn.RNN.
+"""The plastic recurrent layer and its single step, with the interface of torch.nn.RNN.
 
 Axes: T time, B batch, I inputs, N neurons; matrices are `[pre, post]`.
 """
@@ -24,21 +24,40 @@ class PlasticRNNCell(Plasticity):
 
         y = f(h (w + alpha * H) + i2h(x)),    H' = rule(H, h, y, eta)        (Miconi et al. 2018, eq. 1 to 3)
 
-    Args:
-        input_size: I, or None: one input unit per neuron, added inside the nonlinearity, without
-            weights and without bias.
-        hidden_size: N.
-        rule: name of a plasticity rule ("hebb", "oja") or a `Rule`.
-        alpha: plasticity coefficients: "full" one per connection, "neuron" one per postsynaptic
-            neuron, "shared" one, "none" no plasticity, which is the plain RNN (its trace is None).
-        eta: plasticity rate at the start, a number or `[N]`.
-        learn_eta: whether eta is a parameter (otherwise a buffer).
-        bias: whether i2h has a bias.
-        nonlinearity: tanh, relu, sigmoid or identity.
-        impl: see `torchplastic.functional.plastic_scan`.
-        chunk_size: see `torchplastic.functional.plastic_scan`.
+    h is the hidden activity of the step before, H the Hebbian trace of each sequence.
 
-    Parameters: `w [N, N]`, `alpha`, `eta`, and `i2h`, an nn.Linear(I, N), where input_size is given.
+    Args:
+        input_size: I, or None: every neuron then has an input of its own, added before the nonlinearity without weights
+            or bias, so that I = N.
+        hidden_size: N.
+        rule: "hebb", "oja" or a `Rule`; see `RULES`.
+        alpha: plasticity coefficients: "full" has one per connection, `[N, N]`; "neuron" one per postsynaptic neuron,
+            `[N]`; "shared" one in all, 0-dim; "none" has no plasticity and no trace, which is the plain RNN.
+        eta: initial plasticity rate per step, a number or `[N]`.
+        learn_eta: train eta as a parameter; False makes it a buffer.
+        bias: give the input weights a bias.
+        nonlinearity: "tanh", "relu", "sigmoid" or "identity".
+        batch_first: no effect on a single step; `PlasticRNN` uses it.
+        impl: implementation, see `torchplastic.functional.plastic_scan`; all give the same values and gradients.
+        chunk_size: see `torchplastic.functional.plastic_scan`.
+        device: device of the parameters.
+        dtype: dtype of the parameters, float32 or float64.
+
+    Attributes:
+        w (Parameter): fixed weights, `[N, N]`.
+        alpha (Parameter | None): plasticity coefficients, of the shape that `alpha` chooses.
+        eta (Tensor | None): plasticity rate, 0-dim or `[N]`.
+        i2h (Linear | None): input weights, `nn.Linear(I, N)`; None if input_size is None.
+
+    Raises:
+        ValueError: a size below 1, an unknown name, or eta of another shape.
+
+    Examples:
+        >>> cell = tp.PlasticRNNCell(8, 32)
+        >>> y, state = cell(torch.randn(4, 8))
+        >>> y, state = cell(torch.randn(4, 8), state)
+        >>> y.shape, state.trace.shape
+        (torch.Size([4, 32]), torch.Size([4, 32, 32]))
     """
 
     def __init__(
@@ -75,7 +94,14 @@ class PlasticRNNCell(Plasticity):
         self.reset_parameters()
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """w and alpha from 0.01 N(0, 1), eta at its start, i2h as torch.nn.Linear."""
+        """Draw w and alpha from 0.01 N(0, 1), i2h as torch.nn.Linear does, and set eta to its initial value.
+
+        Args:
+            generator: source of the random numbers; None uses PyTorch's global one.
+
+        Examples:
+            >>> tp.PlasticRNN(8, 32).reset_parameters(torch.Generator().manual_seed(0))
+        """
         self.reset_plasticity(generator)
         if self.i2h is not None:
             bound = self.i2h.in_features**-0.5
@@ -86,9 +112,24 @@ class PlasticRNNCell(Plasticity):
     def forward(
         self, x: Tensor, state: PlasticState | None = None, clamp: Tensor | None = None
     ) -> tuple[Tensor, PlasticState]:
-        """`x [B, I]` or `[I]`, clamp `[B, N]` or `[N]` -> y `[B, N]` or `[N]`, and the state after it.
+        """Run one step.
 
-        Raises ValueError for shapes that do not fit.
+        Args:
+            x: input, `[B, I]` or unbatched `[I]`.
+            state: state to continue from; None means zeros.
+            clamp: bool `[B, N]` or `[N]`, only with input_size=None: where true, the neuron's output is its input.
+
+        Returns:
+            y: output, `[B, N]` or `[N]`.
+            state: the state after the step.
+
+        Raises:
+            ValueError: shapes, dtypes or devices that do not match, or clamp with an input_size.
+
+        Examples:
+            >>> y, state = tp.PlasticRNNCell(8, 32)(torch.randn(4, 8))
+            >>> y.shape
+            torch.Size([4, 32])
         """
         units = self._input_units()
         if x.dim() not in (1, 2) or x.shape[-1] != units:
@@ -99,11 +140,28 @@ class PlasticRNNCell(Plasticity):
         return y.squeeze(0), state
 
     def stepper(self, batch: int, state: PlasticState | None = None) -> Stepper:
-        """`y = step(x)`, x `[B, I]` -> y `[B, N]`: the layer as it acts, one step after the other, without gradients.
+        """Run the layer one step at a time without gradients: `y = step(x)`, x `[B, I]`, y `[B, N]`.
 
-        Much faster than calling the layer step by step: no new trace is made at every step. `step.state()` is the
-        `PlasticState` reached. state: where to start, None means zeros. The layer's parameters must not change
-        meanwhile. Raises ValueError for a state that does not fit.
+        An agent needs each output before the next input. The stepper updates its trace in place, so it is much faster
+        than calling the layer once per step. Do not change the layer's parameters while it is in use.
+
+        Args:
+            batch: B, the number of sequences.
+            state: state to continue from; None means zeros.
+
+        Returns:
+            A callable; its method `state()` returns a copy of the current `PlasticState`.
+
+        Raises:
+            ValueError: a state of another shape, dtype or device.
+
+        Examples:
+            >>> rnn = tp.PlasticRNN(8, 32)
+            >>> step = rnn.stepper(4)
+            >>> for _ in range(100):
+            ...     y = step(torch.randn(4, 8))
+            >>> step.state()
+            PlasticState(hidden=[4, 32], trace=[4, 32, 32], float32, cpu)
         """
         hidden, trace = checks.plastic_state(
             type(self).__name__, state, batch, self.hidden_size, self.hidden_size, self.alpha is not None, self.w
@@ -126,7 +184,7 @@ class PlasticRNNCell(Plasticity):
             raise ValueError(
                 f"{who}: clamp needs input_size=None, one input unit per neuron; got input_size={self.input_size}."
             )
-        # checked here too, so that the message names the layer
+        # plastic_scan checks it too; this message names the layer
         checks.plastic_state(
             who, state, x.shape[1] if x.dim() == 3 else None, self.hidden_size, self.hidden_size,
             self.alpha is not None, self.w,
@@ -157,10 +215,47 @@ class PlasticRNNCell(Plasticity):
 
 
 class PlasticRNN(PlasticRNNCell):
-    """A plastic recurrent layer, `y, state = rnn(x, state=None, clamp=None)`.
+    """A plastic recurrent layer, called like torch.nn.RNN: `y, state = rnn(x, state=None, clamp=None)`.
 
-    Arguments and parameters as `PlasticRNNCell`; `batch_first` makes x, y and clamp `[B, T, …]`.
-    With alpha="none" it equals torch.nn.RNN(…) with weight_hh = w.T.
+        x(t) = f(x(t-1) (w + alpha * H(t)) + input(t)),    H(t+1) = rule(H(t), x(t-1), x(t), eta)
+
+    (Miconi et al. 2018, eq. 1 to 3.) `input` is `i2h(x)`, H the Hebbian trace of each sequence, and y holds the
+    activity x(t) of every step. With alpha="none" the layer equals torch.nn.RNN with weight_hh = w.T.
+
+    Args:
+        input_size: I, or None: every neuron then has an input of its own, added before the nonlinearity without weights
+            or bias, so that I = N.
+        hidden_size: N.
+        rule: "hebb", "oja" or a `Rule`; see `RULES`.
+        alpha: plasticity coefficients: "full" has one per connection, `[N, N]`; "neuron" one per postsynaptic neuron,
+            `[N]`; "shared" one in all, 0-dim; "none" has no plasticity and no trace, which is the plain RNN.
+        eta: initial plasticity rate per step, a number or `[N]`.
+        learn_eta: train eta as a parameter; False makes it a buffer.
+        bias: give the input weights a bias.
+        nonlinearity: "tanh", "relu", "sigmoid" or "identity".
+        batch_first: x, y and clamp are `[B, T, …]` instead of `[T, B, …]`.
+        impl: implementation, see `torchplastic.functional.plastic_scan`; all give the same values and gradients.
+        chunk_size: see `torchplastic.functional.plastic_scan`.
+        device: device of the parameters.
+        dtype: dtype of the parameters, float32 or float64.
+
+    Attributes:
+        w (Parameter): fixed weights, `[N, N]`.
+        alpha (Parameter | None): plasticity coefficients, of the shape that `alpha` chooses.
+        eta (Tensor | None): plasticity rate, 0-dim or `[N]`.
+        i2h (Linear | None): input weights, `nn.Linear(I, N)`; None if input_size is None.
+
+    Raises:
+        ValueError: a size below 1, an unknown name, or eta of another shape.
+
+    Examples:
+        >>> rnn = tp.PlasticRNN(8, 32, rule="oja")
+        >>> x = torch.randn(50, 4, 8)  # 50 steps, a batch of 4, 8 inputs
+        >>> y, state = rnn(x)
+        >>> y.shape, state.trace.shape
+        (torch.Size([50, 4, 32]), torch.Size([4, 32, 32]))
+        >>> y[-1].square().mean().backward()
+        >>> y, state = rnn(x, state.detach())  # the same sequences continue
     """
 
     def forward(
@@ -173,17 +268,27 @@ class PlasticRNN(PlasticRNNCell):
         """Run the layer over a sequence.
 
         Args:
-            x: `[T, B, I]`, `[B, T, I]` with batch_first, or `[T, I]` unbatched.
-            state: where to start; None means zeros.
-            clamp: bool `[T, B, N]` (`[B, T, N]`) or `[T, N]`, only with input_size=None: where true the
-                output of the neuron is the input value itself.
-            clamped_steps: see `plastic_scan`.
+            x: input, `[T, B, I]`, `[B, T, I]` with batch_first=True, or `[T, I]` unbatched.
+            state: state to continue from; None means zeros.
+            clamp: bool `[T, B, N]` (`[B, T, N]` with batch_first=True), or `[T, N]` for all sequences, only with
+                input_size=None: where true, the neuron's output is its input.
+            clamped_steps: T bools, see `torchplastic.functional.plastic_scan`.
 
         Returns:
-            y `[T, B, N]` (`[B, T, N]`, `[T, N]`), and the state after the last step.
+            y: outputs of all steps, `[T, B, N]`, `[B, T, N]` with batch_first=True, or `[T, N]` unbatched.
+            state: the state after the last step.
 
         Raises:
-            ValueError: shapes that do not fit, or clamp with an input_size.
+            ValueError: shapes, dtypes or devices that do not match, or clamp with an input_size.
+
+        Examples:
+            Clamp 30 neurons to a pattern for 10 steps:
+
+            >>> rnn = tp.PlasticRNN(None, 30)
+            >>> pattern = torch.randint(0, 2, (10, 1, 30)) * 2.0 - 1
+            >>> y, state = rnn(pattern, clamp=torch.ones(10, 1, 30, dtype=torch.bool))
+            >>> torch.equal(y, pattern)
+            True
         """
         if x.dim() not in (2, 3) or x.shape[-1] != self._input_units():
             raise ValueError(

@@ -1,4 +1,4 @@
-"""A plastic recurrent layer that acts: one step after the other, without gradients.
+"""Run a plastic recurrent layer one step at a time, without gradients, as an agent needs it.
 
 Axes: B batch, I inputs, N neurons; matrices are `[pre, post]`.
 """
@@ -22,10 +22,19 @@ if TYPE_CHECKING:
 
 
 class Stepper:
-    """`y = step(x)` with x `[B, I]` and y `[B, N]`; `step.state()` is the `PlasticState` reached, a copy.
+    """A running layer: `y = step(x)` with x `[B, I]` and y `[B, N]`. `PlasticRNN.stepper` creates it.
 
-    Gives what the layer itself gives when it is called step by step, without a new trace at every step. The layer's
-    parameters must not change while it is used. `PlasticRNN.stepper` makes it.
+    It returns what the layer returns when called once per step, but updates the trace in place. Do not change the
+    layer's parameters while it is in use.
+
+    Args:
+        layer: the recurrent layer.
+        state: batched state to continue from; it is copied.
+
+    Examples:
+        >>> step = tp.PlasticRNN(8, 32).stepper(4)
+        >>> step(torch.randn(4, 8)).shape
+        torch.Size([4, 32])
     """
 
     def __init__(self, layer: PlasticRNNCell, state: PlasticState) -> None:
@@ -41,12 +50,27 @@ class Stepper:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        """The next step. ValueError for a shape that does not fit."""
+        """Run one step.
+
+        Args:
+            x: input, `[B, I]`.
+
+        Returns:
+            The output, `[B, N]`.
+
+        Raises:
+            ValueError: x of another shape, dtype or device.
+
+        Examples:
+            >>> tp.PlasticRNN(8, 32).stepper(4)(torch.randn(4, 8)).shape
+            torch.Size([4, 32])
+        """
         layer, (hidden, trace) = self._layer, self._state
-        if x.shape != (len(hidden), layer.w.shape[0] if layer.i2h is None else layer.input_size):
+        expected = (len(hidden), layer._input_units())
+        if x.shape != expected:
             raise ValueError(
-                f"x must be [{len(hidden)}, I], the stepper's batch by the inputs; "
-                f"got {tuple(x.shape)} with input_size={layer.input_size}."
+                f"stepper: x must be [B, I] = {expected}; got {tuple(x.shape)}. "
+                "For another batch size call layer.stepper(batch)."
             )
         if trace is not None and self._steps is None:
             y, self._state = layer._scan(x.unsqueeze(0), self._state, None, None)
@@ -68,7 +92,15 @@ class Stepper:
         return y.clone()
 
     def state(self) -> PlasticState:
-        """Where the steps have led."""
+        """Copy the current state.
+
+        Returns:
+            The state after the last step, for a layer or another stepper to continue from.
+
+        Examples:
+            >>> tp.PlasticRNN(8, 32).stepper(4).state()
+            PlasticState(hidden=[4, 32], trace=[4, 32, 32], float32, cpu)
+        """
         if self._steps is not None:
             return PlasticState(*self._steps.state())
         hidden, trace = self._state

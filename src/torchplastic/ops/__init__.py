@@ -1,1 +1,1 @@
-"""Running a plasticity rule through time, on tensors alone."""
+"""Run plasticity rules through time: functions of tensors, without modules or parameters."""

@@ -1,4 +1,4 @@
-"""Checks at the public edge. Each raises ValueError of one line with the numbers and the way out.
+"""Checks of public arguments. Each raises a ValueError of one line: what is wrong, the numbers, and the way out.
 
 Axes: B batch, I presynaptic and N postsynaptic neurons (recurrent: I = N).
 """
@@ -14,13 +14,13 @@ from torchplastic.state import PlasticState
 
 
 def one_of(what: str, value: str, allowed: Iterable[str]) -> None:
-    """A name out of a table."""
+    """Check a name against a table."""
     if value not in allowed:
         raise ValueError(f"{what} must be one of {', '.join(allowed)}; got {value!r}.")
 
 
 def connections(who: str, I: int, N: int, w: Tensor, alpha: Tensor | None) -> None:
-    """w `[I, N]` and alpha `[I, N]`, `[N]`, 0-dim or None."""
+    """Check the shapes of w, `[I, N]`, and of alpha, `[I, N]`, `[N]`, 0-dim or None."""
     if tuple(w.shape) != (I, N):
         raise ValueError(f"{who}: w must be [pre, post] ({I}, {N}); got {tuple(w.shape)}.")
     if alpha is not None and tuple(alpha.shape) not in {(I, N), (N,), ()}:
@@ -28,7 +28,7 @@ def connections(who: str, I: int, N: int, w: Tensor, alpha: Tensor | None) -> No
 
 
 def same_kind(who: str, **tensors: Tensor | None) -> None:
-    """One dtype, float32 or float64, and one device."""
+    """Check that all tensors share one dtype, float32 or float64, and one device."""
     present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     kinds = {name: f"{tensor.dtype} on {tensor.device}" for name, tensor in present.items()}
     if len(set(kinds.values())) > 1:
@@ -43,13 +43,13 @@ def same_kind(who: str, **tensors: Tensor | None) -> None:
 
 
 def plasticity_rate(who: str, N: int, eta: Tensor | float | None, alpha: Tensor | None, like: Tensor) -> Tensor | None:
-    """eta as a tensor, or None where there is no plasticity."""
+    """Convert eta to a tensor; None without plasticity."""
     if alpha is None:
         return None
     if eta is None:
-        raise ValueError(f"{who}: eta is needed where alpha is given; pass a float, a 0-dim tensor or ({N},).")
+        raise ValueError(f"{who}: a plastic network needs eta; pass a float, a 0-dim tensor or ({N},).")
     if isinstance(eta, int | float):
-        return like.new_full((), eta)  # made on the device: nothing is copied there
+        return like.new_full((), eta)  # created on the device, without a copy
     rate = torch.as_tensor(eta, dtype=None if isinstance(eta, Tensor) else like.dtype, device=like.device)
     if tuple(rate.shape) not in {(), (N,)}:
         raise ValueError(f"{who}: eta must be a number, 0-dim or ({N},); got {tuple(rate.shape)}.")
@@ -60,7 +60,7 @@ def plasticity_rate(who: str, N: int, eta: Tensor | float | None, alpha: Tensor 
 def plastic_state(
     who: str, state: PlasticState | None, batch: int | None, I: int, N: int, plastic: bool, like: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """hidden `[B, N]` and trace `[B, I, N]` (None without plasticity); batch=None is unbatched, B = 1."""
+    """Check a state, or create zeros: hidden `[B, N]` and trace `[B, I, N]` or None. batch=None is unbatched, B = 1."""
     B = 1 if batch is None else batch
     if state is None:
         return like.new_zeros(B, N), like.new_zeros(B, I, N) if plastic else None
@@ -68,7 +68,7 @@ def plastic_state(
     if plastic != (trace is not None):
         raise ValueError(
             f"{who}: the state has {'no' if plastic else 'a'} trace but the layer "
-            f"{'is' if plastic else 'is not'} plastic. Pass state=None, or the state of a layer of the same alpha."
+            f"{'is' if plastic else 'is not'} plastic. Pass state=None, or a state from a layer with the same alpha."
         )
     lead = () if batch is None else (batch,)
     if hidden.dim() == 2 and batch is not None and hidden.shape[0] != batch:

@@ -1,8 +1,8 @@
-"""Large CPU buffers that are used again, as PyTorch's own allocator does on a GPU.
+"""Reuse large CPU buffers, as PyTorch's caching allocator does on a GPU.
 
 A fresh buffer of some megabytes costs a page fault every 4 KiB, more than the product that fills it. The cache owns
-the memory, a tensor's storage holds a lease on it. A call that wants a buffer looks for memory whose lease is gone:
-no Python code runs when a tensor is freed, because Python drops an exception that a signal handler raises there.
+the memory; a tensor's storage holds a lease on it. A call reuses memory whose lease has ended. No Python code runs when
+a tensor is freed, because Python drops an exception that a signal handler raises there.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SMALLEST = 1 << 18  # bytes; below, malloc keeps the pages itself
+SMALLEST = 1 << 18  # bytes; malloc keeps the pages of smaller buffers
 ALIGNMENT = 64
 
 Block = tuple[np.ndarray, "weakref.ref[np.ndarray]"]
-"""Memory, and its last lease."""
+"""Memory and its last lease."""
 Blocks = deque[Block]
-"""Of one size, the block used last first."""
+"""Blocks of one size, the most recently used first."""
 
 _cache: dict[int, Blocks] = {}
-"""By size in bytes, the size used longest ago first. Code that works on the blocks of a size takes them out meanwhile,
-so that no other thread and no signal handler hands out the same block, with a GIL or without. Where two want one size
-at once, the blocks of one are forgotten: they are freed with their tensors."""
+"""Blocks by size in bytes, the least recently used size first. Code removes the blocks of a size while it works on
+them, so that no other thread or signal handler hands out the same block, with or without a GIL. If two calls need one
+size at once, the cache forgets the blocks of one of them; they are freed with their tensors."""
 
 
 def empty(shape: Sequence[int], like: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def empty(shape: Sequence[int], like: Tensor) -> Tensor:
         if not _make_room(nbytes):
             return like.new_empty(shape)
         blocks, block = _cache.pop(nbytes, Blocks()), _new(nbytes)
-    # the tensor's storage keeps this array alive, and nothing else does; it is no view of another tensor to autograd
+    # only the tensor's storage keeps this array alive; autograd sees no view of another tensor
     lease = block.view(str(like.dtype).removeprefix("torch.")).reshape(shape)
     blocks.appendleft((block, weakref.ref(lease)))
     _cache[nbytes] = blocks
@@ -61,12 +61,18 @@ def empty_like(like: Tensor) -> Tensor:
 
 
 def empty_cache() -> None:
-    """Free the buffers that no tensor uses now."""
+    """Free the CPU buffers that the package keeps for reuse and no tensor uses.
+
+    The cache holds at most an eighth of the machine's memory.
+
+    Examples:
+        >>> tp.functional.empty_cache()
+    """
     _forget(math.inf, _is_idle)
 
 
 def idle_bytes() -> int:
-    """Bytes kept for the next call."""
+    """Count the bytes that no tensor uses."""
     return sum(size for size, blocks in list(_cache.items()) for block in tuple(blocks) if _is_idle(block))
 
 
@@ -77,8 +83,8 @@ def _is_idle(block: Block) -> bool:
 
 def _new(nbytes: int) -> np.ndarray:
     if not _cache:
-        # glibc keeps freed pages up to twice the largest block it has seen freed; an untouched one
-        # of 32 MiB costs nothing and lets the small buffers of every step keep their pages too
+        # glibc keeps freed pages up to twice the largest block freed so far; an untouched one of 32 MiB costs nothing
+        # and lets the small buffers of every step keep their pages too
         torch.empty((1 << 25) - (1 << 16), dtype=torch.uint8)
     block = np.empty(nbytes + ALIGNMENT, np.uint8)
     offset = -block.ctypes.data % ALIGNMENT
@@ -86,7 +92,7 @@ def _new(nbytes: int) -> np.ndarray:
 
 
 def _make_room(nbytes: int) -> bool:
-    """Make room for `nbytes` more -> whether the cache may own as many. Idle blocks go first, then those in use."""
+    """Make room for `nbytes` more: first idle blocks go, then blocks in use. False if the limit is smaller."""
     limit = _limit()
     owned = sum(size * len(blocks) for size, blocks in list(_cache.items()))
     if nbytes <= limit < owned + nbytes:
@@ -97,7 +103,7 @@ def _make_room(nbytes: int) -> bool:
 
 
 def _forget(wanted: float, which: Callable[[Block], bool]) -> int:
-    """Disown blocks of `wanted` bytes, those used longest ago first -> their bytes. A tensor that uses one keeps it."""
+    """Disown `wanted` bytes of the least recently used blocks; return their bytes. A tensor keeps its block."""
     forgotten = 0
     for size in list(_cache):
         kept = Blocks()
@@ -112,7 +118,7 @@ def _forget(wanted: float, which: Callable[[Block], bool]) -> int:
 
 
 def _limit() -> int:
-    """The bytes that the cache owns at most, idle and in use: an eighth of the machine's memory."""
+    """The most bytes that the cache owns, idle and in use: an eighth of the machine's memory."""
     if not hasattr(os, "sysconf"):
         return 1 << 30
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8

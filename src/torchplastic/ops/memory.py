@@ -1,4 +1,4 @@
-"""How many bytes a training step keeps, counted before it runs.
+"""Predict the memory of a training step before it runs.
 
 Axes: T time, B batch, N neurons.
 """
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torchplastic.ops.plastic_scan import numba_chunked, resident, stepwise
 from torchplastic.ops.plastic_scan.chunks import cut, longest_chunk
 
-STEP_MATRICES = 4  # N² tensors that autograd keeps per step of the plain loop: alpha H, w + alpha H, eta u v, H
+STEP_MATRICES = 4  # N² tensors that autograd stores per step of the plain loop: alpha H, w + alpha H, eta u v, H
 
 
 def training_bytes(
@@ -24,10 +24,29 @@ def training_bytes(
     device: str = "cpu",
     itemsize: int = 4,
 ) -> int:
-    """Bytes of parameters, gradients, Adam and what backpropagation through T = len(clamped_steps) steps keeps.
+    """Predict the memory of a training step of a recurrent layer, in bytes.
 
-    alpha: full, neuron, shared or none; impl as in `plastic_scan`, longest is its chunk; device: cpu or cuda;
-    itemsize: 4 for float32.
+    Counts the parameters, their gradients, the state of Adam, and what backpropagation through T steps stores.
+
+    Args:
+        clamped_steps: T bools, as in `plastic_scan`: whether a step is clamped for every neuron of every sequence.
+        B: number of sequences in a batch.
+        N: number of neurons.
+        alpha: "full", "neuron", "shared" or "none", as in `PlasticRNN`.
+        impl: implementation, as in `plastic_scan`.
+        longest: chunk_size, as in `plastic_scan`.
+        device: "cpu" or "cuda".
+        itemsize: bytes per number, 4 in float32 and 8 in float64.
+
+    Returns:
+        Bytes.
+
+    Examples:
+        >>> steps = [False] * 200
+        >>> tp.functional.training_bytes(steps, B=16, N=100) < tp.functional.training_bytes(
+        ...     steps, B=16, N=100, impl="reference"
+        ... )
+        True
     """
     T, matrix = len(clamped_steps), N * N
     learned = 2 * matrix if alpha == "full" else matrix
@@ -46,8 +65,8 @@ def training_bytes(
         traces = (len(chunks) + 5) * B * matrix + tables + 2 * matrix
         padded = N * (N + stepwise.LONGEST_PADDING)
         by_step = ((-(-T // stepwise.CHUNK) + 4) * B + min(B, stepwise.GROUPS) + 2 * stepwise.CHUNK) * padded
-        if impl == "triton":  # whichever of its two algorithms takes more
+        if impl == "triton":  # the larger of its two algorithms
             traces = max(traces, (-(-T // resident.CHUNK) + 6) * B * N * (N + resident.LINE - 1))
         if impl == "stepwise" or (impl == "auto" and stepwise.is_preferred(clamped_steps, N)):
-            traces = by_step if impl == "stepwise" else max(traces, by_step)  # auto: where it cannot run, chunked does
+            traces = by_step if impl == "stepwise" else max(traces, by_step)  # auto falls back to chunked
     return itemsize * (4 * learned + traces + vectors)

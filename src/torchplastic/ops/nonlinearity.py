@@ -1,4 +1,4 @@
-"""Elementwise nonlinearities with their derivative as a function of the output, and softmax for layers."""
+"""Nonlinearities with their derivative as a function of the output; activations of feed-forward layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Nonlinearity(NamedTuple):
-    """`f(a)` and `backward(g, x) = g * f'(a)` written with the output `x = f(a)` alone."""
+    """`f(a)`, and `backward(g, x) = g * f'(a)` computed from the output `x = f(a)`."""
 
     f: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor], Tensor]

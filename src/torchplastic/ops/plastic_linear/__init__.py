@@ -26,28 +26,40 @@ def plastic_linear(
     drive: Tensor | None = None,
     activation: str = "softmax",
 ) -> tuple[Tensor, PlasticState]:
-    """Run a plastic feed-forward layer through time, one trace per example (Miconi et al. 2018, Omniglot).
+    """Run a plastic feed-forward layer through time, with one trace per sequence (Miconi et al. 2018, section 4.3).
 
         y(t) = f(x(t) (w + alpha * H(t)) + drive(t)),    H(t+1) = rule(H(t), x(t), y(t), eta)
 
+    It computes in float32 or float64; under autocast in the dtype of w.
+
     Args:
-        x: `[T, B, I]` or unbatched `[T, I]`.
-        w: `[pre, post]`, `[I, J]`.
-        alpha: `[I, J]`, `[J]`, 0-dim or None (no plasticity).
-        eta: plasticity rate, a float, 0-dim or `[J]`.
-        state: `PlasticState` to start from, hidden `[B, J]` (the last y, not read) and trace
-            `[B, I, J]`; None means zeros.
+        x: input, `[T, B, I]` or unbatched `[T, I]`.
+        w: fixed weights `[pre, post]`, `[I, J]`.
+        alpha: plasticity coefficients, `[I, J]` one per connection, `[J]` one per postsynaptic neuron, 0-dim one in
+            all, or None for no plasticity.
+        eta: plasticity rate per step, a float, 0-dim or `[J]`. Ignored if alpha is None.
+        state: state to continue from, hidden `[B, J]` (the last y, unused) and trace `[B, I, J]`; None means zeros.
         rule: a name in `RULES` or a `Rule`.
-        drive: optional `[T, B, J]` or `[T, J]`, added before the activation.
-        activation: one of softmax (over J), tanh, relu, sigmoid, identity.
+        drive: external input current of the outputs, added before the activation, `[T, B, J]` or `[T, J]`; None is
+            zero.
+        activation: "softmax" (over J), "tanh", "relu", "sigmoid" or "identity".
 
     Returns:
-        y `[T, B, J]` and the final `PlasticState`.
-
-    Computes in float32 or float64. Under autocast everything stays in the dtype of w.
+        y: outputs of all steps, `[T, B, J]` or `[T, J]`.
+        state: the state after the last step.
 
     Raises:
-        ValueError: shapes, dtypes or devices that do not fit, an unknown rule or activation.
+        ValueError: shapes, dtypes or devices that do not match, or an unknown rule or activation.
+
+    Examples:
+        >>> x, w, alpha = torch.ones(2, 1, 3), torch.zeros(3, 2), torch.ones(3, 2)
+        >>> drive = torch.tensor([1.0, 0.0]).expand(2, 1, 2)
+        >>> y, state = tp.functional.plastic_linear(
+        ...     x, w, alpha, 0.5, rule="hebb", drive=drive, activation="identity"
+        ... )
+        >>> y[:, 0]  # the second step adds what the first wrote into the trace
+        tensor([[1.0000, 0.0000],
+                [2.5000, 0.0000]])
     """
     rule = get_rule(rule)
     if x.dim() not in (2, 3) or x.shape[0] < 1:

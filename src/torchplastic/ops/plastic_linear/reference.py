@@ -25,8 +25,8 @@ def reference(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """`x [T, B, I]`, `w [I, J]`, `trace [B, I, J]`, `drive [T, B, J]` -> y `[T, B, J]`, last y, trace.
 
-    Miconi et al. 2018, Omniglot: `y = f(x (w + alpha * H) + drive)`, then the trace is updated with
-    pre = x and post = y.
+    Miconi et al. 2018, section 4.3: `y = f(x (w + alpha * H) + drive)`, then the rule updates the trace with pre = x
+    and post = y.
     """
     f = ACTIVATIONS[activation]
     H = trace

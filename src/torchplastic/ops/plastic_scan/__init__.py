@@ -1,4 +1,4 @@
-"""A plastic network through time: the checks, and the choice of the implementation that runs it.
+"""Run a plastic recurrent network through time: check the arguments and choose the implementation.
 
 Axes: T time, B batch, N neurons; matrices are `[pre, post]`.
 """
@@ -45,39 +45,49 @@ def plastic_scan(
 
         x(t) = f(x(t-1) (w + alpha * H(t)) + drive(t)),    H(t+1) = rule(H(t), x(t-1), x(t), eta)
 
+    It computes in float32 or float64; under autocast in the dtype of w.
+
     Args:
-        drive: `[T, B, N]` or unbatched `[T, N]`, added inside the nonlinearity.
+        drive: the external input current of each neuron, added before the nonlinearity, `[T, B, N]` or unbatched
+            `[T, N]`.
         w: fixed weights `[pre, post]`, `[N, N]`.
-        alpha: plasticity coefficients `[N, N]`, one per connection; `[N]`, one per postsynaptic neuron;
-            0-dim, one for all; None, no plasticity.
-        eta: plasticity rate, a float, 0-dim or `[N]`. Ignored where alpha is None.
-        state: `PlasticState` to start from, hidden `[B, N]` and trace `[B, N, N]`; None means zeros.
+        alpha: plasticity coefficients, `[N, N]` one per connection, `[N]` one per postsynaptic neuron, 0-dim one in
+            all, or None for no plasticity.
+        eta: plasticity rate per step, a float, 0-dim or `[N]`. Ignored if alpha is None.
+        state: state to continue from, hidden `[B, N]` and trace `[B, N, N]`; None means zeros.
         rule: a name in `RULES` or a `Rule`.
-        clamp: bool `[T, B, N]` or `[T, N]`. Where true the output of the neuron is its drive itself,
-            and the drive's gradient is dL/dx of that neuron.
-        clamped_steps: T bools known on the host, whether a step is clamped for every neuron of every
-            example. Saves the look at the mask that is needed otherwise (a synchronisation on a GPU).
-        nonlinearity: one of tanh, relu, sigmoid, identity.
-        impl: "reference" is the plain loop under autograd. "chunked" is exact, keeps one trace per
-            chunk of steps and has no second derivative; it is fastest for large networks and for patterns that are
-            held. "stepwise" is exact too, keeps as much, and is fastest for networks of up to some hundred neurons; it
-            needs a CPU under Linux, numba (extra fast), and hebb or oja. "triton" is exact and keeps as much too; it
-            needs a CUDA device, Triton (extra gpu), and hebb or oja. "auto" chooses, never "triton" yet. A rule whose
-            functions use tensors of their own that require a gradient takes the reference, unless under no_grad.
-        chunk_size: steps between two traces that are kept; for chunked the most free (not fully clamped) steps of a
-            chunk, where a clamped run between them counts as two; None chooses by N, B and what is clamped.
+        clamp: bool `[T, B, N]`, or `[T, N]` for all sequences. Where true, the neuron's output is its drive, and the
+            gradient of the drive is dL/dx of that neuron.
+        clamped_steps: T bools on the host: whether the step is clamped for every neuron of every sequence. None reads
+            them from `clamp`, which synchronises with a GPU.
+        nonlinearity: "tanh", "relu", "sigmoid" or "identity".
+        impl: the implementation; all give the same values and gradients. "reference" is the plain loop under autograd.
+            The others store one trace per chunk of steps and have no second derivative: "chunked" is fastest for
+            large networks and for clamped patterns; "stepwise" is fastest for up to some hundred neurons, and needs a
+            CPU under Linux, numba (extra fast), and hebb or oja; "triton" needs a CUDA device, Triton (extra gpu), and
+            hebb or oja. "auto" chooses one of the first three; it chooses "reference" for a rule without `linear`, and
+            for one that trains tensors of its own.
+        chunk_size: steps between two stored traces. For "chunked" it is the largest number of free (not fully clamped)
+            steps in a chunk; a clamped run between them counts as two. None chooses it from N, B and the clamped steps.
 
     Returns:
-        y `[T, B, N]`, the output of every step, and the final `PlasticState` (trace None where alpha
-        is None). Unbatched without B.
-
-    Computes in float32 or float64. Under autocast everything stays in the dtype of w.
+        y: outputs of all steps, `[T, B, N]` or `[T, N]`.
+        state: the state after the last step; its trace is None if alpha is None.
 
     Raises:
-        ValueError: shapes, dtypes or devices that do not fit, an unknown rule, nonlinearity or impl,
-            impl="chunked" with a rule that is not linear in the trace or trains tensors of its own, a rule whose
-            `linear` trains tensors that its `update` does not use, or an impl where it cannot run.
+        ValueError: shapes, dtypes or devices that do not match; an unknown rule, nonlinearity or impl; an impl that
+            cannot run here or cannot run this rule; a rule whose `linear` trains tensors that `update` does not use.
         RuntimeError: from backward(), through a state whose graph was freed.
+
+    Examples:
+        Two neurons clamped to 1 write the trace H(t+1) = 0.5 H(t) + 0.5:
+
+        >>> y, state = tp.functional.plastic_scan(
+        ...     torch.ones(3, 1, 2), torch.zeros(2, 2), torch.zeros(2, 2), 0.5, clamp=torch.ones(3, 2, dtype=torch.bool)
+        ... )
+        >>> state.trace  # 0 before the first step, then 0.5, then 0.75
+        tensor([[[0.7500, 0.7500],
+                 [0.7500, 0.7500]]])
     """
     rule = get_rule(rule)
     if drive.dim() not in (2, 3) or drive.shape[0] < 1:
@@ -123,7 +133,7 @@ def plastic_scan(
             drive, w, alpha, eta, hidden, trace, rule=rule, clamp=clamp, nonlinearity=nonlinearity
         )
     else:
-        # not a decorator: that would make `import torchplastic` import the whole compiler, a second
+        # not a decorator, which would import the compiler with torchplastic (about a second)
         run = torch.compiler.disable(_fast) if torch.compiler.is_compiling() else _fast
         y, hidden, trace = run(
             drive,
@@ -165,8 +175,8 @@ def _fast(
     if _trains_its_own(rule, hidden, trace, eta):
         if impl == "chunked":
             raise ValueError(
-                'plastic_scan: this rule uses tensors of its own that require a gradient, and impl="chunked" gives '
-                'them none. Use impl="reference" or "auto", or freeze them with requires_grad_(False).'
+                'plastic_scan: this rule uses tensors of its own that require a gradient, and impl="chunked" computes '
+                'none for them. Use impl="reference" or "auto", or freeze them with requires_grad_(False).'
             )
         return reference(drive, w, alpha, eta, hidden, trace, rule=rule, clamp=clamp, nonlinearity=nonlinearity)
     if clamp is None:
@@ -174,7 +184,9 @@ def _fast(
     elif clamped_steps is None:
         clamped_steps = clamp.all(-1).all(-1).tolist()
     elif len(clamped_steps) != len(drive):
-        raise ValueError(f"plastic_scan: clamped_steps must name {len(drive)} steps; got {len(clamped_steps)}.")
+        raise ValueError(
+            f"plastic_scan: clamped_steps must have {len(drive)} entries, one per step; got {len(clamped_steps)}."
+        )
     if impl == "auto" and stepwise.is_preferred(clamped_steps, len(w)) and stepwise.supports(rule, w):
         impl = "stepwise"
     if impl == "stepwise":
@@ -191,15 +203,15 @@ def _fast(
         chunk_size = longest_chunk(
             clamped_steps, *drive.shape[1:], full=alpha.dim() == 2, profile=profile, itemsize=w.element_size()
         )
-    pieces = cut(clamped_steps, min(chunk_size, LONGEST), longest_run=0) if fused else cut(clamped_steps, chunk_size)
-    problem = ChunkedSpec(rule, clamp, nonlinearity, pieces, fresh, fused)
+    chunks = cut(clamped_steps, min(chunk_size, LONGEST), longest_run=0) if fused else cut(clamped_steps, chunk_size)
+    problem = ChunkedSpec(rule, clamp, nonlinearity, chunks, fresh, fused)
     return chunked(drive, w, alpha, eta, hidden, trace, problem)
 
 
 def _trains_its_own(rule: Rule, hidden: Tensor, trace: Tensor, eta: Tensor) -> bool:
-    """Whether a rule's functions use tensors that require a gradient: those that the fast forms are not given.
+    """Whether a rule's functions use tensors that require a gradient, which the fast implementations do not compute.
 
-    Seen by running both functions once, on one example without gradients. ValueError where `linear` alone uses some.
+    Runs both functions once, on one sequence without gradients. ValueError if only `linear` uses such tensors.
     """
     if rule is HEBB or rule is OJA or not torch.is_grad_enabled():
         return False
