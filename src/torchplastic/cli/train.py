@@ -102,7 +102,7 @@ def _told(outcome: "RunResult") -> int:
     """Print how training ended, and what to call next -> the exit code."""
     from torchplastic.experiments import signals
 
-    with signals.noted():  # a second Ctrl-C does not cut it short
+    with signals.handle():  # a second Ctrl-C does not cut it short
         return _tell(outcome)
 
 
