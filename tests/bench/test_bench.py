@@ -58,7 +58,9 @@ def tiny_suite(monkeypatch):
     tasks = [Patterns(bits=20, patterns=2), Patterns(bits=20, patterns=2, input="additive")]
     cases = [suites.Case("tiny", task.input, f"20 bits {task.input}", task, learn_eta=True) for task in tasks]
     monkeypatch.setitem(suites.SUITES, "tiny", lambda: cases)
-    monkeypatch.setattr(suites, "FORMS", {name: suites.FORMS[name] for name in ("reference", "chunked")})
+    monkeypatch.setattr(
+        suites, "IMPLEMENTATIONS", {name: suites.IMPLEMENTATIONS[name] for name in ("reference", "chunked")}
+    )
 
 
 @pytest.mark.thorough

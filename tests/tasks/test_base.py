@@ -99,7 +99,7 @@ def test_a_device_draws_nothing(name):
 
 def test_mazes_are_drawn_on_the_host():
     here, there = seeded(1), seeded(1)
-    made, other = Maze(steps=4).begin(3, here), Maze(steps=4).begin(3, there, device="meta")
+    made, other = Maze(steps=4).reset(3, here), Maze(steps=4).reset(3, there, device="meta")
     assert torch.equal(here.get_state(), there.get_state())
     assert {part.device.type for part in other.tensors()} == {"meta"}
     assert [part.shape for part in made.tensors()] == [part.shape for part in other.tensors()]

@@ -51,7 +51,7 @@ def test_the_published_maze():
         "#.#.#.#.#.#\n#.........#\n#.#.#.#.#.#\n#.........#\n###########\n"
     )
     assert Maze(size=9).walls()[4, 4].item() is False  # no pillar at the centre
-    assert Maze(see_action=False, see_time=False, see_bias=False).observed == 10
+    assert Maze(see_action=False, see_time=False, see_bias=False).obs_dim == 10
 
 
 @given(mazes, st.integers(1, 6), st.integers(0, 1000))
@@ -114,11 +114,11 @@ def test_batched_and_gymnasium_give_the_same_episode(maze, batch, seed):
     singles = [MazeEnv(**options) for _ in range(batch)]
     seen = [env.reset(seed=seed + b)[0] for b, env in enumerate(singles)]
     state = MazeState.join([env.state for env in singles])
-    env, generator = BatchedMaze(maze), torch.Generator().manual_seed(seed)
+    batched, generator = BatchedMaze(maze), torch.Generator().manual_seed(seed)
     assert np.array_equal(np.stack(seen), maze.observe(state).numpy())
     for t in range(maze.steps):
         action = torch.randint(len(ACTIONS), (batch,), generator=generator)
-        state, observed, rewards, done = env.step(state, action)
+        state, observed, rewards, done = batched.step(state, action)
         for b, env in enumerate(singles):
             one, reward, terminated, truncated, _ = env.step(np.int64(action[b]))
             assert np.array_equal(one, observed[b].numpy())

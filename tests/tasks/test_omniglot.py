@@ -165,7 +165,7 @@ def test_nearest_in_pixels():
     [
         ({"ways": 9}, [3] * 8, r"task\.ways is 9, but there are 8 classes"),
         ({"pool": 12}, [9] * 8, r"task\.pool is 12, but there are 8 classes"),
-        ({}, [3] * 7 + [1], r"class class 7 has 1 pictures; 2 are needed, other ones to ask than to show"),
+        ({}, [3] * 7 + [1], r"class class 7 has 1 pictures; 2 are needed, different ones for support and for queries"),
         ({"shots": 3}, [3] * 8, "has 3 pictures; 4 are needed"),
         ({"side": 5}, [3] * 8, r"pictures are 4 × 4 pixels; task\.side is 5"),
         ({"within_groups": True}, [3] * 8, r"needs groups \(alphabets\) to draw from; here they are unknown"),

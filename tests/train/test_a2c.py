@@ -153,7 +153,11 @@ def test_actions_come_with_their_probabilities():
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"discount": 1.5}, "discount must lie in 0 … 1"), ({"gae": -1.0}, "gae"), ({"value": -1.0}, "a2c.value must be")],
+    [
+        ({"gamma": 1.5}, "gamma must lie in 0 … 1"),
+        ({"gae_lambda": -1.0}, "gae_lambda"),
+        ({"vf_coef": -1.0}, "a2c.vf_coef must be"),
+    ],
 )
 def test_what_is_refused(options, words):
     with pytest.raises(ValueError, match=words):
@@ -196,13 +200,13 @@ def learn(env, updates, **rates):
 @pytest.mark.thorough
 def test_it_learns_to_balance_a_pole():
     totals = learn(
-        BatchedGym(lambda: gymnasium.make("CartPole-v1", max_episode_steps=100)), 80, discount=0.95, value=0.01
+        BatchedGym(lambda: gymnasium.make("CartPole-v1", max_episode_steps=100)), 80, gamma=0.95, vf_coef=0.01
     )
     assert sum(totals[-10:]) > 1.4 * sum(totals[:10])
 
 
 def test_it_learns_where_the_state_is_not_seen():
-    totals = learn(BatchedGym(Recall), 80, discount=0.9, value=0.3)
+    totals = learn(BatchedGym(Recall), 80, gamma=0.9, vf_coef=0.3)
     assert sum(totals[:5]) / 5 < 0.75
     assert sum(totals[-10:]) / 10 > 0.95
 

@@ -16,7 +16,7 @@ TWO = ["--batch", "4", "--devices", "2", "--device", "cpu"]
 
 def test_two_processes_equal_one(tmp_path, run_process):
     done = run_process([*COMMAND, *tiny(tmp_path / "two", *TWO, "--episodes", "40", "--model.learn-eta")])
-    assert done.out.count("episodes 40") == 1
+    assert done.out.count("40 episodes in ") == 1
     assert done.error.count("episode=40") == 1
     assert plastic(*tiny(tmp_path / "one", "--batch", "4", "--episodes", "40", "--model.learn-eta")) == 0
     for two, one in zip(rows(tmp_path / "two"), rows(tmp_path / "one"), strict=True):

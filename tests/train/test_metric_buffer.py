@@ -50,7 +50,7 @@ def test_stopped_with_values_unread_and_restored(stop):
     whole, first, second = Kept(), Kept(), Kept()
     trainer(whole).train()
     run = trainer(first, patience=FOREVER)
-    assert not run.train(stopped=lambda: run.position.episode >= stop)
+    assert not run.train(stopped=lambda: run.state.episode >= stop)
     rest = trainer(second)
     rest.restore(first.checkpoints[-1])
     rest.train()
@@ -78,10 +78,10 @@ def test_a_loss_that_is_no_number_is_named_and_nothing_is_saved_after_it(at, sav
     kept = Kept()
     run = trainer(kept, log_every=5, save_seconds=0, patience=FOREVER)
     run.learner = Spoiled(run.learner, at)
-    run._save = lambda save=run._save: save() if run.position.episode % 5 == 0 else None
+    run._save = lambda save=run._save: save() if run.state.episode % 5 == 0 else None
     with pytest.raises(NotFiniteError, match=f"the loss is nan at episode {at} .*learning rate"):
         run.train()
-    assert run.position.episode == 5 * (at // 5 + 1)
+    assert run.state.episode == 5 * (at // 5 + 1)
     assert [checkpoint["episode"] for checkpoint in kept.checkpoints] == [5] * saves
     assert len(kept.rows) == saves
 
@@ -111,11 +111,11 @@ def test_values_are_read_in_the_order_of_the_updates_when_they_have_waited():
 
 
 def test_a_cpu_reads_at_once_and_a_lone_accelerator_does_not():
-    assert trainer(Kept()).metric_buffer.at_once
+    assert trainer(Kept())._buffer.at_once
     for device, processes, patience in (("meta", 1, PATIENCE), ("meta", 2, 0), ("cpu", 2, 0)):
         fabric = Nowhere()
         fabric.device, fabric.world_size = torch.device(device), processes
-        assert trainer_on(fabric, torch.nn.Linear(1, 1), None).metric_buffer.patience == patience
+        assert trainer_on(fabric, torch.nn.Linear(1, 1), None)._buffer.patience == patience
 
 
 # --- no update waits. Tensors of the device "meta" have no values: reading one fails.
@@ -205,7 +205,7 @@ def test_an_update_never_waits_for_the_device(name, model, monkeypatch):
         run._update(4)
     assert waits.found == []
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
-        run.metric_buffer.read()
+        run._buffer.read()
 
 
 def test_the_test_sees_who_waits():
@@ -237,4 +237,4 @@ def test_an_update_on_a_gpu_never_waits(name, precision):
         run._update(4)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert all(math.isfinite(one.loss) for one in run.metric_buffer.read())
+    assert all(math.isfinite(one.loss) for one in run._buffer.read())

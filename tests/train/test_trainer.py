@@ -58,12 +58,12 @@ def test_rows_end_at_multiples_and_at_the_end():
 
 def test_a_graph_replays_the_same_training(recorder):
     """Rates that change, gradients that are clipped, a stop and a resume; checkpoints are those of training without."""
-    plan = {"batch": 2, "clip": 0.1, "schedule": lambda episode: 1 - episode / 40, "medians": True}
+    plan = {"batch": 2, "clip": 0.1, "lr_factor": lambda episode: 1 - episode / 40, "medians": True}
     plain_kept, kept, resumed = Kept(), Kept(), Kept()
     run = trainer(plain_kept, **plan)
     run.train()
     captured = trainer(kept, capture=True, patience=100.0, **plan)
-    captured.train(stopped=lambda: captured.position.episode >= 12)
+    captured.train(stopped=lambda: captured.state.episode >= 12)
     assert (recorder.captured, recorder.replayed) == (1, 3)
     rest = trainer(resumed, capture=True, patience=100.0, **plan)
     rest.restore(kept.checkpoints[-1])
@@ -81,7 +81,7 @@ def test_the_last_batch_is_what_is_left():
     kept = Kept()
     run = trainer(kept, episodes=10, batch=4, log_every=100)
     run.train()
-    assert run.position.episode == 10
+    assert run.state.episode == 10
     assert kept.rows[-1]["episode"] == 10
 
 
@@ -101,7 +101,7 @@ def test_stopped_and_restored_equals_undisturbed(stop):
 
     first = Kept()
     run = trainer(first)
-    assert not run.train(stopped=lambda: run.position.episode >= stop)
+    assert not run.train(stopped=lambda: run.state.episode >= stop)
     second = Kept()
     rest = trainer(second)
     rest.restore(first.checkpoints[-1])

@@ -124,7 +124,7 @@ def position_table(groups: Sequence[Group]) -> Table | None:
     columns = ("model", *(f"step {t + 1}" for t in range(longest - 1)))
     padded = [row + (MISSING,) * (longest - len(row)) for row in rows]
     return rows_or_none(
-        "Accuracy by the position of the query's class in the support set", columns, padded, "Mean over evaluations."
+        "Accuracy by the position of the query class in the support set", columns, padded, "Mean over evaluations."
     )
 
 
