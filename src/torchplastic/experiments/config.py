@@ -29,9 +29,9 @@ class PlasticConfig:
     """A plastic layer."""
 
     alpha: Literal["full", "neuron", "shared", "none"] = "full"
-    """Plasticity coefficients: one per connection, one per neuron, one for all, or no plasticity."""
+    """Plasticity coefficients alpha: per connection, per neuron, one for all, or none."""
     rule: Literal["hebb", "oja"] = "hebb"
-    """Plasticity rule: how the Hebbian trace changes at each step."""
+    """Plasticity rule: decaying Hebb, or Oja."""
     eta: float = 0.01
     """Initial plasticity rate eta."""
     learn_eta: bool = False
@@ -57,9 +57,9 @@ class Model(PlasticConfig):
     kind: Literal["plastic", "rnn", "lstm"] = "plastic"
     """Plastic network, the same network without plasticity (rnn), or an LSTM."""
     clamped: bool = True
-    """LSTM only: an input bit sets its cell directly (input and output gates open, forget gate shut)."""
+    """LSTM only: input bits override their cells (input and output gates open, forget gate shut)."""
     impl: Literal["auto", "reference", "chunked", "stepwise", "triton"] = "auto"
-    """Implementation of the plastic layer; auto picks the fastest one that supports the run."""
+    """Implementation of the plastic layer; auto: the fastest for this run."""
 
     @property
     def coefficients(self) -> str:
@@ -74,22 +74,21 @@ class Optim:
     lr: float = 1e-3
     """Learning rate."""
     lr_w: float | None = None
-    """Learning rate of the fixed weights w; default: lr."""
+    """Learning rate of the fixed weights w; None: lr."""
     beta2: float = 0.999
-    """Adam's decay rate of the squared-gradient average."""
+    """Adam's beta2, the decay rate of squared gradients."""
     weight_decay: float = 0.0
     """Decoupled weight decay (AdamW)."""
     schedule: Literal["constant", "cosine", "steps"] = "constant"
-    """Learning rate schedule. cosine: decay to `final` over schedule-episodes; steps: times `final` every
-    schedule-episodes."""
+    """Learning rate: constant; a cosine down to `final`; or multiplied by `final` at each step."""
     schedule_episodes: int | None = None
-    """Episodes of a cosine, or of one step; --episodes does not change it."""
+    """Length of the cosine, or of each step, in episodes."""
     final: float = 0.0
-    """Factor of the learning rates at the end of a cosine, or per step."""
+    """Factor of the learning rates at the end of the cosine, or per step."""
     warmup: float = 0.0
-    """Share of a cosine's episodes with a linear warm-up from 0."""
+    """Linear warm-up, as a share of the cosine."""
     clip: float | None = None
-    """Gradient norm clip; default: no clipping."""
+    """Gradient norm clip; None: no clipping."""
 
     def __post_init__(self) -> None:
         for name in ("lr", "lr_w", "clip"):
@@ -125,7 +124,7 @@ class Config:
     experiment: tyro.conf.Suppress[str] = ""
     preset: tyro.conf.Suppress[str] = ""
     seed: int = 0
-    """Random seed; initialisation, training and evaluation each derive their own stream from it."""
+    """Random seed of initialisation, training and evaluation."""
     episodes: int = 1000
     """Episodes to train on."""
     batch: int = 1
@@ -133,11 +132,11 @@ class Config:
     log_every: int = 10
     """Episodes between two rows of metrics."""
     threads: int = 0
-    """CPU threads; 0: PyTorch's default. A resumed run keeps the number."""
+    """CPU threads; 0: PyTorch's default."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """float32, or bfloat16 for input and output layers; the trace stays in float32."""
+    """bf16-mixed: input and output layers in bfloat16, the trace in float32."""
     capture: bool = False
-    """One GPU only: replay updates as a CUDA graph, after a few warm-up updates."""
+    """Replay updates as a CUDA graph; needs one GPU."""
     save_seconds: float = 30.0
     """Seconds between two checkpoints."""
     model: PlasticConfig = field(default_factory=Model)

@@ -34,7 +34,7 @@ class Agent(Model):
     """A recurrent network with a policy head and a value head."""
 
     rule: Literal["hebb", "oja"] = "oja"
-    """Plasticity rule: how the Hebbian trace changes at each step."""
+    """Plasticity rule: decaying Hebb, or Oja."""
     learn_eta: bool = True
     """Train eta by gradient descent."""
     neurons: int = 100

@@ -40,11 +40,11 @@ class Classifier(PlasticConfig):
     """An embedding and a plastic layer."""
 
     rule: Literal["hebb", "oja"] = "oja"
-    """Plasticity rule: how the Hebbian trace changes at each step."""
+    """Plasticity rule: decaying Hebb, or Oja."""
     learn_eta: bool = True
     """Train eta by gradient descent."""
     alpha_init_std: float = 0.01
-    """Initial plasticity coefficients alpha are uniform between 0 and this value."""
+    """Initial plasticity coefficients alpha are uniform from 0 to this."""
     channels: int = 64
     """Channels of each convolution, and features per picture."""
 

@@ -66,7 +66,7 @@ def _state(parts: Iterable[Tensor], step: int) -> MazeState:
 
 @dataclass(frozen=True)
 class Maze:
-    """The maze; by default the published one, with three additional observations (see-action, see-time, see-bias)."""
+    """The maze; by default the published one, with three more observations (see-action, see-time, see-bias)."""
 
     size: int = 11
     """Cells per side, including the outer wall; odd."""

@@ -212,7 +212,7 @@ class A2C:
     prob_l2: float = 0.1
     """Coefficient of the penalty on squared action probabilities."""
     gae_lambda: float | None = None
-    """Generalised advantage estimation lambda (Schulman et al. 2016); default: return minus value."""
+    """Generalised advantage estimation lambda (Schulman et al. 2016); None: return minus value."""
 
     def __post_init__(self) -> None:
         for name in ("gamma", "gae_lambda"):
