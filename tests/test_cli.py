@@ -236,7 +236,7 @@ def test_what_needs_a_gpu_is_refused_before_it_starts(tmp_path, capsys, monkeypa
     assert plastic(*tiny(tmp_path / "run", "--model.impl", "triton")) == 2
     assert 'got torch.float32 on cpu. Use impl="auto".' in capsys.readouterr().err
     assert plastic(*tiny(tmp_path / "run", "--capture")) == 2
-    assert "--capture needs one GPU; this run has 1 of cpu. Leave it out." in capsys.readouterr().err
+    assert "--capture needs one GPU; this run has 1 of cpu. Omit it." in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -184,7 +184,7 @@ def test_a_sweep_writes_no_log_through_a_link(place, tmp_path, capsys, run_proce
 def test_ignored_signals_stay_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
     try:
-        with signals.noted() as received:
+        with signals.handle() as received:
             signal.raise_signal(signal.SIGHUP)
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
             signal.raise_signal(signal.SIGTERM)

@@ -1,13 +1,13 @@
-"""A run directory: what lies in it, and how it is read and written without ever losing what was there.
+"""A run directory: its files, read and replaced atomically, so that nothing is ever lost.
 
-config.json         what the run is; a directory with one can be resumed
+config.json         the settings; a directory with this file can be resumed
 metrics.jsonl       a row every few updates
-checkpoint.pt       all that resuming needs besides config.json
-model.safetensors   the weights alone
+checkpoint.pt       the state of training; with config.json all that resuming needs
+model.safetensors   the weights
 samples.npz         arrays for the report, keyed by the kind of figure
-eval/*.json         what `plastic eval` measured
-summary.json        when finished
-lock                held while a process writes here; dies with it
+eval/*.json         results of `plastic eval`
+summary.json        the results, written when the run is finished
+lock                locked while a process writes; released when it ends
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from torch import Tensor
 
 from torchplastic.legacy import modern
 
-PREFIXES = ("_orig_mod.", "module.")  # what torch.compile and data-parallel wrappers put before names
+PREFIXES = ("_orig_mod.", "module.")  # prefixes that torch.compile and data-parallel wrappers add to names
 
 
 class RunError(ValueError):
-    """A run directory that cannot be used, in one line that says what to do."""
+    """A run directory that cannot be used; the message is one line with the way out."""
 
 
 class RunDirectory:
-    """One run directory."""
+    """Reads and writes the files of one run directory."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,26 +47,26 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: Path) -> RunDirectory:
-        """A new, empty run directory. RunError where something is there already."""
+        """Create an empty run directory. RunError if the path exists."""
         try:
             path.mkdir(parents=True)
         except FileExistsError:
-            go_on = f", or go on with it: plastic train --resume {path}" if (path / "config.json").is_file() else "."
-            raise RunError(f"{path} exists. Choose another --out{go_on}") from None
+            hint = f", or continue it: plastic train --resume {path}" if (path / "config.json").is_file() else "."
+            raise RunError(f"{path} exists. Choose another --out{hint}") from None
         except OSError as error:
             raise RunError(f"cannot make {path}: {error.strerror}.") from None
         return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
-        """An existing run directory. RunError for anything else."""
+        """Open an existing run directory. RunError if it is none."""
         if not (path / "config.json").is_file():
             raise RunError(f"{path} is no run directory: it has no config.json.")
         return cls(path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run while writing to it. RunError where another process does."""
+        """Lock the run for writing. RunError if another process has locked it."""
         with locked(self.path):
             yield
 
@@ -74,7 +74,7 @@ class RunDirectory:
 
     @property
     def config(self) -> dict[str, Any]:
-        """config.json, in today's names. RunError where it is damaged."""
+        """config.json with current names. RunError if it is damaged."""
         config = read_json(self.path / "config.json")
         return modern(config, str(config.get("experiment")))
 
@@ -96,26 +96,26 @@ class RunDirectory:
         write_json(self.path / "summary.json", summary)
 
     def reopen(self) -> None:
-        """Take back what belongs to the end of a run, because training goes on; its checkpoint stays."""
+        """Remove the files of a finished run before training continues; the checkpoint stays."""
         for name in ("summary.json", "model.safetensors", "samples.npz"):
             (self.path / name).unlink(missing_ok=True)
 
     def write_eval(self, name: str, result: dict[str, Any]) -> Path:
-        """eval/NAME.json, replaced whole. RunError where eval is a link."""
+        """Replace eval/NAME.json. RunError if eval is a link."""
         refuse_link(self.path / "eval")
         (self.path / "eval").mkdir(exist_ok=True)
         write_json(self.path / "eval" / f"{name}.json", result)
         return self.path / "eval" / f"{name}.json"
 
     def evals(self) -> list[dict[str, Any]]:
-        """Every result under eval/, by name."""
+        """All results under eval/, sorted by name."""
         paths = sorted((self.path / "eval").glob("*.json"))
         return [modern(read_json(path), self.experiment) for path in paths]
 
     # --- metrics
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl; a torn last line is left out."""
+        """The rows of metrics.jsonl, without an incomplete last line."""
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return []
@@ -124,16 +124,16 @@ class RunDirectory:
         return [modern(json.loads(line), experiment) for line in lines]
 
     def append(self, row: dict[str, Any]) -> None:
-        """One more row, flushed at once."""
+        """Append a row to metrics.jsonl."""
         with (self.path / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
 
     def cut_metrics(self, keep: Callable[[dict[str, Any]], bool]) -> None:
-        """Keep these rows alone, and no torn line."""
+        """Remove all rows for which `keep` is false, and an incomplete last line."""
         self._replace_metrics([row for row in self.metrics() if keep(row)])
 
     def change_last_row(self, change: Callable[[dict[str, Any], int], dict[str, Any]]) -> None:
-        """Replace the last row by `change(row, the episode of the row before)`, where that differs."""
+        """Replace the last row by `change(row, episode of the previous row)`."""
         *rows, last = self.metrics() or [{}]
         changed = change(last, rows[-1]["episode"] if rows else 0) if last else last
         if changed != last:
@@ -146,19 +146,19 @@ class RunDirectory:
     # --- tensors
 
     def save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """checkpoint.pt, replaced whole."""
+        """Replace checkpoint.pt."""
         replace_file(self.path / "checkpoint.pt", lambda file: torch.save(checkpoint, file))
 
     def checkpoint(self) -> dict[str, Any]:
-        """checkpoint.pt, tensors on the CPU; executes nothing. RunError where it is missing, torn or foreign."""
+        """Load checkpoint.pt onto the CPU; no code in it is executed. RunError if it is missing, damaged or foreign."""
         path = self.path / "checkpoint.pt"
         try:
-            with warnings.catch_warnings(action="ignore"):  # of a foreign pickle; the error below says enough
+            with warnings.catch_warnings(action="ignore"):  # of a foreign pickle; the error below is enough
                 checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
-            raise RunError(f"{self.path} has no checkpoint.pt to go on from.") from None
+            raise RunError(f"{self.path} has no checkpoint.pt to continue from.") from None
         except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            words = "" if isinstance(error, KeyError) else str(error).strip()  # a KeyError says a bare number
+            words = "" if isinstance(error, KeyError) else str(error).strip()  # a KeyError has a bare number
             reason = words.splitlines()[0] if words else type(error).__name__
             raise RunError(f"{path} cannot be read, it is damaged or foreign: {reason[:150]}") from None
         if not isinstance(checkpoint, dict) or not {"model", "optimizer", "episode"} <= checkpoint.keys():
@@ -166,41 +166,41 @@ class RunDirectory:
         return checkpoint
 
     def save_weights(self, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
-        """model.safetensors, replaced whole."""
+        """Replace model.safetensors."""
         data = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, metadata)
         replace_file(self.path / "model.safetensors", lambda file: file.write(data))
 
     def weights(self) -> dict[str, Tensor]:
-        """model.safetensors without the prefixes of wrappers; of an unfinished run, those of the checkpoint."""
+        """The weights without prefixes of wrappers: model.safetensors, or the checkpoint of an unfinished run."""
         path = self.path / "model.safetensors"
         return strip_prefixes(load_file(path) if path.is_file() else self.checkpoint()["model"])
 
     def save_samples(self, samples: dict[str, np.ndarray]) -> None:
-        """samples.npz, replaced whole."""
+        """Replace samples.npz."""
         replace_file(self.path / "samples.npz", lambda file: np.savez_compressed(file, allow_pickle=False, **samples))
 
 
-# --- how files are read and replaced
+# --- reading and replacing files
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. RunError where there is none."""
+    """The object in a JSON file. RunError if there is none."""
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from None
     if not isinstance(value, dict):
-        raise RunError(f"{path} is not what this program writes: it holds no JSON object.")
+        raise RunError(f"{path} is not a file of this program: it holds no JSON object.")
     return value
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """A JSON file, replaced whole."""
+    """Replace a JSON file."""
     replace_file(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
 
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write beside it, then rename over it: a reader sees the old file or the new one."""
+    """Write a temporary file and rename it to `path`, so that a reader sees the old file or the new one."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         temporary = Path(file.name)
         try:
@@ -215,14 +215,14 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def refuse_link(path: Path) -> None:
-    """RunError where a link has the place of a folder or file of a run: what it leads to is not the run's."""
+    """Raise a RunError if a path of a run is a symbolic link, since its target does not belong to the run."""
     if path.is_symlink():
         raise RunError(f"{path} is a link to {path.readlink()}; links are not followed out of a run. Move it away.")
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder while writing to it. RunError where another process does."""
+    """Lock a folder for writing. RunError if another process has locked it."""
     refuse_link(folder / "lock")
     lock = filelock.FileLock(folder / "lock", timeout=0)
     try:
@@ -247,7 +247,7 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def strip_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what torch.compile and data-parallel wrappers put before them."""
+    """Remove the prefixes that torch.compile and data-parallel wrappers add to names."""
     stripped = {}
     for name, tensor in weights.items():
         for prefix in PREFIXES:

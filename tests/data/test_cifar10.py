@@ -88,7 +88,7 @@ def test_a_pickle_executes_nothing(tmp_path):
         path.write_bytes(content)
         refused(tmp_path, "data_batch_2 is")
     path.write_bytes(pickle.dumps({b"data": np.zeros((2, 3), np.uint8)}))
-    refused(tmp_path, "no bytes of 3,072 a picture")
+    refused(tmp_path, "not uint8 [n, 3,072]")
 
 
 def test_nothing_is_found_where_nothing_is(tmp_path):

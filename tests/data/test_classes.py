@@ -77,7 +77,7 @@ def test_a_folder(tmp_path):
 
 def test_a_folder_without_classes(tmp_path):
     picture(tmp_path / "a" / "1.png")
-    with pytest.raises(ValueError, match="holds 1 folders with pictures; few-shot learning takes at least 2"):
+    with pytest.raises(ValueError, match="holds 1 folders with pictures; few-shot learning needs at least 2"):
         read_folder(tmp_path, 12)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "2.png").write_bytes(b"text")

@@ -43,7 +43,7 @@ def test_a_held_lstm_says_what_it_is_shown_and_another_one_does_not(preset):
         return y[-1, :, : config.task.bits], episode
 
     said, episode = answer(clamped=True)
-    kept = episode.shown["cue"] != 0
+    kept = episode.info["cue"] != 0
     torch.testing.assert_close(said[kept], torch.tanh(episode.target)[kept], rtol=0, atol=1e-3)
     assert said[~kept].abs().max() < 0.5
     said, episode = answer(clamped=False)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from torchplastic.data.classes import Classes
+from torchplastic.tasks.base import Episode
 from torchplastic.tasks.images import ImageEpisodes, Images
 from torchplastic.tasks.maze import Maze
 from torchplastic.tasks.omniglot import FewShot, FewShotEpisodes
@@ -57,7 +58,7 @@ RECORDED = {
 def tensors(episodes):
     """All tensors of a batch."""
     parts = [*episodes]
-    parts += [*getattr(episodes, "shown", {}).values()] if hasattr(episodes, "inputs") else []
+    parts += [*episodes.info.values()] if isinstance(episodes, Episode) else []
     return [part for part in parts if isinstance(part, torch.Tensor)]
 
 

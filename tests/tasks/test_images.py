@@ -56,8 +56,8 @@ def test_episode_is_what_the_paper_says(task, batch, seed):
     for t in range(task.steps):
         assert episode.clamp[t].all() == (free[t] or task.hidden_pixels == 0)
     for b in range(batch):
-        pictures = episode.shown["pictures"][b]
-        assert len({int(number) for number in episode.shown["chosen"][b]}) == task.pictures  # all different
+        pictures = episode.info["pictures"][b]
+        assert len({int(number) for number in episode.info["chosen"][b]}) == task.pictures  # all different
         shows = episode.inputs[:learn, b].unflatten(0, (-1, task.shown + task.gap))
         for cycle in shows.unflatten(0, (task.cycles, task.pictures)):
             first = cycle[:, 0, :pixels]
@@ -74,7 +74,7 @@ def test_episode_is_what_the_paper_says(task, batch, seed):
             assert (rows[1:] != rows[:-1]).sum() == 1
         else:
             assert hidden.sum() == task.hidden_pixels
-        target = pictures[episode.shown["which"][b]]
+        target = pictures[episode.info["which"][b]]
         assert torch.equal(episode.target[b], target)
         assert torch.equal(episode.inputs[-1, b, :pixels], target * kept[0])
     assert episode.inputs[..., -1].eq(1).all()
@@ -83,8 +83,8 @@ def test_episode_is_what_the_paper_says(task, batch, seed):
 
 def test_both_halves_and_every_picture_are_asked_for():
     episode = draw(Images(side=4), 200)
-    assert set(episode.shown["which"].tolist()) == {0, 1, 2}
-    top = episode.shown["kept"][:, 0]
+    assert set(episode.info["which"].tolist()) == {0, 1, 2}
+    top = episode.info["kept"][:, 0]
     assert 60 < int(top.sum()) < 140
     assert not torch.equal(episode.inputs[0, :, :16], episode.inputs[66, :, :16])  # reshuffled
 
@@ -104,12 +104,12 @@ def test_no_validation_picture_is_ever_trained_on(seed):
     seen = {
         int(number)
         for _ in range(50)
-        for number in training.sums[training.episodes(4, stream).shown["chosen"].flatten()][:, 0, 0]
+        for number in training.sums[training.episodes(4, stream).info["chosen"].flatten()][:, 0, 0]
     }
     asked = {
         int(number)
         for _ in range(50)
-        for number in validation.sums[validation.episodes(4, stream).shown["chosen"].flatten()][:, 0, 0]
+        for number in validation.sums[validation.episodes(4, stream).info["chosen"].flatten()][:, 0, 0]
     }
     assert seen == set(range(40))
     assert asked == set(range(100, 110))
@@ -153,7 +153,7 @@ def test_trivial_answers():
     mean = torch.full((16,), 0.25)
     answers = trivial_answers(episode, mean, 4)
     for b in range(50):
-        kept, target = episode.shown["kept"][b], episode.target[b]
+        kept, target = episode.info["kept"][b], episode.target[b]
         for answer in answers.values():
             assert torch.equal(answer[b][kept], target[kept])
         assert answers["zeros"][b][~kept].eq(0).all()
@@ -165,7 +165,7 @@ def test_trivial_answers():
 def test_the_nearest_shown_pixel_of_a_column():
     kept = torch.tensor([[False, True, False, False], [True, False, False, False]]).repeat_interleave(1, 1)
     cue = torch.tensor([[0.0, 0.5, 0.0, 0.0], [-1.0, 0.0, 0.0, 0.0]])
-    episode = draw(Images(side=2), batch=2)._replace(shown={"cue": cue, "kept": kept})
+    episode = draw(Images(side=2), batch=2)._replace(info={"cue": cue, "kept": kept})
     filled = trivial_answers(episode, torch.zeros(4), 2)["nearest row"]
     torch.testing.assert_close(filled, torch.tensor([[0.0, 0.5, 0.0, 0.5], [-1.0, 0.0, -1.0, 0.0]]))
 

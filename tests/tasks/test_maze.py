@@ -200,7 +200,7 @@ def test_wrong_use_is_one_line():
     ("options", "words"),
     [
         ({"size": 8}, "odd and at least 5; got 8"), ({"size": 3}, "got 3"), ({"steps": 0}, "steps"),
-        ({"view": 0}, "view"), ({"bump": -1.0}, "bump is a cost"),
+        ({"view": 0}, "view"), ({"bump": -1.0}, "bump must be at least 0"),
     ],
 )  # fmt: skip
 def test_what_is_refused(options, words):

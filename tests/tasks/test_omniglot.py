@@ -177,7 +177,7 @@ def test_nearest_in_pixels():
             [9] * 8,
             r"pool-pictures must be at least 5 \(of a class 1 for support, 4 as queries\); got 4",
         ),
-        ({"pool": 6, "within_groups": True}, [9] * 8, "do not go together"),
+        ({"pool": 6, "within_groups": True}, [9] * 8, "exclude each other"),
     ],
 )
 def test_what_is_refused(task, counts, words):

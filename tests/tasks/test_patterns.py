@@ -37,7 +37,7 @@ sizes = st.builds(
 def test_episode_is_what_the_paper_says(task, batch, seed):
     episode = draw(task, batch, seed)
     bits, learn = task.bits, task.steps - task.test
-    patterns = episode.shown["patterns"]
+    patterns = episode.info["patterns"]
     assert patterns.abs().eq(1).all()
     if task.balanced:
         assert patterns.sum(-1).eq(0).all()
@@ -54,7 +54,7 @@ def test_episode_is_what_the_paper_says(task, batch, seed):
         kept = episode.clamp[learn:, b, :bits]
         assert (kept == kept[0]).all()
         assert (~kept[0]).sum() == task.hidden_bits
-        target = patterns[b, episode.shown["which"][b]]
+        target = patterns[b, episode.info["which"][b]]
         assert torch.equal(episode.target[b], target)
         assert torch.equal(episode.inputs[-1, b, :bits], target * kept[0])
     assert episode.inputs[..., -1].eq(1).all()
@@ -97,7 +97,7 @@ def test_rows_are_single_episodes():
     assert torch.equal(part.inputs, episode.inputs[:, 1:3])
     assert torch.equal(part.clamp, episode.clamp[:, 1:3])
     assert torch.equal(part.target, episode.target[1:3])
-    assert torch.equal(part.shown["cue"], episode.shown["cue"][1:3])
+    assert torch.equal(part.info["cue"], episode.info["cue"][1:3])
 
 
 def test_wrong_bits_counts_signs_and_zero_is_wrong():

@@ -72,7 +72,7 @@ def test_one_process_of_a_cluster_job_writes_its_run(tmp_path, run_process):
     [
         (["--batch", "3"], "--batch 3 must be a multiple of --devices 2"),
         (["--batch", "4", "--episodes", "17"], "a last batch of 1, which must be a multiple of --devices 2"),
-        (["--batch", "4", "--device", "cuda:0"], "names one"),
+        (["--batch", "4", "--device", "cuda:0"], "names one device"),
     ],
 )
 def test_what_cannot_be_shared_is_refused_before_anything_starts(more, words, tmp_path, capsys):

@@ -61,7 +61,7 @@ def run(args: Sequence[str]) -> int:
     what = Sweep(config, tuple(range(own.seeds)), tuple(rest), flags.device, flags.devices, path.absolute(), own.debug)
     jobs = own.jobs or default_jobs(what, own.backend)
     statuses, number = run_sweep(what, make_pool(own.backend, jobs), jobs)
-    with signals.noted():  # a second Ctrl-C does not cut the output short
+    with signals.handle():  # a second Ctrl-C does not cut the output short
         for one in statuses:
             measured = "" if one.measured is None else f"  last row: {one.measure} {one.measured:.4g}"
             why = f"  ({one.why})" if one.why else ""

@@ -103,7 +103,7 @@ def _print_result(outcome: "RunResult") -> int:
     """Print how training ended, and the next command -> the exit code."""
     from torchplastic.experiments import signals
 
-    with signals.noted():  # a second Ctrl-C does not cut the output short
+    with signals.handle():  # a second Ctrl-C does not cut the output short
         return _print_summary(outcome)
 
 

@@ -30,7 +30,7 @@ FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py", ".")
 
 
 def find(place: Path) -> Path | None:
-    """The archive or extracted folder at a place: the place itself, or in it. None where there is none."""
+    """The archive or extracted folder at a path or in it; None if there is none."""
     if place.is_file():
         return place if place.name in ARCHIVES or tarfile.is_tarfile(place) else None
     for name in FOLDERS:
@@ -41,9 +41,9 @@ def find(place: Path) -> Path | None:
 
 
 def read(path: Path) -> Pictures:
-    """The pictures of an archive or folder that `find` gave: five batches to train on, the test batch for validation.
+    """Read an archive or folder that `find` returned: five batches to train on, the test batch for validation.
 
-    ValueError, in one line, for a file that is missing, truncated or foreign. Nothing in a file is executed.
+    ValueError, in one line, if a file is missing, truncated or foreign. No code in a file is executed.
     """
     LOG.info("reading CIFAR-10 from %s", path)
     try:
@@ -70,7 +70,7 @@ def _from_folder(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _from_archive(path: Path) -> dict[str, np.ndarray]:
-    """Member by member, in memory: nothing is written."""
+    """Read the members in memory, without extracting to disk."""
     batches = {}
     with tarfile.open(path, "r:*") as archive:
         for member in archive:
@@ -90,9 +90,9 @@ def _reader(name: str) -> Callable[[bytes, str], np.ndarray]:
 
 
 def _binary(data: bytes, where: str) -> np.ndarray:
-    """uint8 `[n, 32, 32, 3]` of a batch in the binary layout."""
+    """A batch in the binary layout -> uint8 `[n, 32, 32, 3]`."""
     if not data or len(data) % RECORD:
-        raise ValueError(f"{where} is truncated or foreign: {len(data):,} bytes are no whole records of {RECORD:,}.")
+        raise ValueError(f"{where} is truncated or foreign: {len(data):,} bytes are not a multiple of {RECORD:,}.")
     records = np.frombuffer(data, np.uint8).reshape(-1, RECORD)
     if (records[:, 0] >= CLASSES).any():
         raise ValueError(f"{where} is foreign: a label is {records[:, 0].max()}, CIFAR-10 has labels 0 to 9.")
@@ -100,7 +100,7 @@ def _binary(data: bytes, where: str) -> np.ndarray:
 
 
 def _pickled(data: bytes, where: str) -> np.ndarray:
-    """uint8 `[n, 32, 32, 3]` of a batch in the Python layout."""
+    """A batch in the Python layout -> uint8 `[n, 32, 32, 3]`."""
     try:
         content = _Arrays(io.BytesIO(data), encoding="bytes").load()
         pixels = content[b"data"]
@@ -109,7 +109,7 @@ def _pickled(data: bytes, where: str) -> np.ndarray:
     except Exception as error:  # a damaged pickle may raise anything
         raise ValueError(f"{where} is truncated or foreign: {str(error) or type(error).__name__}") from None
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != (len(pixels), PIXELS):
-        raise ValueError(f"{where} is foreign: its data are no bytes of {PIXELS:,} a picture.")
+        raise ValueError(f"{where} is foreign: its data are not uint8 [n, {PIXELS:,}].")
     return _pixels(pixels)
 
 
@@ -123,7 +123,7 @@ class _RefusedError(ValueError):
 
 
 class _Arrays(pickle.Unpickler):
-    """Loads arrays and plain values. Whatever else a pickle names is refused before it is looked up."""
+    """Loads arrays and plain values; refuses any other name in a pickle before looking it up."""
 
     NEEDED = frozenset(
         {("multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")}

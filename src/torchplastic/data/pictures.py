@@ -1,4 +1,4 @@
-"""Pictures to memorise: any folder of them, or patches of a photograph that comes with the program.
+"""Pictures to memorise: from any folder, or patches of a photograph that matplotlib ships.
 
 Axes: n pictures, S pixels a side.
 """
@@ -25,9 +25,9 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 
 @dataclass(frozen=True)
 class Pictures:
-    """Gray pictures as channel sums R + G + B, 0 … 765, int16 `[n, S, S]`: what to train on, and what never.
+    """Gray training and validation pictures as channel sums R + G + B, 0 … 765, int16 `[n, S, S]`.
 
-    source says what they are, as results state it.
+    source: a description for the results.
     """
 
     train: Tensor
@@ -36,7 +36,7 @@ class Pictures:
 
     @cached_property
     def digest(self) -> str:
-        """Of all pixels, those to train on and those for validation."""
+        """The numbers of pictures and a checksum of all pixels."""
         sums = zlib.crc32(self.validation.numpy().data, zlib.crc32(self.train.numpy().data))
         return f"{len(self.train)} + {len(self.validation)} pictures, digest {sums:08x}"
 
@@ -52,13 +52,13 @@ def channel_sums(pixels: np.ndarray) -> Tensor:
 
 
 def is_picture(path: Path) -> bool:
-    """By its name."""
+    """Whether a file is a picture, by its name."""
     return path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 @contextmanager
 def readable(where: Path | str) -> Iterator[None]:
-    """Within it a picture is read: ValueError, in one line, where that fails."""
+    """Turn errors of reading a picture into a ValueError of one line."""
     try:
         yield
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -66,11 +66,10 @@ def readable(where: Path | str) -> Iterator[None]:
 
 
 def read_folder(folder: Path, side: int) -> Pictures:
-    """All pictures in a folder and below, cut to squares and resized.
+    """Read all pictures in a folder and below, cropped to squares and resized.
 
-    The last max(3, n // 10) by name are for validation.
-
-    ValueError, in one line, for too few of them and for a file that is no readable picture.
+    The last max(3, n // 10) by name are for validation. ValueError, in one line, if there are too few or one cannot
+    be read.
     """
     paths = sorted(path for path in folder.rglob("*") if is_picture(path))
     if len(paths) < FEWEST:
@@ -87,14 +86,14 @@ def read_folder(folder: Path, side: int) -> Pictures:
 
 
 def _square(path: Path, side: int) -> np.ndarray:
-    """The middle of a picture, uint8 `[side, side, 3]`."""
+    """The centre crop of a picture, uint8 `[side, side, 3]`."""
     with readable(path), Image.open(path) as picture:
         whole = _eight_bits(ImageOps.exif_transpose(picture)).convert("RGB")
     return _resized(whole, side)
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """16-bit gray, which would be cut off at 255, as 8-bit gray."""
+    """Convert 16-bit gray to 8 bits; Pillow would clip it at 255."""
     if not picture.mode.startswith("I"):
         return picture
     return Image.fromarray((np.asarray(picture).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
@@ -109,7 +108,7 @@ def _resized(picture: Image.Image, side: int) -> np.ndarray:
 
 
 def photograph_patches(side: int) -> Pictures:
-    """Patches of the photograph that matplotlib ships, of three sizes: those of its right third are for validation."""
+    """Patches of three sizes of the photograph that matplotlib ships; those of its right third are for validation."""
     from matplotlib.cbook import get_sample_data
 
     with Image.open(str(get_sample_data("grace_hopper.jpg", asfileobj=False))) as photograph:
@@ -124,8 +123,8 @@ def photograph_patches(side: int) -> Pictures:
 
 
 def _patches(picture: Image.Image, side: int, within: tuple[int, int, int, int]) -> np.ndarray:
-    """Squares of 64, 96 and 144 pixels, a quarter of one apart, uint8 `[n, side, side, 3]`."""
-    part = picture.crop(within)  # what is resized sees nothing beyond
+    """Squares of 64, 96 and 144 pixels, a quarter of their side apart, uint8 `[n, side, side, 3]`."""
+    part = picture.crop(within)  # so that resizing does not blend in pixels beyond the edge
     width, height = part.size
     patches = [
         np.asarray(part.resize((side, side), Image.Resampling.LANCZOS, box=(x, y, x + edge, y + edge)))

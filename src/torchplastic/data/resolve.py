@@ -1,4 +1,4 @@
-"""Where the pictures and the characters of a run come from."""
+"""Find and load the data of a run: pictures, or Omniglot's characters."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torchplastic.data.pictures import Pictures, is_picture, read_folder
 
 
 def load_pictures(place: Path | None, side: int) -> Pictures:
-    """CIFAR-10 or a folder of pictures at the place named; without one, CIFAR-10 where it is looked for.
+    """Load CIFAR-10 or a folder of pictures from `place`.
 
-    That is: in the folder TORCHPLASTIC_DATA, then in the user's cache folder. ValueError, in one line with the way out,
-    where nothing fits.
+    None: CIFAR-10 in the folder TORCHPLASTIC_DATA, then in the user's cache folder. ValueError, in one line with the
+    way out, if nothing is found.
     """
     if place is not None:
         return _at(place, side)
@@ -29,7 +29,7 @@ def load_pictures(place: Path | None, side: int) -> Pictures:
 
 
 def load_characters(place: Path | None) -> omniglot.Characters:
-    """Omniglot at the place named, or where it is looked for, as for `load_pictures`."""
+    """Load Omniglot from `place`, or from the usual folders, as `load_pictures` does."""
     if place is not None and not place.exists():
         raise ValueError(f"--data-dir {place} does not exist.")
     places = [place] if place is not None else _usual_places()

@@ -1,1 +1,1 @@
-"""Which network on which task with which numbers: one file = one section of the paper."""
+"""The experiments of the papers: a network, a task and settings in one file each, and the code that runs them."""

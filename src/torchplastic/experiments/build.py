@@ -1,4 +1,4 @@
-"""Build the network that a config names, from a seed alone.
+"""Build the network and the optimiser of a config; all randomness derives from its seed.
 
 Axes: N neurons.
 """
@@ -16,26 +16,26 @@ STREAMS = {"initialisation": 0, "episodes": 1, "evaluation": 2, "samples": 3, "v
 
 
 def generator(seed: int, stream: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator of its own for each use of randomness, from the one seed."""
+    """A separate generator for each use of randomness, derived from one seed."""
     state = np.random.SeedSequence(seed, spawn_key=(STREAMS[stream],)).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state) >> 1)
 
 
 class BitLSTM(LSTM):
-    """The baseline on a task that clamps: bits clamp their cells, the bias and other units are plain inputs."""
+    """The LSTM on a clamped task: bits clamp their cells, the bias and other units are plain inputs."""
 
     def _check_units(self, clamp: Tensor) -> None:
-        """Units beyond the clamped ones may be clamped too, without effect here."""
+        """Accept a clamp on other units too; it has no effect."""
 
 
 def lstm_training_bytes(T: int, B: int, inputs: int, cells: int) -> int:
-    """Bytes of weights, gradients, Adam and what backpropagation through T steps keeps, in float32."""
+    """Bytes of weights, gradients, Adam and the activations of T steps, in float32."""
     weights = 4 * cells * (inputs + cells + 2)
     return 4 * (4 * weights + 8 * T * B * cells)
 
 
 def make_network(config: Model, seed: int, neurons: int, *, lstm_cells: int, clamped_inputs: int) -> nn.Module:
-    """A network with one input unit per neuron (LSTM: `lstm_cells` cells), started from the seed."""
+    """A network with one input unit per neuron (LSTM: `lstm_cells` cells), initialised from the seed."""
     stream = generator(seed, "initialisation")
     if config.kind == "lstm":
         lstm = BitLSTM(neurons, lstm_cells, clamped_inputs=clamped_inputs if config.clamped else 0)
@@ -56,7 +56,7 @@ def make_network(config: Model, seed: int, neurons: int, *, lstm_cells: int, cla
 
 
 def rescale(layer: PlasticRNN, config: Model) -> None:
-    """Other starts than the layer's own 0.01 N(0, 1)."""
+    """Scale the layer's initial 0.01 N(0, 1) to the config's standard deviations."""
     with torch.no_grad():
         layer.w.mul_(config.w_init_std / 0.01)
         if layer.alpha is not None:
@@ -64,7 +64,7 @@ def rescale(layer: PlasticRNN, config: Model) -> None:
 
 
 def make_optimizer(config: Optim, model: nn.Module) -> torch.optim.AdamW:
-    """AdamW (fused; Adam without weight decay), with a rate of its own for w where the config has one."""
+    """AdamW (fused; equal to Adam without weight decay), with a separate learning rate for w if the config has one."""
     groups: list[dict[str, object]] = []
     for lr, chosen in ((config.lr, False), (config.lr_w or config.lr, True)):
         parameters = [p for name, p in model.named_parameters() if (name.split(".")[-1] == "w") == chosen]

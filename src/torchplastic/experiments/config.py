@@ -1,4 +1,7 @@
-"""The settings of a run: frozen, checked where they are built, read back from config.json."""
+"""The settings of a run as frozen dataclasses, checked on construction.
+
+Every field is a flag of `plastic train`, its docstring the help text, and a key of config.json.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ C = TypeVar("C", bound="Config")
 
 
 def at_least(name: str, value: float, smallest: float) -> None:
-    """ValueError with the name of the flag and both numbers."""
+    """Raise a ValueError that names the flag and both numbers if the value is too small."""
     if not value >= smallest:
         raise ValueError(f"{name} must be at least {smallest:g}; got {value:g}.")
 
@@ -26,17 +29,17 @@ class PlasticConfig:
     """A plastic layer."""
 
     alpha: Literal["full", "neuron", "shared", "none"] = "full"
-    """Plasticity coefficients: one per connection, per neuron, one for all, or no plasticity."""
+    """Plasticity coefficients alpha: per connection, per neuron, one for all, or none."""
     rule: Literal["hebb", "oja"] = "hebb"
-    """How the trace changes."""
+    """Plasticity rule: decaying Hebb, or Oja."""
     eta: float = 0.01
-    """Plasticity rate at the start."""
+    """Initial plasticity rate eta."""
     learn_eta: bool = False
-    """Whether the plasticity rate is trained."""
+    """Train eta by gradient descent."""
     w_init_std: float = 0.01
-    """Standard deviation of the fixed weights at the start."""
+    """Standard deviation of the initial fixed weights w."""
     alpha_init_std: float = 0.01
-    """Standard deviation of the plasticity coefficients at the start."""
+    """Standard deviation of the initial plasticity coefficients alpha."""
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
@@ -52,15 +55,15 @@ class Model(PlasticConfig):
     """A recurrent network."""
 
     kind: Literal["plastic", "rnn", "lstm"] = "plastic"
-    """plastic; rnn, the same without plasticity; lstm, the baseline."""
+    """Plastic network, the same network without plasticity (rnn), or an LSTM."""
     clamped: bool = True
-    """lstm: whether a bit that is shown overrides its cell (input gate open, forget gate shut, output gate open)."""
+    """LSTM only: input bits override their cells (input and output gates open, forget gate shut)."""
     impl: Literal["auto", "reference", "chunked", "stepwise", "triton"] = "auto"
-    """Which preset runs the network."""
+    """Implementation of the plastic layer; auto: the fastest for this run."""
 
     @property
     def coefficients(self) -> str:
-        """The network's kind of alpha: none where it is not plastic."""
+        """The kind of alpha; "none" for a network without plasticity."""
         return self.alpha if self.kind == "plastic" else "none"
 
 
@@ -71,21 +74,21 @@ class Optim:
     lr: float = 1e-3
     """Learning rate."""
     lr_w: float | None = None
-    """Learning rate of the fixed weights w alone; None means lr."""
+    """Learning rate of the fixed weights w; None: lr."""
     beta2: float = 0.999
-    """How slowly Adam's mean of squared gradients moves."""
+    """Adam's beta2, the decay rate of squared gradients."""
     weight_decay: float = 0.0
-    """What every update takes off all weights, times the learning rate (AdamW)."""
+    """Decoupled weight decay (AdamW)."""
     schedule: Literal["constant", "cosine", "steps"] = "constant"
-    """How the learning rates change: down to `final` over schedule_episodes, or times `final` after each of them."""
+    """Learning rate: constant; a cosine down to `final`; or multiplied by `final` at each step."""
     schedule_episodes: int | None = None
-    """Length of the schedule; it is not moved by --episodes. A cosine's rates stay at their last value after it."""
+    """Length of the cosine, or of each step, in episodes."""
     final: float = 0.0
-    """Share of the learning rates that a cosine ends with, or that a step leaves."""
+    """Factor of the learning rates at the end of the cosine, or per step."""
     warmup: float = 0.0
-    """Share of a cosine's episodes in which the rates rise from 0 to what they are."""
+    """Linear warm-up, as a share of the cosine."""
     clip: float | None = None
-    """Largest norm of the gradient."""
+    """Gradient norm clip; None: no clipping."""
 
     def __post_init__(self) -> None:
         for name in ("lr", "lr_w", "clip"):
@@ -102,7 +105,7 @@ class Optim:
                 raise ValueError(f"optim.{name} must lie in 0 … 1, 1 excluded; got {getattr(self, name):g}.")
 
     def factor(self, episode: int) -> float:
-        """What the learning rates are multiplied by after that many episodes."""
+        """Factor of the learning rates after `episode` episodes."""
         if self.schedule == "constant" or self.schedule_episodes is None:
             return 1.0
         if self.schedule == "steps":
@@ -121,19 +124,19 @@ class Config:
     experiment: tyro.conf.Suppress[str] = ""
     preset: tyro.conf.Suppress[str] = ""
     seed: int = 0
-    """Fixes the run: initialisation, training episodes and evaluation each have a stream of their own."""
+    """Random seed of initialisation, training and evaluation."""
     episodes: int = 1000
     """Episodes to train on."""
     batch: int = 1
     """Episodes per update."""
     log_every: int = 10
-    """Episodes per row of metrics."""
+    """Episodes between two rows of metrics."""
     threads: int = 0
-    """CPU threads; 0 takes PyTorch's choice, and the number taken is kept."""
+    """CPU threads; 0: PyTorch's default."""
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """Precision of the input and output layers; trace and adjoint stay in float32."""
+    """bf16-mixed: input and output layers in bfloat16, the trace in float32."""
     capture: bool = False
-    """On one GPU: replay updates as a CUDA graph, once some of a shape were made."""
+    """Replay updates as a CUDA graph; needs one GPU."""
     save_seconds: float = 30.0
     """Seconds between two checkpoints."""
     model: PlasticConfig = field(default_factory=Model)
@@ -149,22 +152,22 @@ class Config:
         at_least("save_seconds", self.save_seconds, 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in config.json."""
+        """The content of config.json."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class DataConfig(Config):
-    """Settings of an experiment on a data set, a part of which is never trained on."""
+    """Settings of an experiment on a data set with a validation or test part."""
 
     data_dir: str | None = None
-    """Where the data lie; default TORCHPLASTIC_DATA, then the cache folder."""
+    """Folder of the data set; default: $TORCHPLASTIC_DATA, then the cache folder."""
     builtin_data: bool = False
-    """Without --data-dir: data that come with the program, instead of the data set."""
+    """Use data that come with the package; ignored with --data-dir."""
     eval_every: int = 500
-    """Episodes between two evaluations on data that are never trained on."""
+    """Training episodes between two evaluations."""
     eval_episodes: int = 100
-    """Episodes of an evaluation during training: the same ones each time."""
+    """Episodes per evaluation, the same ones each time."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -175,7 +178,7 @@ class DataConfig(Config):
 
 
 def from_dict(kind: type[C], values: dict[str, Any]) -> C:
-    """The config that `to_dict` wrote. ValueError of one line where it does not fit."""
+    """The config that `to_dict` wrote. ValueError, in one line, if its keys or types do not fit."""
     try:
         return dacite.from_dict(kind, values, dacite.Config(strict=True, cast=[tuple]))
     except dacite.DaciteError as error:

@@ -9,7 +9,7 @@ from torchplastic.experiments.config import Model, Optim
 from torchplastic.experiments.pattern_recall import RecallConfig, experiment
 from torchplastic.tasks.patterns import Patterns
 
-EXTRA = 2000  # neurons or cells that the baselines have more
+EXTRA = 2000  # additional neurons or cells of the baselines
 BASELINE_LR = 3e-5  # of Adam
 
 
@@ -28,7 +28,7 @@ def published() -> RecallConfig:
 
 
 def paper() -> RecallConfig:
-    """The published task and network, with the recipe we keep: eta learned, w slower than alpha, a schedule."""
+    """The published task and network with our recipe: eta learned, a lower rate for w than for alpha, a schedule."""
     return replace(
         published(),
         preset="paper",
@@ -38,7 +38,7 @@ def paper() -> RecallConfig:
 
 
 def quick() -> RecallConfig:
-    """Half of `paper`."""
+    """`paper` with half of its episodes."""
     config = replace(paper(), preset="quick", episodes=1000)
     return replace(config, optim=replace(config.optim, schedule_episodes=1000))
 
@@ -61,7 +61,7 @@ def released() -> RecallConfig:
 
 
 def of_kind(config: RecallConfig, kind: Literal["plastic", "rnn", "lstm"]) -> RecallConfig:
-    """The published sizes and rate of the baselines: 2,000 neurons or cells more, Adam 3e-5, all threads."""
+    """The published setting of the baselines: 2,000 additional neurons or cells, Adam 3e-5, all threads."""
     config = replace(config, model=replace(config.model, kind=kind))
     if kind == "plastic":
         return config

@@ -27,7 +27,7 @@ from torchplastic.train.objectives import squared_error
 from torchplastic.train.supervised import SupervisedLearner
 
 EVALUATION_BATCH = 20
-EVALUATION_TRACES = 4  # of each example that lie in memory at once: two traces, P, and room
+EVALUATION_TRACES = 4  # matrices in memory per episode: two traces, P, and room
 EVALUATION_BYTES = 1 << 29
 BASELINE_EPISODES = 1000
 SAMPLED_EPISODES = 6
@@ -46,9 +46,10 @@ class ImagesConfig(DataConfig):
     """Settings of the experiment on natural images."""
 
     data_dir: str | None = None
-    """CIFAR-10 (archive or extracted) or a folder of pictures; default TORCHPLASTIC_DATA, then the cache folder."""
+    """CIFAR-10 (archive or extracted) or any folder of pictures; default: $TORCHPLASTIC_DATA, then the cache
+    folder."""
     builtin_data: bool = False
-    """Without --data-dir: patches of a photograph that comes with the program, instead of CIFAR-10."""
+    """Use patches of a photograph instead of CIFAR-10; ignored with --data-dir."""
     model: Model = field(default_factory=Model)
     task: Images = field(default_factory=Images)
 
@@ -59,17 +60,17 @@ def _pictures(place: str | None, side: int, photograph: bool) -> Pictures:
 
 
 def pictures_of(config: ImagesConfig) -> Pictures:
-    """The pictures of a config. ValueError of one line where there are none."""
+    """The pictures that a config names. ValueError, in one line, if there are none."""
     return _pictures(config.data_dir, config.task.side, config.builtin_data and config.data_dir is None)
 
 
 def data(config: ImagesConfig) -> str:
-    """How many pictures, with a digest of their pixels; not where they lie."""
+    """The number of pictures and a digest of their pixels, independent of their folder."""
     return pictures_of(config).digest
 
 
 def build(config: ImagesConfig) -> Components:
-    """Episodes of pictures to train on, network, objective, and how it does on validation pictures."""
+    """The learner on training pictures, the network, and its evaluation on validation pictures."""
     training, validation = training_and_validation(config.task, pictures_of(config))
     pixels = config.task.pixels
     model = make_network(config.model, config.seed, config.task.neurons, lstm_cells=pixels, clamped_inputs=pixels)
@@ -83,7 +84,7 @@ def build(config: ImagesConfig) -> Components:
 
 
 def needed_bytes(config: ImagesConfig) -> int:
-    """What training takes, and what validation takes: pictures included."""
+    """Bytes that training and validation need, pictures included."""
     task, model = config.task, config.model
     sums = 2 * 60_000 * task.pixels
     if model.kind == "lstm":
@@ -96,7 +97,7 @@ def needed_bytes(config: ImagesConfig) -> int:
 
 
 def evaluation_batch(config: ImagesConfig) -> int:
-    """Episodes at a time where nothing is learned: fewer of a large network, whose traces fill the memory."""
+    """Batch size of an evaluation, limited by the memory of the traces."""
     return max(1, min(EVALUATION_BATCH, EVALUATION_BYTES // (EVALUATION_TRACES * 4 * config.task.neurons**2)))
 
 
@@ -104,7 +105,7 @@ def evaluation_batch(config: ImagesConfig) -> int:
 def _baselines(
     validation: ImageEpisodes, training: ImageEpisodes, episodes: int, stream: torch.Generator, batch: int
 ) -> dict[str, Tensor]:
-    """Errors of the trivial answers over validation episodes, `[episodes]` each by name."""
+    """Errors of the trivial answers on validation episodes, `[episodes]` for each name."""
     options = validation.options
     mean = options.scaled(training.sums[:: max(1, len(training.sums) // 10_000)]).mean(0)
     found: dict[str, list[Tensor]] = {}
@@ -116,7 +117,7 @@ def _baselines(
 
 
 def notes(config: ImagesConfig) -> dict[str, Any]:
-    """What the pictures are, and the medians of trivial answers on the validation pictures."""
+    """For the summary: the source of the pictures, and median errors of the trivial answers."""
     training, validation = training_and_validation(config.task, pictures_of(config))
     stream = generator(config.seed, "validation")
     baselines = _baselines(validation, training, BASELINE_EPISODES, stream, evaluation_batch(config))
@@ -130,7 +131,7 @@ def notes(config: ImagesConfig) -> dict[str, Any]:
 
 @torch.no_grad()
 def samples(config: ImagesConfig, before: nn.Module, after: nn.Module) -> dict[str, np.ndarray]:
-    """Validation episodes, answered before and after training; activity through one of them; the matrices."""
+    """Validation episodes with answers before and after training, activity over one episode, and w and alpha."""
     _, validation = training_and_validation(config.task, pictures_of(config))
     task, side = config.task, config.task.side
     episode = validation.episodes(SAMPLED_EPISODES, generator(config.seed, "samples"))
@@ -143,9 +144,9 @@ def samples(config: ImagesConfig, before: nn.Module, after: nn.Module) -> dict[s
         y, _ = model(episode.inputs, clamp=episode.clamp, clamped_steps=episode.clamped_steps)
         for b in range(count):
             group = when if count == 1 else f"{when} {b + 1}"
-            shown = {f"picture {i + 1}": pixels for i, pixels in enumerate(episode.shown["pictures"][b])}
+            shown = {f"picture {i + 1}": pixels for i, pixels in enumerate(episode.info["pictures"][b])}
             shown |= {
-                "cue": episode.shown["cue"][b],
+                "cue": episode.info["cue"][b],
                 "answer": y[-1, b, : task.pixels],
                 "target": episode.target[b],
             }
@@ -156,7 +157,7 @@ def samples(config: ImagesConfig, before: nn.Module, after: nn.Module) -> dict[s
 
 
 def evaluation(config: ImagesConfig, model: nn.Module, episodes: int, stream: torch.Generator) -> dict[str, Any]:
-    """Squared error on validation pictures with its interval and median, beside that of trivial answers."""
+    """Squared error on validation pictures: mean, 95 % interval, median, and the same of the trivial answers."""
     training, validation = training_and_validation(config.task, pictures_of(config))
     state = stream.get_state()
     _, error = evaluate(model, validation, OBJECTIVE, episodes, evaluation_batch(config), stream)
@@ -176,7 +177,7 @@ def evaluation(config: ImagesConfig, model: nn.Module, episodes: int, stream: to
 
 
 def paper() -> ImagesConfig:
-    """Three pictures of CIFAR-10, the released program's timing and scaling; the recipe we keep."""
+    """Three pictures of CIFAR-10, the released program's timing and scaling, our recipe."""
     recipe = Optim(lr=1e-3, lr_w=1e-4, schedule="cosine", schedule_episodes=40_000)
     return replace(published(), preset="paper", optim=recipe)
 
@@ -200,7 +201,7 @@ def quick() -> ImagesConfig:
 
 
 def text() -> ImagesConfig:
-    """As the text of the paper has it: 3 steps between two pictures, gray from 0 to 1."""
+    """The variant that the paper's text describes: 3 steps between pictures, gray from 0 to 1."""
     return replace(paper(), preset="text", task=Images(gap=3, scaling="gray"))
 
 

@@ -1,4 +1,4 @@
-"""Start a run, go on with one, evaluate one."""
+"""Start, resume and evaluate runs; the command and sweeps call it."""
 
 from __future__ import annotations
 
@@ -32,38 +32,38 @@ from torchplastic.train.trainer import NotFiniteError, Trainer, TrainingSchedule
 
 LOG = logging.getLogger("torchplastic")
 FORMAT = 1  # of checkpoints
-BOUND = ("stepwise", "triton")  # implementations that run on some machines only
-SHAPING = {"kind", "alpha", "rule", "learn_eta", "channels"}  # settings of a network that its tensors depend on
+HARDWARE_IMPLS = ("stepwise", "triton")  # implementations that need certain hardware
+SHAPE_SETTINGS = {"kind", "alpha", "rule", "learn_eta", "channels"}  # settings that determine the shapes of the tensors
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a call ended: the run, whether it is finished, and the signal that stopped it."""
+    """The outcome of `start` or `resume`."""
 
     run: RunDirectory | None
-    """None in a process that only takes part."""
+    """None in a process that only trains for the first one."""
     finished: bool
     signal: int | None = None
     devices: int = 1
     trained: bool = True
-    """False where there was nothing left to do."""
+    """False if the run was already finished."""
 
 
 def start(config: Config, out: Path | None = None, device: str = "auto", devices: int = 1) -> RunResult:
-    """Train from the beginning in a new run directory. ValueError for what is refused before the first update."""
+    """Train in a new run directory. ValueError if the config cannot run here; it is raised before the first update."""
     config = replace(config, threads=config.threads or torch.get_num_threads())
     fabric = _fabric(config, device, devices)
     if not _first(devices):
-        return _take_part(config, fabric)
+        return _train_as_worker(config, fabric)
     if config.capture and not captures(fabric):
-        raise ValueError(f"--capture needs one GPU; this run has {devices} of {fabric.device.type}. Leave it out.")
+        raise ValueError(f"--capture needs one GPU; this run has {devices} of {fabric.device.type}. Omit it.")
     _require_impl(config, fabric.device)
     _require_memory(config, fabric, devices)
-    registry.get(config.experiment).data(config)  # before anything is made
+    registry.get(config.experiment).data(config)  # raises before anything is written
     _require_division(config, config.episodes, devices)
     run = RunDirectory.create(out or _default_out(config))
     LOG.info("run %s", run.path)
-    with run.locked(), signals.noted() as received:
+    with run.locked(), signals.handle() as received:
         trainer = _trainer(config, fabric, run)
         _save(run, config)(trainer.checkpoint())
         run.write_config(config.to_dict())
@@ -73,16 +73,16 @@ def start(config: Config, out: Path | None = None, device: str = "auto", devices
 def resume(
     path: Path, episodes: int | None = None, device: str = "auto", devices: int = 1, data_dir: Path | None = None
 ) -> RunResult:
-    """Go on exactly where a run stopped, with its own settings; `episodes` may ask for more.
+    """Continue a run exactly where it stopped, with its own settings; `episodes` may extend it.
 
-    data_dir: where the data lie now; they must be the same.
+    data_dir: the current folder of the data, which must be the same.
     """
     run = RunDirectory.open(path)
     config = _with_data(load_config(run), data_dir)
     if not _first(devices):
         config = replace(config, episodes=episodes or config.episodes)
-        return _take_part(config, _fabric(config, device, devices), run.checkpoint())
-    with run.locked(), signals.noted() as received:
+        return _train_as_worker(config, _fabric(config, device, devices), run.checkpoint())
+    with run.locked(), signals.handle() as received:
         checkpoint = run.checkpoint()
         done = checkpoint["episode"]
         if episodes is not None and episodes < done:
@@ -97,55 +97,55 @@ def resume(
         _require_division(config, total - done, devices)
         trainer = _trainer(config, fabric, run)
         trainer.restore(checkpoint)
-        LOG.info("run %s goes on after episode %s of %s", run.path, f"{done:,}", f"{total:,}")
+        LOG.info("run %s continues after episode %s of %s", run.path, f"{done:,}", f"{total:,}")
         run.reopen()
         started = trainer.state.row.get("episodes", 0)
         run.cut_metrics(lambda row: row["episode"] <= done - started)
-        run.change_last_row(_as_undisturbed(trainer))
+        run.change_last_row(_restored_row(trainer))
         run.write_config(config.to_dict())
         return _train(run, config, trainer, received)
 
 
-def _take_part(config: Config, fabric: Fabric, checkpoint: dict[str, Any] | None = None) -> RunResult:
-    """Train as one of several processes; the first one speaks and writes for all."""
-    with signals.noted() as received:
+def _train_as_worker(config: Config, fabric: Fabric, checkpoint: dict[str, Any] | None = None) -> RunResult:
+    """Train as one of several processes; only the first one prints and writes."""
+    with signals.handle() as received:
         trainer = _trainer(config, fabric, None)
         if checkpoint is not None:
             trainer.restore(checkpoint)
-        return RunResult(None, finished=trainer.train(stopped=lambda: trainer.anywhere(bool(received))))
+        return RunResult(None, finished=trainer.train(stopped=lambda: trainer.any_process(bool(received))))
 
 
 def evaluate(
     path: Path, episodes: int | None = None, data_dir: Path | None = None, device: str = "auto"
 ) -> dict[str, Any]:
-    """Measure a run on new episodes, and keep the result under eval/. Of a run in progress, its last checkpoint.
+    """Evaluate a run on new episodes and store the result under eval/; of an unfinished run, the last checkpoint.
 
-    episodes: default, what the experiment says.
-    data_dir: take the data from there instead of where the run had them.
-    device: where the network runs, in the precision of its weights; the episodes are the same everywhere.
+    episodes: default: the experiment's `evaluation_episodes`.
+    data_dir: the folder of the data; default: the one in the run's config.
+    device: of the network; the episodes are the same on every device.
     """
     run = RunDirectory.open(path)
     refuse_link(path / "eval")  # before anything is measured
     config = load_config(run)
     config = _with_data(config, data_dir)
     torch.set_num_threads(config.threads)
-    where = place(config, device)
+    target = place(config, device)
     experiment = registry.get(config.experiment)
     episodes = episodes or experiment.evaluation_episodes
     data, trained_on = experiment.data(config), _data_of(run)
     if data != trained_on and data_dir is None:
         raise RunError(
-            f"{path} was trained with {trained_on}; where it had them there are now {data}. Say where they lie, or "
-            "which others to evaluate on, with --data-dir."
+            f"{path} was trained with {trained_on}; its data folder now has {data}. Name the folder of the "
+            "original data, or of others to evaluate on, with --data-dir."
         )
-    model = experiment.build(_anywhere(config)).model
+    model = experiment.build(_portable(config)).model
     trained = (run.summary or run.checkpoint()).get("episodes" if run.summary else "episode")
     try:
         model.load_state_dict(run.weights())
     except RuntimeError as error:
         raise RunError(f"the weights in {path} do not fit its config.json: {error}") from None
     LOG.info("measuring %s on %s new episodes", path, f"{episodes:,}")
-    result = experiment.evaluate(config, model.to(where), episodes, generator(config.seed, "evaluation"))
+    result = experiment.evaluate(config, model.to(target), episodes, generator(config.seed, "evaluation"))
     head = {"experiment": config.experiment, "preset": config.preset, "episodes": episodes, "trained_episodes": trained}
     result = {**head, **result}
     name = f"episodes-{episodes}"
@@ -165,16 +165,16 @@ def _with_data(config: Config, data_dir: Path | None) -> Config:
 
 
 def _data_of(run: RunDirectory) -> str:
-    """What a run was trained with."""
-    told = run.summary or run.checkpoint().get("signature", {})
-    return str(told.get("data_digest", ""))
+    """The data that a run was trained on, as `Experiment.data` describes them."""
+    written = run.summary or run.checkpoint().get("signature", {})
+    return str(written.get("data_digest", ""))
 
 
-def _as_undisturbed(trainer: Trainer) -> Callable[[dict[str, Any], int], dict[str, Any]]:
-    """Give the row that ends at the checkpoint the validation values that an undisturbed run has there.
+def _restored_row(trainer: Trainer) -> Callable[[dict[str, Any], int], dict[str, Any]]:
+    """Make the row at the checkpoint equal to that of an uninterrupted run: with or without validation values.
 
-    A row has them where they are due, and where training ends. When training goes on beyond that end, they go; when it
-    ends at the checkpoint and they are missing, they are computed: the network is the one that the row describes.
+    A row has them if they are due, or if training ends there. If training continues, the latter are removed; if it now
+    ends at the checkpoint, missing ones are computed with the restored network.
     """
 
     def change(row: dict[str, Any], before: int) -> dict[str, Any]:
@@ -189,23 +189,23 @@ def _as_undisturbed(trainer: Trainer) -> Callable[[dict[str, Any], int], dict[st
 
 
 def place(config: Config, device: str) -> torch.device:
-    """What --device names. ValueError where it cannot be used here."""
-    return _fabric(replace(config, precision="32-true"), device, 1).device  # which says nothing about precision
+    """The device that --device names. ValueError if it is not available."""
+    return _fabric(replace(config, precision="32-true"), device, 1).device  # any precision: only the device matters
 
 
 def captures(fabric: Fabric) -> bool:
-    """Whether updates can be replayed as a CUDA graph. A run that asks for it goes on without it elsewhere."""
+    """Whether updates can be replayed as a CUDA graph. Elsewhere a resumed run continues without."""
     return fabric.device.type == "cuda" and fabric.world_size == 1
 
 
 def load_config(run: RunDirectory) -> Config:
-    """The config of a run, as the type of its experiment."""
+    """The config of a run, as an instance of its experiment's config class."""
     values = run.config
     return from_dict(registry.get(str(values.get("experiment"))).config, values)
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """The machine, as results name it."""
+    """The hardware, for summary.json and benchmarks."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -220,26 +220,26 @@ def hardware(device: torch.device) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """What a result depends on."""
+    """Versions of the packages that a result depends on."""
     found = {name: version(name) for name in ("torch", "numpy", "lightning-fabric")}
     if find_spec("numba"):
         found["numba"] = version("numba")
     return {"torchplastic": torchplastic.__version__, "python": platform.python_version(), **found}
 
 
-# --- pieces
+# --- helpers
 
 
 def _first(devices: int) -> bool:
-    """Whether this process writes the run: with several, the first one does."""
+    """Whether this is the first process, which writes the run."""
     return devices == 1 or int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
 def _fabric(config: Config, device: str, processes: int) -> Fabric:
-    """Fabric for these devices, not launched yet."""
+    """Fabric for the devices, not launched yet."""
     accelerator = "auto" if device == "auto" else device.split(":")[0]
     if ":" in device and processes > 1:
-        raise ValueError(f"--devices {processes} takes as many devices of a kind; --device {device} names one.")
+        raise ValueError(f"--device {device} names one device, but --devices is {processes}; omit one of the flags.")
     devices: Any = [int(device.split(":")[1])] if ":" in device else processes
     strategy = "ddp" if processes > 1 else "auto"
     try:
@@ -249,17 +249,17 @@ def _fabric(config: Config, device: str, processes: int) -> Fabric:
     return whole_inputs(fabric)
 
 
-def _anywhere(config: Config) -> Config:
-    """The same network on any machine: an implementation that needs a certain one serves training only."""
-    if getattr(config.model, "impl", None) in BOUND:
+def _portable(config: Config) -> Config:
+    """The config with impl="auto" in place of one that needs certain hardware, for evaluation on any machine."""
+    if getattr(config.model, "impl", None) in HARDWARE_IMPLS:
         return replace(config, model=replace(config.model, impl="auto"))  # type: ignore[call-arg]
     return config
 
 
 def _require_impl(config: Config, device: torch.device) -> None:
-    """ValueError where the implementation that runs the network cannot do so here: a step of one neuron tells."""
+    """Raise a ValueError if the chosen implementation does not run here; a scan of one neuron tries it."""
     impl = getattr(config.model, "impl", "auto")
-    if impl in BOUND:
+    if impl in HARDWARE_IMPLS:
         one = torch.zeros(1, 1, 1, device=device)
         functional.plastic_scan(one, one[0], one[0], config.model.eta, rule=config.model.rule, impl=impl)
 
@@ -276,7 +276,7 @@ def _require_memory(config: Config, fabric: Fabric, devices: int) -> None:
 
 
 def _require_division(config: Config, episodes: int, devices: int) -> None:
-    """Every update's episodes are shared out evenly, those of the last one too."""
+    """Raise a ValueError if a batch, or the last one, does not divide evenly among the devices."""
     if config.batch % devices:
         raise ValueError(f"--batch {config.batch} must be a multiple of --devices {devices}.")
     if (last := episodes % config.batch) % devices:
@@ -287,9 +287,9 @@ def _require_division(config: Config, episodes: int, devices: int) -> None:
 
 
 def _trainer(config: Config, fabric: Fabric, run: RunDirectory | None) -> Trainer:
-    """Launches the processes; a trainer without a run takes part and writes nothing."""
+    """Launch the processes and build the trainer; without a run it writes nothing."""
     fabric.launch()
-    torch.set_num_threads(max(1, config.threads // fabric.world_size))  # the launcher has a choice of its own
+    torch.set_num_threads(max(1, config.threads // fabric.world_size))  # the launcher changes it
     parts = registry.get(config.experiment).build(config)
     optim = config.optim
     schedule = TrainingSchedule(
@@ -323,11 +323,11 @@ def _nothing(value: object) -> None:
 
 
 def _signature(config: Config) -> dict[str, Any]:
-    """What a checkpoint depends on: the shapes of its tensors, and the data that training goes on with."""
+    """The settings that a checkpoint depends on: shapes, task and data."""
     values = config.to_dict()
     data = registry.get(config.experiment).data(config)
     return {
-        **{f"model.{name}": value for name, value in values["model"].items() if name in SHAPING},
+        **{f"model.{name}": value for name, value in values["model"].items() if name in SHAPE_SETTINGS},
         **{f"task.{name}": value for name, value in values.get("task", {}).items()},
         **({"data_digest": data} if data else {}),
     }
@@ -343,10 +343,10 @@ def _save(run: RunDirectory, config: Config) -> Any:
 
 
 def _check_signature(checkpoint: dict[str, Any], config: Config) -> None:
-    written, asked = checkpoint.get("signature", {}), _signature(config)
-    if differing := [name for name in asked if written.get(name) != asked[name]]:
+    written, current = checkpoint.get("signature", {}), _signature(config)
+    if differing := [name for name in current if written.get(name) != current[name]]:
         was = ", ".join(f"{name}={written.get(name)!r}" for name in differing)
-        now = ", ".join(f"{name}={asked[name]!r}" for name in differing)
+        now = ", ".join(f"{name}={current[name]!r}" for name in differing)
         raise RunError(f"the checkpoint was written for {was}; this run asks for {now}.")
 
 
@@ -354,11 +354,11 @@ def _train(run: RunDirectory, config: Config, trainer: Trainer, received: list[i
     trainer.progress.start_at(trainer.state.episode)
     try:
         with trainer.progress:
-            finished = trainer.train(stopped=lambda: trainer.anywhere(bool(received) or signals.orphaned()))
+            finished = trainer.train(stopped=lambda: trainer.any_process(bool(received) or signals.orphaned()))
     except NotFiniteError as error:
         good = run.checkpoint()["episode"]
         raise NotFiniteError(
-            f"{error}. The last good checkpoint of episode {good} is in {run.path}; train anew with other settings."
+            f"{error}. The last good checkpoint, of episode {good}, is in {run.path}; start anew with other settings."
         ) from None
     if not finished:
         number = received[0] if received else signal.SIGTERM
@@ -368,9 +368,9 @@ def _train(run: RunDirectory, config: Config, trainer: Trainer, received: list[i
 
 
 def _finish(run: RunDirectory, config: Config, trainer: Trainer) -> None:
-    """The last acts of a run: weights, samples, summary."""
+    """Write the results of a finished run: weights, samples, summary."""
     experiment = registry.get(config.experiment)
-    before = experiment.build(_anywhere(config)).model.eval()
+    before = experiment.build(_portable(config)).model.eval()
     after = deepcopy(before)
     after.load_state_dict(trainer.module.state_dict())
     metadata = {
@@ -400,7 +400,7 @@ def _finish(run: RunDirectory, config: Config, trainer: Trainer) -> None:
 
 
 def _default_out(config: Config) -> Path:
-    """A name that is not taken: runs of the same second count up."""
+    """A new path under runs/, numbered if several runs start in the same second."""
     stem = f"{config.preset}-seed{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
     folder = Path("runs") / config.experiment
     names = (stem if i == 0 else f"{stem}-{i + 1}" for i in range(1000))

@@ -1,4 +1,4 @@
-"""The maze: agents that find a reward, and find it again (Miconi et al. 2018, section 4.5).
+"""The maze: agents that find a hidden reward and return to it (Miconi et al. 2018, section 4.5).
 
 Axes: T steps, B mazes, S cells a side, N neurons.
 """
@@ -23,22 +23,22 @@ from torchplastic.tasks.maze import ACTIONS, AGENT, Maze, MazeState
 from torchplastic.train.a2c import A2C, ActorCritic, ActorCriticLearner, Carry, Rollout, play
 from torchplastic.train.evaluate import interval
 
-AT_ONCE = 100  # mazes, where nothing is learned
+AT_ONCE = 100  # mazes of an evaluation
 BASELINE_EPISODES = 500
 SAMPLED_EPISODES = 200
-DRAWN_STEPS = 120  # of a way
+DRAWN_STEPS = 120  # of an animation
 
 
 @dataclass(frozen=True)
 class Agent(Model):
-    """A recurrent network with a policy and a value."""
+    """A recurrent network with a policy head and a value head."""
 
     rule: Literal["hebb", "oja"] = "oja"
-    """How the trace changes."""
+    """Plasticity rule: decaying Hebb, or Oja."""
     learn_eta: bool = True
-    """Whether the plasticity rate is trained."""
+    """Train eta by gradient descent."""
     neurons: int = 100
-    """Recurrent neurons (lstm: cells)."""
+    """Recurrent neurons, or LSTM cells."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,7 +55,7 @@ class MazeConfig(Config):
 
 
 def agent(config: MazeConfig) -> ActorCritic:
-    """The agent of a config, started from its seed."""
+    """The agent of a config, initialised from its seed."""
     model, stream, env = config.model, generator(config.seed, "initialisation"), BatchedMaze(config.task)
     core: LSTM | PlasticRNN
     if model.kind == "lstm":
@@ -74,12 +74,12 @@ def agent(config: MazeConfig) -> ActorCritic:
 
 
 def build(config: MazeConfig) -> Components:
-    """The agent, and the mazes it learns in."""
+    """The agent, and the learner on its mazes."""
     return Components(ActorCriticLearner(BatchedMaze(config.task), config.a2c), agent(config))
 
 
 def needed_bytes(config: MazeConfig) -> int:
-    """What training takes."""
+    """Bytes that training needs."""
     task, model, batch = config.task, config.model, config.batch
     if model.kind == "lstm":
         return lstm_training_bytes(task.steps, batch, task.obs_dim, model.neurons)
@@ -94,9 +94,9 @@ def needed_bytes(config: MazeConfig) -> int:
 def walks(
     config: MazeConfig, model: ActorCritic, episodes: int, stream: torch.Generator, kind: str = "as it is"
 ) -> Iterator[tuple[MazeState, Rollout]]:
-    """Episodes of an agent, some at a time: how they began, and what happened.
+    """Play episodes in batches -> the initial state and the rollout of each batch.
 
-    kind: "as it is"; "held": the trace stays as the step that saw the first reward left it; "off": there is none.
+    kind: "as it is"; "held": the trace is frozen after the step that observes the first reward; "off": it is zero.
     """
     env = BatchedMaze(config.task)
     for start in range(0, episodes, AT_ONCE):
@@ -123,7 +123,7 @@ def _carry(kind: str) -> Carry | None:
 
 
 def _blind(config: MazeConfig, episodes: int, stream: torch.Generator, *, knows: bool) -> Tensor:
-    """Rewards `[episodes]` of one who knows where the reward is, or of one who walks at random."""
+    """Rewards `[episodes]` of a policy that knows the reward's cell, or of a random walk."""
     maze = config.task
     state, total = maze.reset(episodes, stream), torch.zeros(episodes)
     for _ in range(maze.steps):
@@ -134,7 +134,7 @@ def _blind(config: MazeConfig, episodes: int, stream: torch.Generator, *, knows:
 
 
 def baselines(config: MazeConfig, episodes: int, stream: torch.Generator) -> dict[str, float]:
-    """Mean rewards that need no learning."""
+    """Mean rewards of policies that do not learn."""
     return {
         "perfect knowledge": _blind(config, episodes, stream, knows=True).mean().item(),
         "random walk": _blind(config, episodes, stream, knows=False).mean().item(),
@@ -142,12 +142,12 @@ def baselines(config: MazeConfig, episodes: int, stream: torch.Generator) -> dic
 
 
 def notes(config: MazeConfig) -> dict[str, Any]:
-    """Levels to compare rewards with."""
+    """For the summary: rewards of the baselines."""
     return {"baselines": {"reward": baselines(config, BASELINE_EPISODES, generator(config.seed, "validation"))}}
 
 
 def _intervals(found: Tensor) -> tuple[float, float]:
-    """Steps to the first reward, and between later ones, over all episodes; found bool `[T, B]`, nan without any."""
+    """Mean steps to the first reward and between later ones, nan without any; found: bool `[T, B]`."""
     first, later = [], []
     for one in found.T:
         steps = (one.nonzero().flatten() + 1).double()
@@ -157,33 +157,33 @@ def _intervals(found: Tensor) -> tuple[float, float]:
 
 
 def evaluation(config: MazeConfig, model: nn.Module, episodes: int, stream: torch.Generator) -> dict[str, Any]:
-    """Mean reward with its interval, steps to the first and between later rewards; the same with less plasticity."""
+    """Mean reward with its 95 % interval, and steps to rewards; the same with the trace frozen, and without it."""
     plastic = isinstance(model.core, PlasticRNN) and config.model.coefficients != "none"
     assert isinstance(model, ActorCritic)
-    start, told = stream.get_state(), {}
+    start, results = stream.get_state(), {}
     for kind in ("as it is", "held", "off") if plastic else ("as it is",):
         taken = [taken for _, taken in walks(config, model, episodes, stream.set_state(start), kind)]
         found = torch.cat([one.rewards > 0 for one in taken], 1).cpu()
         first, later = _intervals(found)
-        told[kind] = {
+        results[kind] = {
             **interval(torch.cat([one.totals() for one in taken])),
             "steps_to_first": first,
             "steps_between": later,
         }
     levels = baselines(config, episodes, stream.set_state(start))
-    whole = told.pop("as it is")
+    whole = results.pop("as it is")
     mean = cast(float, whole["mean"])
     names = {"held": "trace held after the first reward", "off": "no trace"}
     return {
         "split": "new mazes",
         "reward": {**whole, "chance": levels["random walk"], "of_perfect": mean / levels["perfect knowledge"]},
-        "variants": {names[kind]: value for kind, value in told.items()},
+        "variants": {names[kind]: value for kind, value in results.items()},
         "baselines": levels,
     }
 
 
 def samples(config: MazeConfig, before: nn.Module, after: nn.Module) -> dict[str, np.ndarray]:
-    """A way before and after training, where agents were, reward by step, the matrices."""
+    """One path, visits per cell and reward per step before and after training, and w and alpha."""
     maze = config.task
     found: dict[str, np.ndarray] = {}
     assert isinstance(before, ActorCritic)
@@ -202,7 +202,7 @@ def samples(config: MazeConfig, before: nn.Module, after: nn.Module) -> dict[str
 
 
 def _places(maze: Maze, state: MazeState, taken: Rollout) -> Tensor:
-    """The cells of an episode, `[T + 1, B]`."""
+    """The agent's cells over an episode, `[T + 1, B]`."""
     places = [state.place]
     for action in taken.actions:
         state = maze.step(state, action)
@@ -211,7 +211,7 @@ def _places(maze: Maze, state: MazeState, taken: Rollout) -> Tensor:
 
 
 def _pictures(maze: Maze, state: MazeState, places: Tensor) -> np.ndarray:
-    """The first maze with the agent at each place in turn, uint8 `[frames, S, S, 3]`."""
+    """The first maze with the agent at each of its cells, uint8 `[frames, S, S, 3]`."""
     frames = np.repeat(maze.plan(int(state.goal[0]))[None], len(places), 0)
     for frame, place in zip(frames, places.tolist(), strict=True):
         frame[divmod(place, maze.size)] = AGENT
@@ -222,7 +222,7 @@ def _pictures(maze: Maze, state: MazeState, places: Tensor) -> np.ndarray:
 
 
 def published() -> MazeConfig:
-    """As published: a maze per update, Adam 1e-4, 100 neurons."""
+    """The published recipe: one maze per update, Adam 1e-4, 100 neurons."""
     return MazeConfig(
         experiment="maze",
         preset="published",

@@ -27,12 +27,12 @@ from torchplastic.train.evaluate import evaluate, interval
 from torchplastic.train.objectives import classification
 from torchplastic.train.supervised import SupervisedLearner
 
-SIDES = (31, 46)  # of pictures that the convolutions bring to 1 x 1
-FRAMES_AT_ONCE = 300  # where nothing is learned
+SIDES = (31, 46)  # smallest and largest picture that the convolutions reduce to 1 x 1
+FRAMES_AT_ONCE = 300  # of an evaluation
 BASELINE_EPISODES = 2000
 SAMPLED_EPISODES = 6
 MAPPED = 12  # classes on the map of features
-SYNTHETIC_TEST = 50  # glyphs that are never trained on
+SYNTHETIC_TEST = 50  # test glyphs
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ class Classifier(PlasticConfig):
     """An embedding and a plastic layer."""
 
     rule: Literal["hebb", "oja"] = "oja"
-    """How the trace changes."""
+    """Plasticity rule: decaying Hebb, or Oja."""
     learn_eta: bool = True
-    """Whether the plasticity rate is trained."""
+    """Train eta by gradient descent."""
     alpha_init_std: float = 0.01
-    """Largest plasticity coefficient at the start: they are uniform from 0."""
+    """Initial plasticity coefficients alpha are uniform from 0 to this."""
     channels: int = 64
-    """Channels of each convolution, and features of a picture."""
+    """Channels of each convolution, and features per picture."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,15 +58,15 @@ class OmniglotConfig(DataConfig):
     """Settings of the experiment on Omniglot."""
 
     data_dir: str | None = None
-    """Where Omniglot is (its two zips or their folders); default TORCHPLASTIC_DATA, then the cache folder."""
+    """Folder of Omniglot (its two zips, or extracted); default: $TORCHPLASTIC_DATA, then the cache folder."""
     builtin_data: bool = False
-    """Without --data-dir: glyphs that the program draws, instead of Omniglot."""
+    """Use synthetic glyphs instead of Omniglot; ignored with --data-dir."""
     split: Literal["fixed", "background"] = "fixed"
-    """Fixed: 1,523 characters to train on, 100 to test. Background: the 964 of the background set, the 659 others."""
+    """Training and test characters. fixed: 1,523 and 100; background: the official sets, 964 and 659."""
     eval_every: int = 50_000
-    """Episodes between two evaluations on test characters."""
+    """Training episodes between two evaluations on test characters."""
     eval_episodes: int = 1000
-    """Episodes of an evaluation during training: the same ones each time."""
+    """Episodes per evaluation, the same ones each time."""
     model: Classifier = field(default_factory=Classifier)
     task: FewShot = field(default_factory=FewShot)
 
@@ -74,14 +74,14 @@ class OmniglotConfig(DataConfig):
         super().__post_init__()
         if not SIDES[0] <= self.task.side <= SIDES[1]:
             raise ValueError(
-                f"task.side must lie in {SIDES[0]} … {SIDES[1]}, which four convolutions bring to one pixel; got "
+                f"task.side must lie in {SIDES[0]} … {SIDES[1]}, so that four convolutions leave one pixel; got "
                 f"{self.task.side}."
             )
 
 
 @dataclass(frozen=True)
 class Data:
-    """Classes to train on and classes to test, and how they were split."""
+    """Training and test classes, with their source and digest."""
 
     train: Classes
     test: Classes
@@ -105,28 +105,28 @@ def _data(place: str | None, side: int, glyphs: bool, split: str) -> Data:
 
 
 def data_of(config: OmniglotConfig) -> Data:
-    """The classes of a config. ValueError of one line where there are none."""
+    """The classes that a config names. ValueError, in one line, if there are none."""
     return _data(config.data_dir, config.task.side, config.builtin_data and config.data_dir is None, config.split)
 
 
 def training_episodes(config: OmniglotConfig) -> FewShotEpisodes:
-    """Episodes of classes to train on."""
+    """Episodes of the training classes."""
     return FewShotEpisodes(config.task, data_of(config).train)
 
 
 def held_out_episodes(config: OmniglotConfig) -> FewShotEpisodes:
-    """Episodes of test classes: one query each, nothing shared between episodes."""
+    """Episodes of the test classes: one query each, no pool, no jitter."""
     return FewShotEpisodes(replace(config.task, pool=0, queries=1, jitter=0.0), data_of(config).test)
 
 
 def data(config: OmniglotConfig) -> str:
-    """How many classes, the split, a digest of the pixels; not where they lie."""
+    """The number of classes, the split and a digest of the pixels, independent of the folder."""
     training_episodes(config), held_out_episodes(config)  # both must be possible
     return data_of(config).digest
 
 
 def build(config: OmniglotConfig) -> Components:
-    """Episodes of training classes, network, objective, and how it does on test classes."""
+    """The learner on training classes, the network, and its evaluation on test classes."""
     test = held_out_episodes(config)
 
     def test_values(network: nn.Module) -> dict[str, float]:
@@ -138,7 +138,7 @@ def build(config: OmniglotConfig) -> Components:
 
 
 def network(config: OmniglotConfig) -> PlasticClassifier:
-    """The published network of a config, started from its seed."""
+    """The published network, initialised from the config's seed."""
     model, stream = config.model, generator(config.seed, "initialisation")
     made = PlasticClassifier(
         features=model.channels, ways=config.task.ways, rule=model.rule, alpha=model.alpha, eta=model.eta,
@@ -153,7 +153,7 @@ def network(config: OmniglotConfig) -> PlasticClassifier:
 
 
 def needed_bytes(config: OmniglotConfig) -> int:
-    """What training takes: pictures, activations and their gradients, traces."""
+    """Bytes that training needs: pictures, activations and their gradients, traces."""
     task, channels, batch = config.task, config.model.channels, config.batch
     frames = task.pool * task.pool_pictures if task.pool else batch * (task.steps + task.queries)
     sizes = [task.side]
@@ -165,7 +165,7 @@ def needed_bytes(config: OmniglotConfig) -> int:
 
 
 def _at_once(config: OmniglotConfig) -> int:
-    """Episodes at a time where nothing is learned."""
+    """Batch size of an evaluation."""
     return max(1, FRAMES_AT_ONCE // (config.task.steps + 1))
 
 
@@ -175,13 +175,13 @@ def _batches(test: FewShotEpisodes, episodes: int, batch: int, stream: torch.Gen
 
 
 def _right_in_pixels(test: FewShotEpisodes, episodes: int, batch: int, stream: torch.Generator) -> float:
-    """Share of right answers of the nearest neighbour in pixels."""
+    """Accuracy of the nearest neighbour in pixels."""
     right = sum(int((nearest_in_pixels(b) == b.target).sum()) for b in _batches(test, episodes, batch, stream))
     return right / (episodes * test.options.queries)
 
 
 def notes(config: OmniglotConfig) -> dict[str, Any]:
-    """What the classes are, and what guessing and the nearest neighbour get wrong on the test classes."""
+    """For the summary: the source of the classes, and the test error of guessing and of the nearest neighbour."""
     test, stream = held_out_episodes(config), generator(config.seed, "validation")
     nearest = _right_in_pixels(test, BASELINE_EPISODES, _at_once(config), stream)
     baselines = {"guessing": 1 - config.task.chance, "nearest neighbour in pixels": 1 - nearest}
@@ -194,7 +194,7 @@ def notes(config: OmniglotConfig) -> dict[str, Any]:
 
 @torch.no_grad()
 def evaluation(config: OmniglotConfig, model: nn.Module, episodes: int, stream: torch.Generator) -> dict[str, Any]:
-    """Accuracy on test classes with its interval, by position, beside guessing and the nearest neighbour in pixels."""
+    """Test accuracy with its 95 % interval, by position, and that of guessing and the nearest neighbour in pixels."""
     test, batch = held_out_episodes(config), _at_once(config)
     state = stream.get_state()
     _, error = evaluate(model, test, classification, episodes, batch, stream)
@@ -213,14 +213,14 @@ def evaluation(config: OmniglotConfig, model: nn.Module, episodes: int, stream: 
 
 
 def _last_position(batch: FewShotBatch) -> Tensor:
-    """At which step, 0 to T - 1, the query's class was last shown, `[B]`."""
+    """The step, 0 to T - 1, that showed the query's class last, `[B]`."""
     steps = torch.arange(len(batch.labels)).unsqueeze(-1)
     return torch.where(batch.labels == batch.target[:, 0], steps, -1).amax(0)
 
 
 @torch.no_grad()
 def samples(config: OmniglotConfig, before: nn.Module, after: nn.Module) -> dict[str, np.ndarray]:
-    """Test episodes with the probabilities of the answers, the layer's matrices, a map of test features."""
+    """Test episodes with answer probabilities, w and alpha, and a map of test features."""
     assert isinstance(after, PlasticClassifier)
     test = held_out_episodes(config)
     batch = test.episodes(SAMPLED_EPISODES, generator(config.seed, "samples"))
@@ -263,7 +263,7 @@ def published() -> OmniglotConfig:
 
 
 def paper() -> OmniglotConfig:
-    """The paper's task and network, and the recipe we keep."""
+    """The paper's task and network with our recipe."""
     return OmniglotConfig(
         experiment="omniglot",
         preset="paper",
@@ -281,7 +281,7 @@ def quick() -> OmniglotConfig:
     """The same for 6,000,000 episodes."""
     config = paper()
     optim = replace(config.optim, schedule_episodes=6_000_000)
-    task = replace(config.task, jitter=0.0)  # it pays in longer training
+    task = replace(config.task, jitter=0.0)  # it helps in longer training only
     return replace(config, preset="quick", episodes=6_000_000, eval_every=100_000, optim=optim, task=task)
 
 

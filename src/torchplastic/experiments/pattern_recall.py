@@ -1,4 +1,4 @@
-"""What the experiments share that memorise patterns and complete one.
+"""The common part of the experiments that memorise bit patterns and complete one.
 
 Axes: B batch, N neurons.
 """
@@ -37,14 +37,14 @@ class RecallConfig(Config):
 
 
 def task_of(config: RecallConfig) -> Patterns:
-    """The task as the network gets it: an LSTM has extra cells instead of neurons, and a clamped one gets the mask."""
+    """The task for the config's network: an LSTM has extra cells instead of extra neurons, and may be clamped."""
     if config.model.kind != "lstm":
         return config.task
     return replace(config.task, extra=0, input="clamped" if config.model.clamped else config.task.input)
 
 
 def build(config: RecallConfig) -> Components:
-    """Task, network and objective of a config."""
+    """The learner and the network of a config."""
     task = task_of(config)
     model = make_network(config.model, config.seed, task.neurons, lstm_cells=_cells(config), clamped_inputs=task.bits)
     return Components(SupervisedLearner(task, OBJECTIVE), model)
@@ -55,7 +55,7 @@ def _cells(config: RecallConfig) -> int:
 
 
 def needed_bytes(config: RecallConfig) -> int:
-    """What training takes."""
+    """Bytes that training needs."""
     task, batch = task_of(config), config.batch
     if config.model.kind == "lstm":
         return lstm_training_bytes(task.steps, batch, task.neurons, _cells(config))
@@ -66,7 +66,7 @@ def needed_bytes(config: RecallConfig) -> int:
 
 
 def picture(bits: Tensor) -> np.ndarray:
-    """A pattern `[bits]` as a picture as near to square as it divides."""
+    """A pattern `[bits]` as a picture, as square as its number of bits allows."""
     n = len(bits)
     height = max(h for h in range(1, math.isqrt(n) + 1) if n % h == 0)
     return bits.reshape(height, n // height).numpy()
@@ -74,15 +74,15 @@ def picture(bits: Tensor) -> np.ndarray:
 
 @torch.no_grad()
 def samples(config: RecallConfig, before: nn.Module, after: nn.Module) -> dict[str, np.ndarray]:
-    """One episode before and after training, and the matrices."""
+    """One episode with answers before and after training, and w and alpha."""
     task = task_of(config)
     episode = task.episodes(1, generator(config.seed, "samples"))
     found: dict[str, np.ndarray] = {}
     for when, model in (("before training", before), ("after training", after)):
         y, _ = model(episode.inputs, clamp=episode.clamp, clamped_steps=episode.clamped_steps)
-        pictures = {f"pattern {i + 1}": pattern for i, pattern in enumerate(episode.shown["patterns"][0])}
+        pictures = {f"pattern {i + 1}": pattern for i, pattern in enumerate(episode.info["patterns"][0])}
         pictures |= {
-            "cue": episode.shown["cue"][0],
+            "cue": episode.info["cue"][0],
             "answer": y[-1, 0, : task.bits],
             "target": episode.target[0],
         }
@@ -91,7 +91,7 @@ def samples(config: RecallConfig, before: nn.Module, after: nn.Module) -> dict[s
 
 
 def evaluation(config: RecallConfig, model: nn.Module, episodes: int, stream: torch.Generator) -> dict[str, Any]:
-    """Share of wrong bits over new episodes, with its interval, chance, and two trivial answers beside it."""
+    """Share of wrong bits on new episodes with its 95 % interval, chance, and two trivial answers."""
     loss, error = evaluate(model, task_of(config), OBJECTIVE, episodes, EVALUATION_BATCH, stream)
     chance = config.task.chance
     return {

@@ -23,7 +23,7 @@ def paper() -> RecallConfig:
 
 
 def published() -> RecallConfig:
-    """As `paper`: the published optimiser, batch and start are the ones we keep."""
+    """Same as `paper`: our recipe is the published one."""
     return replace(paper(), preset="published")
 
 

@@ -1,4 +1,4 @@
-"""The same processes as tasks of a Ray cluster (extra `cluster`). Its machines share the folder of the sweep."""
+"""Run jobs as tasks of a Ray cluster (extra `cluster`), whose machines must share the folder of the sweep."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import ray
 
 from torchplastic.experiments.workers import Job, launch, send
 
-POLL = 0.5  # seconds between two looks at a process
-PATIENCE = 60.0  # seconds in which a process may save
+POLL = 0.5  # seconds between two checks of a process
+PATIENCE = 60.0  # seconds that a process has to save
 
 
 def work(job: Job) -> int:
-    """A task: run the job on the machine where the task runs; cancelled, let it save and end."""
+    """A Ray task: run the job on the task's machine; when cancelled, let it save and end."""
     process = launch(job)
     try:
         while True:
-            with contextlib.suppress(subprocess.TimeoutExpired):  # a cancellation waits for Python's next step
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a cancellation arrives between two waits
                 return process.wait(POLL)
     except KeyboardInterrupt:
         send(process, signal.SIGTERM)  # Ray's workers block SIGINT, and so do their children
@@ -32,7 +32,7 @@ def work(job: Job) -> int:
 
 
 class RayPool:
-    """Children on the Ray cluster that is running, or on a local one for as long as this lasts."""
+    """Child processes on the running Ray cluster, or on a local one started for this pool."""
 
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
@@ -60,7 +60,7 @@ class RayPool:
                 most = max((node["Resources"].get(name, 0) for node in ray.nodes() if node["Alive"]), default=0)
                 if needed > most:
                     raise ValueError(
-                        f"a seed needs {needed} {name}, and no machine of the Ray cluster has more than {most:g}; "
+                        f"a seed needs {needed} {name}, but no machine of the Ray cluster has more than {most:g}; "
                         "lower --threads or --devices."
                     )
         self._waiting += jobs
@@ -89,7 +89,7 @@ class RayPool:
             job = self._waiting.pop(0)
             task = ray.remote(work).options(num_cpus=job.threads, num_gpus=job.gpus, max_retries=0).remote(job)
             self._tasks[task] = job
-            if self._stopping:  # a signal came just now
+            if self._stopping:  # a signal arrived meanwhile
                 ray.cancel(task)
 
 
@@ -98,5 +98,5 @@ def _code(task: ray.ObjectRef) -> int:
         return int(ray.get(task))
     except ray.exceptions.TaskCancelledError:
         return -signal.SIGTERM
-    except ray.exceptions.RayError:  # the machine or the worker has gone
+    except ray.exceptions.RayError:  # the machine or the worker was lost
         return -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""What an experiment is, and where each is found: catalog.py has the list of them."""
+"""The interface of an experiment, and the lookup by name; catalog.py lists them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from torchplastic.train.trainer import Learner
 
 @dataclass(frozen=True)
 class Components:
-    """What a config builds."""
+    """The parts of a run that a config builds."""
 
     learner: Learner
     model: nn.Module
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None
-    """How the model does on what is never trained on: further keys of a row of metrics."""
+    """Evaluate the model on validation or test data -> additional keys for a row of metrics."""
     medians: bool = False
-    """Whether rows have the median of the measure beside its mean."""
+    """Report the median of the measure too."""
 
 
 def _of_kind(config: Config, kind: Any) -> Config:
@@ -44,15 +44,15 @@ def _nothing(config: Any) -> dict[str, Any]:
 class Experiment:
     """An experiment: its presets, and how a config becomes a run.
 
-    presets: the functions that make the configs of its presets, by their names in the catalog.
-    build(config) -> Components, from the config alone.
-    needed_bytes(config) -> what training takes, asked before anything is built.
-    samples(config, before, after) -> the arrays of samples.npz, from weights before and after training.
+    presets: functions that return the config of each preset, by the names in the catalog.
+    build(config) -> Components; depends on nothing but the config.
+    needed_bytes(config) -> bytes that training needs; called before anything is built.
+    samples(config, before, after) -> the arrays of samples.npz, from the models before and after training.
     evaluate(config, model, episodes, generator) -> the result of `plastic eval`.
-    of_kind(config, kind) -> the same for another kind of network, with the sizes and rates it was published with.
-    notes(config) -> what the summary says besides: the data, and trivial answers to beat.
-    data(config) -> what the data are, with a digest; "" without data. ValueError where they are not there.
-    evaluation_episodes: how many `plastic eval` takes if it is not told.
+    of_kind(config, kind) -> the config for another kind of network, with its published size and learning rate.
+    notes(config) -> additional keys of summary.json: the data, and the results of baselines.
+    data(config) -> a description of the data with a digest, "" without data. ValueError if they are missing.
+    evaluation_episodes: the default of `plastic eval --episodes`.
     """
 
     config: type[Config]
@@ -73,7 +73,7 @@ def get(name: str) -> Experiment:
 
 
 def settings(name: str, preset: str, kind: str = "plastic") -> Config:
-    """Where the settings of a run start. ValueError for an unknown experiment or preset."""
+    """The config of a preset. ValueError for an unknown experiment or preset."""
     catalog.preset(name, preset)
     experiment = get(name)
     return experiment.of_kind(experiment.presets[preset](), kind)

@@ -1,4 +1,4 @@
-"""The arrays of samples.npz that several experiments leave, under the keys that reports know."""
+"""Arrays of samples.npz that several experiments write, under the keys that reports read."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def picture_row(group: str, pictures: Mapping[str, np.ndarray]) -> dict[str, np.
 
 
 def matrices(network: nn.Module) -> dict[str, np.ndarray]:
-    """w and, where there is one per connection, alpha of a plastic network; nothing of another."""
+    """w and, if it is a matrix, alpha of a plastic network; nothing for other networks."""
     return layer_matrices(network) if isinstance(network, PlasticRNN) else {}
 
 
 def layer_matrices(layer: PlasticRNN | PlasticLinear) -> dict[str, np.ndarray]:
-    """w and, where there is one per connection, alpha of a plastic layer."""
+    """w and, if it is a matrix, alpha of a plastic layer."""
     found = {"matrix/w": layer.w.detach().numpy()}
     if layer.alpha is not None and layer.alpha.dim() == 2:
         found["matrix/alpha"] = layer.alpha.detach().numpy()
@@ -30,9 +30,9 @@ def layer_matrices(layer: PlasticRNN | PlasticLinear) -> dict[str, np.ndarray]:
 
 
 def feature_map(name: str, features: Tensor, labels: Tensor, pictures: np.ndarray) -> dict[str, np.ndarray]:
-    """Features `[n, I]` with labels `[n]`, on the two axes in which the classes' means vary most.
+    """Project features `[n, I]` with labels `[n]` onto the two axes in which the class means vary most.
 
-    pictures `[C, height, width]`: one of each class.
+    pictures: `[C, height, width]`, one per class.
     """
     means = torch.stack([features[labels == c].mean(0) for c in range(len(pictures))])
     centre = means.mean(0)

@@ -1,4 +1,4 @@
-"""What ends a run or a sweep in good order: a signal, or the end of the process that started it."""
+"""Stop a run or a sweep cleanly: on a signal, or when its parent process ends."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from types import FrameType
 
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-ONE_REQUEST = 1.0  # seconds in which several signals are one request: terminals and wrappers send some twice
-PARENT = "PLASTIC_PARENT"  # environment variable of a process that must not outlive the one of this number
+ONE_REQUEST = 1.0  # seconds in which several signals count as one: terminals and wrappers send some twice
+PARENT = "PLASTIC_PARENT"  # environment variable: the process id that a child must not outlive
 
 
 @contextmanager
-def noted(act: Callable[[], None] | None = None) -> Iterator[list[int]]:
-    """Note the signals that ask for an end, and call `act` at each; without `act` a second one ends the process.
+def handle(act: Callable[[], None] | None = None) -> Iterator[list[int]]:
+    """Collect SIGINT, SIGTERM and SIGHUP and call `act` at each; without `act` a second signal ends the process.
 
-    Signals that are ignored (nohup) stay so.
+    Ignored signals (nohup) stay ignored.
     """
     received: list[int] = []
     first = 0.0
@@ -36,17 +36,17 @@ def noted(act: Callable[[], None] | None = None) -> Iterator[list[int]]:
             signal.raise_signal(number)
 
     previous = {number: signal.getsignal(number) for number in ENDING}
-    heard = {number: action for number, action in previous.items() if action not in (signal.SIG_IGN, None)}
-    for number in heard:
+    handled = {number: action for number, action in previous.items() if action not in (signal.SIG_IGN, None)}
+    for number in handled:
         signal.signal(number, handler)
     try:
         yield received
     finally:
-        for number, action in heard.items():
+        for number, action in handled.items():
             signal.signal(number, action)
 
 
 def orphaned() -> bool:
-    """Whether the process that started this one, and said so, has gone."""
+    """Whether the parent process named in the environment has ended."""
     parent = os.environ.get(PARENT)
     return parent is not None and os.getppid() != int(parent)

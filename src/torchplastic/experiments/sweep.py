@@ -1,8 +1,8 @@
-"""The same run over many seeds, each a process of its own: `plastic train` with `--seed S`.
+"""Train one run per seed, each in its own process: `plastic train` with `--seed S`.
 
-DIR/sweep.json       what the sweep runs
+DIR/sweep.json       the settings of the sweep
 DIR/seed-S/          a run directory
-DIR/logs/seed-S.log  what its process printed
+DIR/logs/seed-S.log  the output of its process
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from torchplastic.train import memory
 from torchplastic.train.progress import JobStatus, SweepProgress
 
 LOG = logging.getLogger("torchplastic")
-POLL = 0.5  # seconds between two looks at the runs
-JOBS = 2  # seeds at a time, where each has no GPU to share
-FREE = ("seed", "episodes", "threads", "capture", "save_seconds", "log_every")  # may differ when a sweep goes on
+POLL = 0.5  # seconds between two updates of the progress
+JOBS = 2  # default number of seeds at a time, except on one GPU
+FREE = ("seed", "episodes", "threads", "capture", "save_seconds", "log_every")  # may change when a sweep continues
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What to run."""
+    """The settings of a sweep."""
 
     config: Config
     seeds: tuple[int, ...]
     flags: tuple[str, ...]
-    """Flags of `plastic train` beyond the experiment, the seed and where to write."""
+    """Flags of `plastic train`, without --seed, --threads and --out."""
     device: str
     devices: int
     path: Path
     debug: bool = False
-    """Whether the error of a seed comes with its traceback, in its log."""
+    """Write tracebacks to the logs."""
 
     def run_path(self, seed: int) -> Path:
         """The run directory of a seed."""
@@ -52,7 +52,7 @@ class Sweep:
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """What makes a sweep the same one: all settings but those that may differ between two calls."""
+    """The settings that identify a sweep: all but those in `FREE`."""
     return {name: value for name, value in config.to_dict().items() if name not in FREE}
 
 
@@ -63,9 +63,9 @@ def default_path(config: Config) -> Path:
 
 
 def default_jobs(sweep: Sweep, backend: str) -> int:
-    """How many seeds run at a time by default: those that fit side by side on one GPU; elsewhere 2.
+    """The default number of seeds at a time: as many as fit on one GPU, otherwise 2.
 
-    A single seed leaves a GPU idle most of the time. Each has a core of the CPU, which sends it its work.
+    A single seed leaves a GPU idle most of the time. Each seed needs a CPU core to launch its kernels.
     """
     device = launch.place(sweep.config, sweep.device)
     if device.type != "cuda" or sweep.devices > 1 or backend != "local":
@@ -75,7 +75,7 @@ def default_jobs(sweep: Sweep, backend: str) -> int:
 
 
 def make_pool(backend: str, jobs: int) -> Pool:
-    """What runs the processes: this machine, or Ray."""
+    """A pool of processes on this machine ("local") or on a Ray cluster ("ray")."""
     if backend == "local":
         return LocalPool(jobs)
     from torchplastic.experiments.ray_pool import RayPool
@@ -84,12 +84,12 @@ def make_pool(backend: str, jobs: int) -> Pool:
 
 
 def run_sweep(sweep: Sweep, pool: Pool, jobs: int) -> tuple[list[JobStatus], int | None]:
-    """Run what is not finished -> how each seed stands, and the signal that ended it all, if one did.
+    """Run the unfinished seeds -> the status of each seed, and the signal that stopped the sweep, if any.
 
-    pool runs the processes, `jobs` at a time. A seed that fails does not stop the others.
+    pool: runs the processes, `jobs` at a time. A failing seed does not stop the others.
     """
     threads = sweep.config.threads or max(1, _cores() // jobs)
-    registry.get(sweep.config.experiment).data(sweep.config)  # before anything is made
+    registry.get(sweep.config.experiment).data(sweep.config)  # raises before anything is written
     _claim(sweep)
     LOG.info("sweep %s", sweep.path)
     with locked(sweep.path):
@@ -113,7 +113,7 @@ def run_sweep(sweep: Sweep, pool: Pool, jobs: int) -> tuple[list[JobStatus], int
             return found
 
         title = f"sweep {sweep.config.experiment} {sweep.config.preset}"
-        with SweepProgress(title, sweep.config.episodes) as progress, pool, signals.noted(pool.interrupt) as received:
+        with SweepProgress(title, sweep.config.episodes) as progress, pool, signals.handle(pool.interrupt) as received:
             pool.start(pending)
             while pool.unfinished():
                 for job, code in pool.ended(POLL):
@@ -128,7 +128,7 @@ def run_sweep(sweep: Sweep, pool: Pool, jobs: int) -> tuple[list[JobStatus], int
 
 
 def position(path: Path) -> tuple[int, float | None, str]:
-    """Episodes that a run has done, its last error or reward, read from the end of its metrics, and which it is."""
+    """A run's last episode, its last error or reward, and the name of that measure, from the end of metrics.jsonl."""
     file = path / "metrics.jsonl"
     if not file.is_file():
         return 0, None, ""
@@ -145,7 +145,7 @@ def position(path: Path) -> tuple[int, float | None, str]:
     return row["episode"], row.get(measure), measure
 
 
-# --- pieces
+# --- helpers
 
 
 def _cores() -> int:
@@ -154,7 +154,7 @@ def _cores() -> int:
 
 
 def _claim(sweep: Sweep) -> None:
-    """Make the directory, or see that it is this sweep's."""
+    """Create the directory, or check that it belongs to this sweep. RunError if it does not."""
     file = sweep.path / "sweep.json"
     about = {"experiment": sweep.config.experiment, "preset": sweep.config.preset, "settings": settings(sweep.config)}
     about = json.loads(json.dumps(about))
@@ -175,7 +175,7 @@ def _claim(sweep: Sweep) -> None:
 
 
 def _job(sweep: Sweep, seed: int, threads: int) -> Job | None:
-    """The process that takes a seed to its end; None where it is there. RunError where it cannot go on."""
+    """The job that finishes a seed; None if it is finished. RunError if it cannot continue."""
     path, episodes = sweep.run_path(seed), sweep.config.episodes
     command = ["-m", "torchplastic", "train"]
     if (path / "config.json").is_file():
@@ -198,7 +198,7 @@ def _job(sweep: Sweep, seed: int, threads: int) -> Job | None:
 
 
 def _clear(path: Path) -> None:
-    """Remove a run that was stopped before its config was written. RunError where anything else lies there."""
+    """Remove a run that was stopped before its config was written. RunError if the folder holds anything else."""
     _started(path)
     with locked(path):
         for file in _started(path):
@@ -207,7 +207,7 @@ def _clear(path: Path) -> None:
 
 
 def _started(path: Path) -> list[Path]:
-    """The files of a run that has trained nothing yet; RunError where there are others."""
+    """The files of a run before its first update. RunError if there are others."""
     if path.is_symlink() or not path.is_dir():
         raise RunError(f"{path} is no run directory; move it away.")
     files = sorted(path.iterdir())
@@ -221,7 +221,7 @@ def _started(path: Path) -> list[Path]:
 
 
 def _done(run: RunDirectory) -> int:
-    """Episodes behind a run's checkpoint; 0 where it cannot be read, which its process will say."""
+    """The episode of a run's checkpoint; 0 if it cannot be read, which its process then reports."""
     try:
         return int(run.checkpoint()["episode"])
     except RunError:
@@ -229,7 +229,7 @@ def _done(run: RunDirectory) -> int:
 
 
 def _outcome(job: Job, code: int, log_start: int, stopping: bool) -> tuple[str, str]:
-    """State of a job that has ended, and why; its log had `log_start` bytes before."""
+    """The state of an ended job, and the reason; its log had `log_start` bytes before."""
     if code == 0:
         return "finished", ""
     if stopping:

@@ -1,4 +1,4 @@
-"""Processes that run several at a time, on this machine."""
+"""Run jobs as child processes on this machine, several at a time; sweeps use it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torchplastic.experiments.signals import PARENT
 
 
 class Job(NamedTuple):
-    """One process to run: its command, where its output goes, and what it uses."""
+    """A process to run: its command, its log and its resources."""
 
     seed: int
     command: tuple[str, ...]
@@ -29,30 +29,30 @@ class Job(NamedTuple):
 
 
 class Pool(Protocol):
-    """Runs jobs, so many at a time; what is left is interrupted on leaving the context."""
+    """Runs a limited number of jobs at a time; leaving the context interrupts the rest."""
 
     def __enter__(self) -> Pool: ...
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
     def start(self, jobs: Sequence[Job]) -> None:
-        """Begin; returns at once."""
+        """Start the jobs; returns at once."""
 
     def unfinished(self) -> bool:
-        """Whether a job runs or waits."""
+        """Whether any job is running or waiting."""
 
     def running(self) -> list[Job]:
-        """Those that run now."""
+        """The running jobs."""
 
     def ended(self, timeout: float) -> list[tuple[Job, int]]:
-        """Waits for jobs to end -> those that have, with their return codes (negative: the signal)."""
+        """Wait up to `timeout` seconds -> ended jobs with their return codes (negative: the signal)."""
 
     def interrupt(self) -> None:
-        """Start no more, and let those that run save and end; called again, kill them."""
+        """Start no further job and let the running ones save and end; a second call kills them."""
 
 
 def launch(job: Job) -> subprocess.Popen[bytes]:
-    """Start a job in a process group of its own, its output appended to its log; it ends when this process does."""
+    """Start a job in its own process group, appending its output to its log; it ends with this process."""
     job.log.parent.mkdir(exist_ok=True)
     with job.log.open("ab") as log:
         return subprocess.Popen(
@@ -64,27 +64,27 @@ def launch(job: Job) -> subprocess.Popen[bytes]:
             env={
                 **os.environ,
                 "OMP_NUM_THREADS": str(job.threads),
-                "PYTHONSAFEPATH": "1",  # the working directory holds no modules of ours
+                "PYTHONSAFEPATH": "1",  # do not import modules from the working directory
                 PARENT: str(os.getpid()),
             },
         )
 
 
 def send(process: subprocess.Popen[bytes], number: int) -> None:
-    """A signal to a job and to the processes that it has started."""
+    """Send a signal to a job and to the processes that it has started."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
 
 
 class LocalPool:
-    """Children on this machine, a thread waiting for each."""
+    """Child processes on this machine, with a waiting thread for each."""
 
     def __init__(self, jobs: int) -> None:
         self._executor = ThreadPoolExecutor(jobs)
         self._waiting: dict[Future[int | None], Job] = {}
         self._processes: dict[Job, subprocess.Popen[bytes]] = {}
-        self._lock = threading.RLock()  # a signal handler may come while it is held
+        self._lock = threading.RLock()  # reentrant: a signal handler may run while it is held
         self._stopping = False
 
     def __enter__(self) -> LocalPool:
@@ -117,7 +117,7 @@ class LocalPool:
                 send(process, number)
 
     def _run(self, job: Job) -> int | None:
-        """The return code; None if it was never started."""
+        """Run a job -> its return code; None if it was never started."""
         with self._lock:
             if self._stopping:
                 return None

@@ -1,1 +1,1 @@
-"""What an episode is: tensors out, no network known."""
+"""The tasks: they make episodes as tensors and know no network."""

@@ -1,4 +1,4 @@
-"""What every task of supervised episodes gives.
+"""The protocols of supervised tasks: a `Task` makes a `Batch` of episodes; recall tasks make an `Episode`.
 
 Axes: T time, B batch, N input units (one per neuron), M scored neurons, S, Q support and query.
 """
@@ -12,33 +12,33 @@ import torch
 from torch import Tensor
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """The same on that device; a copy to a GPU does not wait for the work that is queued there."""
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor to a device. A copy to a GPU is asynchronous: it does not wait for queued work."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 
 def chosen_device(device: torch.device | str | None, generator: torch.Generator) -> torch.device:
-    """Where episodes are made: the device, or the generator's where none is named."""
+    """The device, or the generator's device if it is None."""
     return generator.device if device is None else torch.device(device)
 
 
 class Batch(Protocol):
-    """A batch of episodes, whatever they consist of."""
+    """A batch of episodes."""
 
     @property
     def target(self) -> Tensor:
-        """What the answers should be, `[B, …]`."""
+        """The correct answers, `[B, …]`."""
 
     def rows(self, rows: slice) -> Self:
-        """The same episodes, these of the batch alone."""
+        """The episodes of this slice of the batch."""
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Every tensor through `Tensor.to(device)`."""
 
     def answer(self, model: Callable[..., Any]) -> Tensor:
-        """Run a model through the episodes: what is scored against the target, `[B, …]`."""
+        """Run a model on the episodes -> its answers `[B, …]`, to score against the target."""
 
 
 B_co = TypeVar("B_co", bound=Batch, covariant=True)
@@ -54,35 +54,37 @@ class Task(Protocol[B_co]):
         device: torch.device | str | None = None,
         rows: slice = slice(None),
     ) -> B_co:
-        """A batch of new episodes from the generator alone.
+        """A batch of new episodes; all randomness comes from the generator.
 
-        device: where they are made; None is the generator's. What is random is drawn where the generator is, and sent:
-            the same seed gives the same episodes on every device. rows: which of them to make; all are drawn.
+        device: of the episodes; None: the generator's. Random numbers are drawn on the generator's device, so that a
+            seed makes the same episodes on every device.
+        rows: the slice of the batch to make; random numbers are drawn for the whole batch.
         """
 
 
 class Episode(NamedTuple):
     """A batch of episodes, ready for `model(inputs, clamp=clamp, clamped_steps=clamped_steps)`.
 
-    inputs `[T, B, N]`; clamp bool `[T, B, N]` or None; clamped_steps, T bools known on the host: whether a
-    step is clamped for every unit of every example; target `[B, M]`, what the first M neurons should
-    say at the last step; shown: what a picture of the episode needs, by name, each `[B, …]`.
+    inputs: `[T, B, N]`. clamp: bool `[T, B, N]`, or None.
+    clamped_steps: T bools on the host, True for a step that is clamped in every unit of every example.
+    target: `[B, M]`, the correct output of the first M neurons at the last step.
+    info: tensors for figures and tests, by name, each `[B, …]`.
     """
 
     inputs: Tensor
     clamp: Tensor | None
     clamped_steps: tuple[bool, ...]
     target: Tensor
-    shown: dict[str, Tensor]
+    info: dict[str, Tensor]
 
     def rows(self, rows: slice) -> Episode:
-        """The same episodes, these rows of the batch alone."""
+        """The episodes of this slice of the batch."""
         return Episode(
             self.inputs[:, rows],
             None if self.clamp is None else self.clamp[:, rows],
             self.clamped_steps,
             self.target[rows],
-            {name: value[rows] for name, value in self.shown.items()},
+            {name: value[rows] for name, value in self.info.items()},
         )
 
     def to(self, *args: Any, **kwargs: Any) -> Episode:
@@ -92,11 +94,11 @@ class Episode(NamedTuple):
             None if self.clamp is None else self.clamp.to(*args, **kwargs),
             self.clamped_steps,
             self.target.to(*args, **kwargs),
-            {name: value.to(*args, **kwargs) for name, value in self.shown.items()},
+            {name: value.to(*args, **kwargs) for name, value in self.info.items()},
         )
 
     def answer(self, model: Callable[..., Any]) -> Tensor:
-        """The activity of the last step, `[B, N]`."""
+        """The output of the last step, `[B, N]`."""
         y: Tensor = model(self.inputs, clamp=self.clamp, clamped_steps=self.clamped_steps)[0]
         return y[-1]
 
@@ -110,4 +112,4 @@ class RecallTask(Task[Episode], Protocol):
 
     @property
     def neurons(self) -> int:
-        """N, the bias neuron included."""
+        """N, including the bias neuron."""

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchplastic.tasks.base import chosen_device, sent
+from torchplastic.tasks.base import chosen_device, to_device
 from torchplastic.tasks.maze import ACTIONS, Maze, MazeState
 
 
 @dataclass(frozen=True)
 class BatchedMaze:
-    """Mazes that step together, on any device."""
+    """B mazes as tensors, on any device."""
 
     maze: Maze
 
@@ -35,7 +35,7 @@ class BatchedMaze:
 
     @property
     def steps(self) -> int:
-        """Of every episode."""
+        """T, the same for every episode."""
         return self.maze.steps
 
     def reset(
@@ -54,11 +54,10 @@ class BatchedMaze:
 
 @dataclass
 class BatchedGym:
-    """Gymnasium environments made by `make`, one for each episode of a batch, on the CPU.
+    """Gymnasium environments made by `make`, one for each episode of a batch.
 
-    Observations of any space that flattens are float32; an episode ends when it terminates or is truncated. What an
-    agent sees is on its own device; its actions are waited for at every step. ValueError for actions that are not
-    discrete.
+    Observations of any flattenable space become float32. An episode ends when it terminates or is truncated. The
+    environments run on the CPU, so each step waits for the agent's actions. ValueError if actions are not discrete.
     """
 
     make: Callable[[], Any]
@@ -82,25 +81,25 @@ class BatchedGym:
 
     @property
     def actions(self) -> int:
-        """How many there are."""
+        """A."""
         return self._actions
 
     @property
     def steps(self) -> None:
-        """Episodes differ in length."""
+        """None: episodes differ in length."""
 
     def reset(
         self, batch: int, generator: torch.Generator, device: torch.device | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Reset B environments, each with a seed from the generator -> which are done (none), observations `[B, F]`."""
+        """Reset B environments with seeds from the generator -> done bool `[B]`, observations `[B, F]`."""
         self.environments += [self.make() for _ in range(batch - len(self.environments))]
         seeds = torch.randint(2**31, (batch,), generator=generator, device=generator.device).tolist()
         obs = [self._flat(env.reset(seed=seed)[0]) for env, seed in zip(self.environments, seeds, strict=False)]
-        observations = sent(torch.from_numpy(np.stack(obs)), chosen_device(device, generator))
+        observations = to_device(torch.from_numpy(np.stack(obs)), chosen_device(device, generator))
         return torch.zeros(batch, dtype=torch.bool), observations
 
     def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Actions `[B]` -> which are done, observations `[B, F]`, rewards `[B]`, and again which are done."""
+        """Actions `[B]` -> done bool `[B]` on the CPU, observations `[B, F]`, rewards `[B]`, done bool `[B]`."""
         done, obs, rewards = (
             state.clone(),
             np.zeros((len(action), self._obs_dim), np.float32),
@@ -112,7 +111,7 @@ class BatchedGym:
             observation, reward, terminated, truncated, _ = self.environments[row].step(self._first + chosen)
             obs[row], rewards[row], done[row] = self._flat(observation), float(reward), terminated or truncated
         device = action.device
-        return done, sent(torch.from_numpy(obs), device), sent(rewards, device), sent(done, device)
+        return done, to_device(torch.from_numpy(obs), device), to_device(rewards, device), to_device(done, device)
 
     def close(self) -> None:
         """Close all environments."""

@@ -1,4 +1,4 @@
-"""Memorise pictures shown a few times, complete one of them from a part (Miconi et al. 2018, section 4.2).
+"""Memorise pictures, then complete one from a part of it (Miconi et al. 2018, section 4.2).
 
 Axes: T time, B batch, P pictures of an episode, n pictures in all, S pixels a side, N neurons (pixels, then the bias).
 """
@@ -13,29 +13,29 @@ import torch
 from torch import Tensor
 
 from torchplastic.data.pictures import WHITE, Pictures
-from torchplastic.tasks.base import Episode, chosen_device, sent
+from torchplastic.tasks.base import Episode, chosen_device, to_device
 
 
 @dataclass(frozen=True)
 class Images:
-    """The task; the defaults are those of the released program: T = 3 · 3 · (20 + 2) + 3 = 201 steps, 1,025 neurons."""
+    """Image completion; by default as the released program: T = 3 · 3 · (20 + 2) + 3 = 201 steps, 1,025 neurons."""
 
     side: int = 32
-    """Pixels a side."""
+    """Pixels per side."""
     pictures: int = 3
-    """Pictures of an episode."""
+    """Pictures per episode."""
     shown: int = 20
-    """Steps for which a picture is shown."""
+    """Steps per presentation of a picture."""
     gap: int = 2
-    """Steps without input after each."""
+    """Steps without input after each presentation."""
     cycles: int = 3
-    """How often the whole set is shown, reshuffled each time."""
+    """Presentations of the whole set, each in a new random order."""
     test: int = 3
-    """Steps for which the degraded picture is shown at the end; the last one is scored."""
+    """Steps of the degraded picture at the end; the last one is scored."""
     degraded: Literal["half", "pixels"] = "half"
-    """What the degraded picture lacks: its top or bottom half, or single pixels, half of them."""
+    """Missing part of the degraded picture: its top or bottom half, or a random half of the pixels."""
     scaling: Literal["centred", "gray"] = "centred"
-    """Centred: gray minus its mean, divided by its largest magnitude, -1 to 1. Gray: 0 to 1."""
+    """Gray values. centred: minus their mean, divided by the largest magnitude, -1 to 1; gray: 0 to 1."""
 
     def __post_init__(self) -> None:
         for name, smallest in (("side", 2), ("pictures", 1), ("shown", 1), ("cycles", 1), ("test", 1), ("gap", 0)):
@@ -49,7 +49,7 @@ class Images:
 
     @property
     def pixels(self) -> int:
-        """Pixels of a picture."""
+        """Pixels per picture."""
         return self.side * self.side
 
     @property
@@ -59,24 +59,24 @@ class Images:
 
     @property
     def hidden_pixels(self) -> int:
-        """Pixels that the degraded picture lacks, of the larger half where the rows do not divide."""
+        """Missing pixels of the degraded picture; for an odd number of rows, those of the larger half."""
         return (self.side + 1) // 2 * self.side if self.degraded == "half" else self.pixels // 2
 
     def clamped_steps(self) -> tuple[bool, ...]:
-        """Which steps are clamped for every neuron: those that show a whole picture."""
+        """The steps that clamp every neuron: those that show a whole picture."""
         shows = (*[True] * self.shown, *[False] * self.gap) * (self.pictures * self.cycles)
         return (*shows, *[False] * self.test)
 
     def scaled(self, sums: Tensor) -> Tensor:
-        """Channel sums `[…, S, S]` -> what the network sees, float `[…, S S]`."""
+        """Channel sums `[…, S, S]` -> input of the network, float `[…, S S]`."""
         gray = sums.flatten(-2).float()
         if self.scaling == "gray":
             return gray / WHITE
         gray = gray - gray.mean(-1, keepdim=True)
-        return gray / gray.abs().amax(-1, keepdim=True).clamp_min(1e-6)  # a picture of one shade is zero
+        return gray / gray.abs().amax(-1, keepdim=True).clamp_min(1e-6)  # a uniform picture becomes zero
 
     def kept(self, batch: int, generator: torch.Generator) -> Tensor:
-        """Which pixels the degraded picture shows, bool `[B, S S]`."""
+        """The pixels that the degraded picture keeps, bool `[B, S S]`."""
         if self.degraded == "pixels":
             order = torch.rand(batch, self.pixels, generator=generator, device=generator.device).argsort(-1)
             return order >= self.hidden_pixels
@@ -87,7 +87,7 @@ class Images:
 
 @dataclass(frozen=True)
 class ImageEpisodes:
-    """Episodes of pictures: the task with pictures to draw from. Each is drawn from one of the two sets alone."""
+    """Episodes of the task on a set of pictures. ValueError if the set has too few, or of another size."""
 
     options: Images
     sums: Tensor
@@ -116,16 +116,16 @@ class ImageEpisodes:
         return {}
 
     def sums_on(self, device: torch.device) -> Tensor:
-        """The channel sums on that device, where they stay."""
+        """The channel sums on a device, kept there for later calls."""
         if device not in self._copies:
             self._copies[device] = self.sums.to(device)
         return self._copies[device]
 
-    def drawn(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What is random, on the generator's device.
+    def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All random numbers of a batch, on the generator's device.
 
-        The pictures of each episode `[B, P]`, which differ; the picture of each show `[B, shows]`; which is asked
-        `[B]`; and which pixels the degraded one keeps, bool `[B, S S]`.
+        The pictures of each episode `[B, P]`, all different; the picture of each presentation `[B, shows]`; the picture
+        of the test `[B]`; and the pixels that it keeps, bool `[B, S S]`.
         """
         task, B, P = self.options, batch, self.options.pictures
         chosen = _different(len(self.sums), B, P, generator)
@@ -140,35 +140,35 @@ class ImageEpisodes:
         device: torch.device | str | None = None,
         rows: slice = slice(None),
     ) -> Episode:
-        """A batch of episodes from the generator, these rows of them, on the device (None: the generator's)."""
+        """A batch of episodes; see `Task.episodes`."""
         device = chosen_device(device, generator)
-        chosen, order, which, kept = (sent(part[rows], device) for part in self.drawn(batch, generator))
-        task, places = self.options, torch.arange(len(which), device=device)
+        chosen, order, which, kept = (to_device(part[rows], device) for part in self.sample(batch, generator))
+        task, index = self.options, torch.arange(len(which), device=device)
         P, T, B, N, pixels = task.pictures, self.steps, len(which), self.neurons, task.pixels
         pictures = task.scaled(self.sums_on(device)[chosen])
-        target = pictures[places, which]
+        target = pictures[index, which]
 
         inputs = torch.zeros(T, B, N, device=device)
         clamp = torch.zeros(T, B, N, dtype=torch.bool, device=device)
         learn = task.cycles * P * (task.shown + task.gap)
-        shows = pictures[places.unsqueeze(1), order].transpose(0, 1)  # [shows, B, pixels]
+        shows = pictures[index.unsqueeze(1), order].transpose(0, 1)  # [shows, B, pixels]
         inputs[:learn].unflatten(0, (-1, task.shown + task.gap))[:, : task.shown, :, :pixels] = shows.unsqueeze(1)
         clamp[:learn].unflatten(0, (-1, task.shown + task.gap))[:, : task.shown, :, :pixels] = True
         inputs[learn:, :, :pixels] = target * kept
         clamp[learn:, :, :pixels] = kept
         inputs[..., -1] = 1
         clamp[..., -1] = True
-        shown = {"pictures": pictures, "cue": target * kept, "kept": kept, "which": which, "chosen": chosen}
-        return Episode(inputs, clamp, task.clamped_steps(), target, shown)
+        info = {"pictures": pictures, "cue": target * kept, "kept": kept, "which": which, "chosen": chosen}
+        return Episode(inputs, clamp, task.clamped_steps(), target, info)
 
 
 def training_and_validation(options: Images, pictures: Pictures) -> tuple[ImageEpisodes, ImageEpisodes]:
-    """Episodes of the pictures to train on, and of those that are for validation."""
+    """Episodes of the training pictures, and of the validation pictures."""
     return ImageEpisodes(options, pictures.train), ImageEpisodes(options, pictures.validation)
 
 
 def unclamped(episode: Episode) -> Episode:
-    """The same episode without its clamped steps: what is left of it is all that needs the matrices."""
+    """The same episode without its fully clamped steps."""
     free = [t for t, clamped in enumerate(episode.clamped_steps) if not clamped]
     clamp = None if episode.clamp is None else episode.clamp[free]
     return episode._replace(inputs=episode.inputs[free], clamp=clamp, clamped_steps=(False,) * len(free))
@@ -178,11 +178,11 @@ def unclamped(episode: Episode) -> Episode:
 
 
 def trivial_answers(episode: Episode, mean_picture: Tensor, side: int) -> dict[str, Tensor]:
-    """Answers `[B, S S]` that need no memory: the cue, with zeros, the mean picture or the nearest row elsewhere.
+    """Answers `[B, S S]` without memory: the cue, completed by zeros, the mean picture, or the nearest row.
 
-    mean_picture `[S S]`, of the pictures to train on. Nearest row: each column goes on with its nearest shown pixel.
+    mean_picture: `[S S]`, of the training pictures. Nearest row: the nearest kept pixel of the same column.
     """
-    cue, kept = episode.shown["cue"], episode.shown["kept"]
+    cue, kept = episode.info["cue"], episode.info["kept"]
     return {
         "zeros": cue,
         "mean picture": torch.where(kept, cue, mean_picture.to(cue.device)),
@@ -191,7 +191,7 @@ def trivial_answers(episode: Episode, mean_picture: Tensor, side: int) -> dict[s
 
 
 def _nearest_row(cue: Tensor, kept: Tensor, side: int) -> Tensor:
-    """Every hidden pixel takes the nearest shown one of its column, upwards first; without one it is 0."""
+    """Copy the nearest kept pixel of the column into each missing one, upwards first; 0 if there is none."""
     shown = kept.unflatten(-1, (side, side))
     rows = torch.arange(side, device=cue.device)
     distance = (rows.unsqueeze(1) - rows).abs() * 2 + (rows.unsqueeze(1) < rows)  # [row, other]: ties go upwards
@@ -202,11 +202,11 @@ def _nearest_row(cue: Tensor, kept: Tensor, side: int) -> Tensor:
 
 
 def _different(n: int, batch: int, count: int, generator: torch.Generator) -> Tensor:
-    """`count` different numbers below n for each example, `[B, count]`: each is uniform among those left."""
+    """`count` different random numbers below n for each example, `[B, count]`."""
     numbers = torch.empty(batch, 0, dtype=torch.int64, device=generator.device)
     for taken in range(count):
-        drawn = torch.randint(n - taken, (batch, 1), generator=generator, device=generator.device)
-        for place in range(taken):  # a number stands for the drawn-th that is left
-            drawn = drawn + (drawn >= numbers.sort(-1).values[:, place : place + 1])
-        numbers = torch.cat([numbers, drawn], 1)
+        rank = torch.randint(n - taken, (batch, 1), generator=generator, device=generator.device)
+        for i in range(taken):  # from a rank among the free numbers to the number itself
+            rank = rank + (rank >= numbers.sort(-1).values[:, i : i + 1])
+        numbers = torch.cat([numbers, rank], 1)
     return numbers

@@ -1,8 +1,8 @@
-"""A maze whose reward must be found, and then found again (Miconi et al. 2018, section 4.5).
+"""A maze with a hidden reward: find it, then return to it again and again (Miconi et al. 2018, section 4.5).
 
 The cells form a square with a wall around it and a pillar wherever row and column are both even. One free cell holds a
-reward that cannot be seen and stays for the episode. An agent that reaches it gets it and is put down on another free
-cell. Everything is a pure function of tensors, for any number of mazes at once, on any device.
+reward that is invisible and fixed for the episode. An agent that reaches it collects it and moves to a random free
+cell. All functions are pure functions of tensors, batched over mazes, on any device.
 
 Importing this module registers the Gymnasium environment `torchplastic/Maze-v0`, where gymnasium is installed.
 
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchplastic.tasks.base import chosen_device, sent
+from torchplastic.tasks.base import chosen_device, to_device
 
 MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # up, down, left, right
 ACTIONS = ("up", "down", "left", "right")
@@ -29,12 +29,12 @@ WALL, FLOOR, GOAL, AGENT = (60, 60, 60), (245, 245, 245), (0, 158, 115), (213, 9
 
 
 class MazeState(NamedTuple):
-    """Where B mazes stand. Cells are numbers, row x S + column.
+    """The state of B mazes. Cells are numbers, row x S + column.
 
-    place, goal, start: int64 `[B]`, the agent's cell, the reward's, and where the agent began.
-    landings: int64 `[B, T]`, the cell on which an agent is put down that finds the reward at that step.
-    action: int64 `[B]`, the move before, -1 at the start; reward: float32 `[B]`, what it gave.
-    step: steps made so far, the same in all mazes.
+    place, goal, start: int64 `[B]`, the cell of the agent, of the reward, and the agent's first cell.
+    landings: int64 `[B, T]`, the cell to which an agent moves that finds the reward at that step.
+    action: int64 `[B]`, the previous move, -1 at the start; reward: float32 `[B]`, its reward.
+    step: steps so far, the same in all mazes.
     """
 
     place: Tensor
@@ -66,24 +66,24 @@ def _state(parts: Iterable[Tensor], step: int) -> MazeState:
 
 @dataclass(frozen=True)
 class Maze:
-    """The task; the defaults are the published one with all that later versions of it observe."""
+    """The maze; by default the published one, with three more observations (see-action, see-time, see-bias)."""
 
     size: int = 11
-    """Cells a side, the outer wall included; odd."""
+    """Cells per side, including the outer wall; odd."""
     steps: int = 250
-    """Steps of an episode."""
+    """Steps per episode."""
     reward: float = 10.0
-    """For reaching the reward's cell."""
+    """Reward for reaching the goal cell."""
     bump: float = 0.1
     """Cost of walking into a wall."""
     view: int = 1
-    """How far the agent sees: 1 is the 3 x 3 cells around it."""
+    """View radius in cells: 1 shows the 3 x 3 cells around the agent."""
     see_action: bool = True
-    """Whether the move before is observed."""
+    """Observe the previous move."""
     see_time: bool = True
-    """Whether the share of the episode that is over is observed."""
+    """Observe the elapsed share of the episode."""
     see_bias: bool = True
-    """Whether a constant 1 is observed."""
+    """Observe a constant 1."""
 
     def __post_init__(self) -> None:
         if self.size < 5 or self.size % 2 == 0:
@@ -92,7 +92,7 @@ class Maze:
             if getattr(self, name) < 1:
                 raise ValueError(f"task.{name} must be at least 1; got {getattr(self, name)}.")
         if self.bump < 0:
-            raise ValueError(f"task.bump is a cost, at least 0; got {self.bump:g}.")
+            raise ValueError(f"task.bump must be at least 0, it is a cost; got {self.bump:g}.")
 
     @property
     def centre(self) -> int:
@@ -106,7 +106,7 @@ class Maze:
         return window + 1 + len(MOVES) * self.see_action + self.see_time + self.see_bias
 
     def slots(self) -> tuple[str, ...]:
-        """What each number of an observation is, F names."""
+        """F names, one for each number of an observation."""
         reach = range(-self.view, self.view + 1)
         names = [f"wall at {row:+d}, {column:+d}" for row in reach for column in reach]
         names += ["reward of the move before"]
@@ -123,7 +123,7 @@ class Maze:
         return self.walls(device).flatten().logical_not().nonzero().flatten()
 
     def plan(self, goal: int) -> np.ndarray:
-        """A pixel for each cell, uint8 `[S, S, 3]`: walls, floor, the reward's cell; no agent."""
+        """The maze without the agent, one pixel per cell, uint8 `[S, S, 3]`."""
         pixels = np.where(self.walls().numpy()[..., None], WALL, FLOOR).astype(np.uint8)
         pixels[divmod(goal, self.size)] = GOAL
         return pixels
@@ -138,8 +138,8 @@ class Maze:
     ) -> MazeState:
         """B new episodes. Agents start at the centre, rewards lie on any other free cell.
 
-        start, goal: cells to be taken instead. device: where the mazes are, None is the generator's; cells are drawn
-        where the generator is. ValueError for a wall, or for both the same.
+        start, goal: use these cells instead. device: of the mazes (None: the generator's); random numbers are drawn on
+        the generator's device. ValueError if start or goal is a wall, or if they are equal.
         """
         device = chosen_device(device, generator)
         for name, cell in (("start", start), ("goal", goal)):
@@ -152,7 +152,7 @@ class Maze:
         drawn = _other_cells(free, starts, (batch,), generator)
         goals = drawn if goal is None else torch.full_like(starts, goal)
         landings = _other_cells(free, goals.unsqueeze(-1), (batch, self.steps), generator)
-        starts, goals, landings = (sent(cells, device) for cells in (starts, goals, landings))
+        starts, goals, landings = (to_device(cells, device) for cells in (starts, goals, landings))
         reward = torch.zeros(batch, dtype=torch.float32, device=device)
         return MazeState(starts, goals, starts, landings, torch.full_like(starts, -1), reward, 0)
 
@@ -165,7 +165,7 @@ class Maze:
         return MazeState(place, state.goal, state.start, state.landings, action, reward, state.step + 1)
 
     def observe(self, state: MazeState) -> Tensor:
-        """What the agents see, float32 `[B, F]`; `slots` says what each number is."""
+        """The observations, float32 `[B, F]`; `slots` names their numbers."""
         device = state.place.device
         parts = [_windows(self.size, self.view, device)[state.place], state.reward.unsqueeze(-1)]
         if self.see_action:
@@ -181,7 +181,7 @@ class Maze:
         return _distances(self.size)
 
     def known_goal(self, state: MazeState) -> Tensor:
-        """The move of one who knows where the reward is: the first of `ACTIONS` that comes nearer, int64 `[B]`."""
+        """A shortest-path move to the goal, the first of `ACTIONS` if several are, int64 `[B]`."""
         distances = self.distances().to(state.place.device)
         reached = state.place.unsqueeze(-1) + _offsets(self.size).to(state.place.device)
         far = distances[reached, state.goal.unsqueeze(-1)]
@@ -205,7 +205,7 @@ def _offsets(size: int) -> Tensor:
 
 @lru_cache
 def _reached(size: int, device: torch.device) -> Tensor:
-    """The cell that a move leads to, int64 `[S S, 4]`: the same one where there is a wall."""
+    """The cell after each move, int64 `[S S, 4]`; a move into a wall stays in place."""
     cells = torch.arange(size * size).unsqueeze(-1)
     wanted = (cells + _offsets(size)).clamp(0, size * size - 1)
     return torch.where(_walls(size).flatten()[wanted], cells, wanted).to(device)
@@ -219,7 +219,7 @@ def _choices(device: torch.device) -> Tensor:
 
 @lru_cache
 def _windows(size: int, view: int, device: torch.device) -> Tensor:
-    """Walls around each cell, float32 `[S S, (2 view + 1)^2]`; beyond the maze there is wall."""
+    """Walls around each cell, float32 `[S S, (2 view + 1)^2]`; outside the maze everything is wall."""
     padded = torch.nn.functional.pad(_walls(size).float(), [view] * 4, value=1)
     span = 2 * view + 1
     return padded.unfold(0, span, 1).unfold(1, span, 1).reshape(size * size, span * span).to(device)
@@ -243,7 +243,7 @@ def _distances(size: int) -> Tensor:
 
 
 def _other_cells(free: Tensor, taken: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Cells drawn from the free ones, none of them the one that is taken."""
+    """Random free cells other than the taken one."""
     drawn = torch.randint(len(free) - 1, shape, generator=generator, device=generator.device)
     place = torch.searchsorted(free, taken)
     return free[drawn + (drawn >= place)]

@@ -28,7 +28,7 @@ def _generator(random: np.random.Generator) -> torch.Generator:
 
 
 def _observation_space(maze: Maze) -> spaces.Box:
-    """Walls, the move before, time and bias are 0 to 1; the reward before is one of two, or nothing."""
+    """Bounds of an observation: 0 to 1, except for the previous reward."""
     low, high = np.zeros(maze.obs_dim, np.float32), np.ones(maze.obs_dim, np.float32)
     place = maze.slots().index("reward of the move before")
     low[place], high[place] = min(0.0, maze.reward, -maze.bump), max(0.0, maze.reward)
@@ -36,7 +36,7 @@ def _observation_space(maze: Maze) -> spaces.Box:
 
 
 def _cells(maze: Maze, options: dict[str, Any] | None) -> dict[str, Any]:
-    """The options start and goal, (row, column) each, as cells. ValueError for another option."""
+    """The options start and goal, (row, column) each, as cell numbers. ValueError for any other option."""
     given = dict(options or {})
     found: dict[str, Any] = {}
     for name in ("start", "goal"):
@@ -47,12 +47,12 @@ def _cells(maze: Maze, options: dict[str, Any] | None) -> dict[str, Any]:
                 raise ValueError(f"{name} must lie in the maze of {maze.size} × {maze.size}; got {tuple(cell)}.")
             found[name] = int(row) * maze.size + int(column)
     if given:
-        raise ValueError(f"unknown option {next(iter(given))!r}; a maze knows start and goal.")
+        raise ValueError(f"unknown option {next(iter(given))!r}; reset takes the options start and goal.")
     return found
 
 
 def draw(maze: Maze, state: MazeState, row: int = 0, cell: int = CELL) -> NDArray[np.uint8]:
-    """One of the mazes as a picture `[S cell, S cell, 3]`: the reward's cell green, the agent an orange square."""
+    """A picture of one maze, uint8 `[S cell, S cell, 3]`: the goal is green, the agent an orange square."""
     picture = maze.plan(int(state.goal[row])).repeat(cell, 0).repeat(cell, 1)
     top, left = (part * cell for part in divmod(int(state.place[row]), maze.size))
     edge = max(1, cell // 5)
@@ -63,12 +63,11 @@ def draw(maze: Maze, state: MazeState, row: int = 0, cell: int = CELL) -> NDArra
 class MazeEnv(gymnasium.Env[Observation, np.int64]):
     """`gymnasium.make("torchplastic/Maze-v0", size=11, steps=250, …)`; options are the fields of `tasks.maze.Maze`.
 
-    Observation: float32 `[F]`, slot by slot as `env.unwrapped.maze.slots()` names them: for each cell in view, row by
-    row, 1 for a wall and 0 for none; the reward of the move before; the move before as four numbers (all 0 at the
-    start); the share of the episode that is over; 1. Actions: 0 up, 1 down, 2 left, 3 right. An episode never
-    terminates, it is truncated after `steps` steps. `reset(seed=…, options={"start": (row, column), "goal": (row,
-    column)})`. Where the reward lies is in `info["goal"]`, which the agent does not see. render_mode: `ansi` gives
-    text, `rgb_array` a picture; neither needs a display.
+    Observation: float32 `[F]`; `env.unwrapped.maze.slots()` names the numbers: for each cell in view, row by row, 1 for
+    a wall and 0 for none; the previous reward; the previous move, one-hot (all 0 at the start); the elapsed share of
+    the episode; 1. Actions: 0 up, 1 down, 2 left, 3 right. An episode never terminates; it is truncated after `steps`
+    steps. `reset(seed=…, options={"start": (row, column), "goal": (row, column)})`. `info["goal"]` is the reward's
+    cell, which the agent does not observe. render_mode: `ansi` (text) or `rgb_array`; neither needs a display.
     """
 
     metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 10}  # noqa: RUF012
@@ -104,7 +103,7 @@ class MazeEnv(gymnasium.Env[Observation, np.int64]):
 
     @property
     def state(self) -> MazeState:
-        """Where the maze stands. RuntimeError before the first reset."""
+        """The state of the maze. RuntimeError before the first reset."""
         if self._state is None:
             raise RuntimeError("call reset first.")
         return self._state
@@ -130,10 +129,10 @@ class MazeEnv(gymnasium.Env[Observation, np.int64]):
 
 
 class MazeVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
-    """`gymnasium.make_vec("torchplastic/Maze-v0", num_envs=30)`: mazes that step together as tensors.
+    """`gymnasium.make_vec("torchplastic/Maze-v0", num_envs=30)`: a vector of mazes, computed as tensors.
 
-    All episodes are of one length and end together. Autoreset mode: next step; the step after the last one of an
-    episode begins new episodes, ignores the actions and gives no reward.
+    All episodes have the same length and end together. Autoreset mode: next step; the step after the last one of an
+    episode starts new episodes, ignores the actions and returns zero rewards.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10, "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
@@ -151,9 +150,9 @@ class MazeVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin new episodes. One seed is that of all mazes together; several are refused."""
+        """Begin new episodes. ValueError for a list of seeds: one seed determines all mazes."""
         if seed is not None and not isinstance(seed, int):
-            raise ValueError("the mazes step together and take one seed, not one each.")
+            raise ValueError("the vector of mazes takes one seed for all mazes; got a sequence of seeds.")
         super().reset(seed=seed)
         self._state = self.maze.reset(self.num_envs, _generator(self.np_random), **_cells(self.maze, options))
         return self.maze.observe(self._state).numpy(), {}

@@ -1,7 +1,7 @@
-"""Few-shot classification: some classes are shown with their labels, then other pictures of them without.
+"""Few-shot classification: show labelled pictures of some classes, then classify new ones.
 
-Miconi et al. 2018, section 4.3, takes 5 characters of Omniglot, one drawing each, and one query. Any classes of
-pictures will do: `FewShotEpisodes(FewShot(ways=3), read_folder(folder, 31))`.
+Miconi et al. 2018, section 4.3, use 5 characters of Omniglot, one drawing each, and one query. Any pictures in classes
+work: `FewShotEpisodes(FewShot(ways=3), read_folder(folder, 31))`.
 
 Axes: T support pictures, B batch, Q queries, W ways (classes of an episode), F frames (pictures of a batch),
 C classes, S pixels a side.
@@ -19,15 +19,16 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from torchplastic.data.classes import Classes
-from torchplastic.tasks.base import chosen_device, sent
+from torchplastic.tasks.base import chosen_device, to_device
 
 
 class FewShotBatch(NamedTuple):
-    """A batch of episodes: pictures once, and which of them are the support and the query of each episode.
+    """A batch of episodes: each picture once, and the frame numbers of each episode's support and queries.
 
-    frames uint8 `[F, S, S]`, ink 255; support int64 `[T, B]`, frames in the order in which they are shown; labels int64
-    `[T, B]`, 0 … W - 1; query int64 `[B, Q]`, frames without label; target int64 `[B, Q]`, their labels; classes int64
-    `[B, W]`, which class has label 0, 1, …
+    frames: uint8 `[F, S, S]`, ink is 255.
+    support: int64 `[T, B]`, frames in the order of presentation; labels: int64 `[T, B]`, 0 … W - 1.
+    query: int64 `[B, Q]`, frames to classify; target: int64 `[B, Q]`, their labels.
+    classes: int64 `[B, W]`, the class behind each label.
     """
 
     frames: Tensor
@@ -38,7 +39,7 @@ class FewShotBatch(NamedTuple):
     classes: Tensor
 
     def rows(self, rows: slice) -> FewShotBatch:
-        """The same frames, these episodes alone."""
+        """The episodes of this slice of the batch; frames are shared."""
         labels, target, classes = self.labels[:, rows], self.target[rows], self.classes[rows]
         return FewShotBatch(self.frames, self.support[:, rows], labels, self.query[rows], target, classes)
 
@@ -54,28 +55,28 @@ class FewShotBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class FewShot:
-    """The task; the defaults are the published one: 5 ways, 1 shot, 1 query."""
+    """Few-shot classification; by default as published: 5 ways, 1 shot, 1 query."""
 
     side: int = 31
-    """Pixels a side."""
+    """Pixels per side."""
     ways: int = 5
-    """Classes of an episode."""
+    """Classes per episode."""
     shots: int = 1
-    """Support pictures of each class."""
+    """Support pictures per class."""
     queries: int = 1
-    """Questions of an episode, each classified with the trace as it stands after the support set."""
+    """Query pictures per episode; each sees the trace after the support set."""
     rotations: bool = True
-    """Whether each class of an episode is turned by 0, 90, 180 or 270 degrees."""
+    """Rotate each class of an episode by 0, 90, 180 or 270 degrees."""
     jitter: float = 0.0
-    """How much each picture is stretched, sheared and moved at random: standard deviation, in halves of its side."""
+    """Standard deviation of the random affine distortion of each picture, in units of half its side."""
     order: Literal["shuffled", "rounds"] = "shuffled"
-    """Shuffled: what is shown comes in any order. Rounds: every class once before any comes twice."""
+    """Order of the support. shuffled: random; rounds: every class once before any class repeats."""
     within_groups: bool = False
-    """Whether the classes of an episode are of one group (alphabet)."""
+    """Draw all classes of an episode from one group (alphabet)."""
     pool: int = 0
-    """Classes that all episodes of a batch share, so that their pictures are seen once; 0: each has its own."""
+    """Classes per batch, shared by its episodes, so that each picture is embedded once; 0: not shared."""
     pool_pictures: int = 4
-    """Pictures of each class of the pool."""
+    """Pictures per class of the pool."""
 
     def __post_init__(self) -> None:
         for name, smallest in (("side", 2), ("ways", 2), ("shots", 1), ("queries", 1), ("pool", 0)):
@@ -91,7 +92,7 @@ class FewShot:
                 f"{self.taken - self.shots} as queries); got {self.pool_pictures}."
             )
         if self.pool and self.within_groups:
-            raise ValueError("task.pool and task.within-groups do not go together; set one of them.")
+            raise ValueError("task.pool and task.within-groups exclude each other; set one of them.")
 
     @property
     def steps(self) -> int:
@@ -100,20 +101,20 @@ class FewShot:
 
     @property
     def taken(self) -> int:
-        """Pictures that an episode may need of a class: for support and for queries."""
+        """Pictures per class that an episode needs at most, for support and queries."""
         return self.shots + -(-self.queries // self.ways)
 
     @property
     def chance(self) -> float:
-        """The share of right answers by guessing."""
+        """Accuracy of guessing."""
         return 1 / self.ways
 
 
 @dataclass(frozen=True)
 class FewShotEpisodes:
-    """Episodes of classes: the task with classes to draw from.
+    """Episodes of the task on a set of classes.
 
-    ValueError where there are too few classes, or too few pictures of one.
+    ValueError if there are too few classes, or too few pictures of a class.
     """
 
     options: FewShot
@@ -139,7 +140,7 @@ class FewShotEpisodes:
 
     @cached_property
     def _groups(self) -> tuple[Tensor, Tensor]:
-        """Classes in groups that are large enough `[n]`, and the group of every class `[C]`."""
+        """The classes whose group has enough members `[n]`, and the group of every class `[C]`."""
         names = self.classes.groups or ()
         numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
         group = torch.tensor([numbers[name] for name in names])
@@ -150,7 +151,7 @@ class FewShotEpisodes:
         return {}
 
     def pictures_on(self, device: torch.device) -> Tensor:
-        """The pictures of all classes on that device, where they stay."""
+        """The pictures of all classes on a device, kept there for later calls."""
         if device not in self._copies:
             self._copies[device] = self.classes.pictures.to(device)
         return self._copies[device]
@@ -162,30 +163,27 @@ class FewShotEpisodes:
         device: torch.device | str | None = None,
         rows: slice = slice(None),
     ) -> FewShotBatch:
-        """A batch of episodes from the generator, these rows of them, on the device (None: the generator's).
-
-        A query is never one of the support pictures.
-        """
+        """A batch of episodes; see `Task.episodes`. A query is never one of the support pictures."""
         device = chosen_device(device, generator)
-        which, turns, maps, places = self.drawn(batch, generator)
-        frames = _turned(self.pictures_on(device)[sent(which, device)], sent(turns, device))
+        which, turns, maps, places = self.sample(batch, generator)
+        frames = _turned(self.pictures_on(device)[to_device(which, device)], to_device(turns, device))
         if maps is not None:
-            frames = _mapped(frames, sent(maps, device))
-        return FewShotBatch(frames, *(sent(part, device) for part in places)).rows(rows)
+            frames = _mapped(frames, to_device(maps, device))
+        return FewShotBatch(frames, *(to_device(part, device) for part in places)).rows(rows)
 
-    def drawn(
+    def sample(
         self, batch: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor | None, tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
-        """What is random, on the generator's device.
+        """All random numbers of a batch, on the generator's device.
 
-        Of each frame the place in `classes.pictures` `[F]`, its quarter turns `[F]` and, with jitter, its map
-        `[F, 2, 3]`; and what a `FewShotBatch` has besides frames.
+        For each frame its index in `classes.pictures` `[F]`, its quarter turns `[F]` and, with jitter, its affine map
+        `[F, 2, 3]`; and all fields of a `FewShotBatch` but the frames.
         """
         task, device, B, W = self.options, generator.device, batch, self.options.ways
         queries = torch.arange(task.queries, device=device)
         target = _order(B, W, generator)[:, queries % W]
         order = self._shown_order(B, generator)
-        # [B, W, taken]: of each class of an episode its frames, first those to be shown
+        # candidates [B, W, taken]: the frames of each class of an episode, support first
         if task.pool:
             classes = _few_of(len(self.classes), 1, task.pool, generator)[0]
             pictures = self._pictures(classes, task.pool_pictures, generator)
@@ -221,7 +219,7 @@ class FewShotEpisodes:
         return (keys + (group == group[first].unsqueeze(-1))).topk(self.options.ways).indices
 
     def _pictures(self, classes: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """`count` different pictures of each class `[…]`, as `[…, count]` places in `classes.pictures`."""
+        """`count` different pictures of each class `[…]`, as indices `[…, count]` into `classes.pictures`."""
         sizes = self.classes.counts.to(generator.device)[classes].unsqueeze(-1)
         most = int(self.classes.counts.max())
         keys = torch.rand(*classes.shape, most, generator=generator, device=generator.device)
@@ -234,7 +232,7 @@ class FewShotEpisodes:
         return turns if self.options.rotations else torch.zeros_like(turns)
 
     def _shown_order(self, batch: int, generator: torch.Generator) -> Tensor:
-        """`[B, T]`: which of the W x shots pictures comes at each step; its class is that number // shots."""
+        """The support picture of each step, `[B, T]` numbers below W x shots; number // shots is its class."""
         ways, shots = self.options.ways, self.options.shots
         if self.options.order == "shuffled":
             return _order(batch, ways * shots, generator)
@@ -243,24 +241,24 @@ class FewShotEpisodes:
 
 
 def nearest_in_pixels(batch: FewShotBatch) -> Tensor:
-    """Labels `[B, Q]` of the support pictures that are nearest to the queries, by the sum of squared differences."""
+    """Labels `[B, Q]` of the support pictures nearest to the queries, by Euclidean distance of pixels."""
     pixels = batch.frames.flatten(1).float() / 255
     distances = torch.cdist(pixels[batch.query], pixels[batch.support.t()])
     return batch.labels.t().gather(1, distances.argmin(-1))
 
 
 def _order(batch: int, count: int, generator: torch.Generator) -> Tensor:
-    """A random order of `count` things for each example, `[B, count]`."""
+    """A random permutation of `count` numbers for each example, `[B, count]`."""
     return torch.rand(batch, count, generator=generator, device=generator.device).argsort(-1)
 
 
 def _few_of(n: int, batch: int, count: int, generator: torch.Generator) -> Tensor:
-    """`count` different numbers below n in any order for each example, `[B, count]`."""
+    """`count` different random numbers below n for each example, `[B, count]`."""
     return torch.rand(batch, n, generator=generator, device=generator.device).topk(count).indices
 
 
 def _turned(frames: Tensor, turns: Tensor) -> Tensor:
-    """Each frame of `[F, S, S]` turned by so many quarters `[F]`."""
+    """Rotate each frame of `[F, S, S]` by its quarter turns `[F]`."""
     for quarters in (1, 2, 3):
         chosen = (turns == quarters).view(-1, 1, 1)
         frames = torch.where(chosen, frames.rot90(quarters, (1, 2)), frames)
@@ -268,13 +266,13 @@ def _turned(frames: Tensor, turns: Tensor) -> Tensor:
 
 
 def _maps(frames: int, spread: float, generator: torch.Generator) -> Tensor:
-    """Affine maps near the identity, `[F, 2, 3]`."""
+    """Random affine maps near the identity, `[F, 2, 3]`."""
     device = generator.device
     return torch.eye(2, 3, device=device) + spread * torch.randn(frames, 2, 3, generator=generator, device=device)
 
 
 def _mapped(frames: Tensor, maps: Tensor) -> Tensor:
-    """Each frame of `[F, S, S]` under its map `[F, 2, 3]`; what comes in from outside is paper."""
+    """Apply to each frame of `[F, S, S]` its affine map `[F, 2, 3]`; outside the frame is paper."""
     pictures = frames.unsqueeze(1).float()
     grid = affine_grid(maps, list(pictures.shape), align_corners=False)
     return grid_sample(pictures, grid, align_corners=False).squeeze(1).round_().byte()

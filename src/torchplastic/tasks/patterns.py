@@ -1,4 +1,4 @@
-"""Memorise bit patterns shown once or a few times, complete one of them from a part (Miconi et al. 2018).
+"""Memorise bit patterns, then complete one from a part of it (Miconi et al. 2018).
 
 Axes: T time, B batch, P patterns, N neurons (bits, then extra, then the bias in the last column).
 """
@@ -11,35 +11,35 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from torchplastic.tasks.base import Episode, chosen_device, sent
+from torchplastic.tasks.base import Episode, chosen_device, to_device
 
 
 @dataclass(frozen=True)
 class Patterns:
-    """The task; the defaults are the paper's 1000-bit memory: T = 5 · 3 · (10 + 3) + 10 = 205 steps, 1001 neurons."""
+    """Pattern completion; by default the paper's 1000-bit task: T = 5 · 3 · (10 + 3) + 10 = 205 steps, 1001 neurons."""
 
     bits: int = 1000
-    """Bits of a pattern, each -1 or 1."""
+    """Bits per pattern, each -1 or 1."""
     patterns: int = 5
-    """Patterns of an episode."""
+    """Patterns per episode."""
     shown: int = 10
-    """Steps for which a pattern is shown."""
+    """Steps per presentation of a pattern."""
     gap: int = 3
-    """Steps without input after each."""
+    """Steps without input after each presentation."""
     cycles: int = 3
-    """How often the whole set is shown, reshuffled each time."""
+    """Presentations of the whole set, each in a new random order."""
     test: int = 10
-    """Steps for which the degraded pattern is shown at the end; the last one is scored."""
+    """Steps of the degraded pattern at the end; the last one is scored."""
     hidden: float = 0.5
-    """Share of the bits that the degraded pattern lacks."""
+    """Share of missing bits in the degraded pattern."""
     input: Literal["clamped", "additive"] = "clamped"
-    """Clamped: what is shown replaces the output of its neuron. Additive: it is added inside the nonlinearity."""
+    """clamped: a bit replaces the output of its neuron; additive: it is added inside the nonlinearity."""
     gain: float = 20.0
-    """What an additive input is multiplied by."""
+    """Factor of an additive input."""
     balanced: bool = False
-    """Whether exactly half of the bits of every pattern are 1."""
+    """Exactly half of the bits of every pattern are 1."""
     extra: int = 0
-    """Neurons without any input unit, for the baselines."""
+    """Additional neurons without input, for the baselines."""
 
     def __post_init__(self) -> None:
         for name in ("bits", "patterns", "shown", "cycles", "test"):
@@ -69,25 +69,25 @@ class Patterns:
 
     @property
     def hidden_bits(self) -> int:
-        """Bits that the degraded pattern lacks."""
+        """Missing bits of the degraded pattern."""
         return round(self.hidden * self.bits)
 
     @property
     def chance(self) -> float:
-        """Expected share of wrong bits of a network that keeps what it is shown and guesses the rest."""
+        """Expected share of wrong bits of a network that copies the visible bits and guesses the missing ones."""
         return 0.5 * self.hidden_bits / self.bits
 
     def clamped_steps(self) -> tuple[bool, ...]:
-        """Which steps are clamped for every neuron: those that show a whole pattern, without extra neurons."""
+        """The steps that clamp every neuron: those that show a whole pattern, if there are no extra neurons."""
         whole = self.input == "clamped" and self.extra == 0
         shows = (*[whole] * self.shown, *[False] * self.gap) * (self.patterns * self.cycles)
         return (*shows, *[False] * self.test)
 
-    def drawn(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What is random, on the generator's device.
+    def sample(self, batch: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """All random numbers of a batch, on the generator's device.
 
-        The ones of every pattern, bool `[B, P, bits]`; the pattern of each show `[B, shows]`; which is asked `[B]`; and
-        which bits the degraded one keeps, bool `[B, bits]`.
+        The ones of every pattern, bool `[B, P, bits]`; the pattern of each presentation `[B, shows]`; the pattern of
+        the test `[B]`; and the bits that it keeps, bool `[B, bits]`.
         """
 
         def uniform(*shape: int) -> Tensor:
@@ -110,14 +110,14 @@ class Patterns:
         device: torch.device | str | None = None,
         rows: slice = slice(None),
     ) -> Episode:
-        """A batch of episodes from the generator, these rows of them, on the device (None: the generator's)."""
+        """A batch of episodes; see `Task.episodes`."""
         device = chosen_device(device, generator)
-        ones, order, which, kept = (sent(part[rows], device) for part in self.drawn(batch, generator))
+        ones, order, which, kept = (to_device(part[rows], device) for part in self.sample(batch, generator))
         T, B, N, P, bits = self.steps, len(which), self.neurons, self.patterns, self.bits
-        patterns, places = ones.float() * 2 - 1, torch.arange(B, device=device)
-        target = patterns[places, which]
+        patterns, index = ones.float() * 2 - 1, torch.arange(B, device=device)
+        target = patterns[index, which]
 
-        shows = patterns[places.unsqueeze(1), order].transpose(0, 1)  # [shows, B, bits]
+        shows = patterns[index.unsqueeze(1), order].transpose(0, 1)  # [shows, B, bits]
         inputs = torch.zeros(T, B, N, device=device)
         present = torch.zeros(T, B, N, dtype=torch.bool, device=device)
         learn = self.cycles * P * (self.shown + self.gap)
@@ -127,10 +127,10 @@ class Patterns:
         present[learn:, :, :bits] = kept
         inputs[..., -1] = 1
         present[..., -1] = True
-        shown = {"patterns": patterns, "cue": target * kept, "which": which}
+        info = {"patterns": patterns, "cue": target * kept, "which": which}
         if self.input == "additive":
-            return Episode(inputs.mul_(self.gain), None, self.clamped_steps(), target, shown)
-        return Episode(inputs, present, self.clamped_steps(), target, shown)
+            return Episode(inputs.mul_(self.gain), None, self.clamped_steps(), target, info)
+        return Episode(inputs, present, self.clamped_steps(), target, info)
 
 
 def wrong_bits(answer: Tensor, target: Tensor) -> Tensor:

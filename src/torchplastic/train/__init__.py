@@ -1,1 +1,1 @@
-"""How to learn: models and tasks come as arguments."""
+"""Training and evaluation of any model on any task."""

@@ -1,8 +1,7 @@
-"""Advantage actor-critic on batches of whole episodes: a rollout without gradient, then one pass with it.
+"""Advantage actor-critic on batches of whole episodes: a rollout without gradients, then one pass with them.
 
-The observations of a rollout are recorded; one call of the network over all of them gives the policy and the values
-again, this time with gradients. So what a rollout costs in memory is its observations, whatever the network keeps to
-learn.
+A rollout records only its observations and actions. One call of the network over all observations then recomputes the
+policy and the values with gradients, so that acting builds no graph.
 
 Axes: T steps (of the longest episode), B episodes, F observed numbers, A actions, N features.
 """
@@ -18,12 +17,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from torchplastic.tasks.base import sent
+from torchplastic.tasks.base import to_device
 from torchplastic.train.objectives import Score
 
 
 class BatchedEnv(Protocol):
-    """Episodes that step together. Their state is a value, or stays inside."""
+    """A batch of environments. Their state is a value that `reset` and `step` return, or kept inside."""
 
     @property
     def obs_dim(self) -> int:
@@ -35,15 +34,15 @@ class BatchedEnv(Protocol):
 
     @property
     def steps(self) -> int | None:
-        """T where every episode has that many steps; None where lengths differ."""
+        """T if all episodes have the same length, else None."""
 
     def reset(self, batch: int, generator: torch.Generator, device: torch.device | None = None) -> tuple[Any, Tensor]:
-        """B new episodes -> their state, and observations `[B, F]`, on the device (None: the generator's)."""
+        """Start B episodes -> state, observations `[B, F]`, on the device (None: the generator's)."""
 
     def step(self, state: Any, action: Tensor) -> tuple[Any, Tensor, Tensor, Tensor]:
-        """Actions int64 `[B]` -> state, observed `[B, F]`, rewards `[B]`, and whether each episode is done, bool `[B]`.
+        """Actions int64 `[B]` -> state, observations `[B, F]`, rewards `[B]`, done bool `[B]`.
 
-        What a finished episode returns is ignored.
+        Callers ignore the values of finished episodes.
         """
 
 
@@ -62,18 +61,18 @@ class ActorCritic(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return self.policy.weight.device
 
     def forward(self, observed: Tensor, state: Any = None) -> tuple[Tensor, Tensor, Any]:
-        """Observed `[T, B, F]` -> logits `[T, B, A]`, values `[T, B]`, and the state after it."""
+        """Observed `[T, B, F]` -> logits `[T, B, A]`, values `[T, B]`, final state."""
         y, state = self.core(observed, state)
         return self.policy(y), self.value(y).squeeze(-1), state
 
     def stepper(self, batch: int) -> Callable[[Tensor], Tensor]:
-        """Observed `[B, F]` -> logits `[B, A]`, from the start on, step after step, without gradients.
+        """A function from observed `[B, F]` to logits `[B, A]`: a step per call from the zero state, without gradients.
 
-        The parameters must not change while it is used.
+        The parameters must not change while it is in use.
         """
         begin: Callable[[int], Callable[[Tensor], Tensor]] | None = getattr(self.core, "stepper", None)
         if begin is not None:
@@ -90,7 +89,7 @@ class ActorCritic(nn.Module):
         return act
 
     def reset_heads(self, generator: torch.Generator | None = None) -> None:
-        """Policy and value as torch.nn.Linear starts, from the generator."""
+        """Initialise policy and value as torch.nn.Linear does, from the generator."""
         with torch.no_grad():
             for head in (self.policy, self.value):
                 bound = 1 / math.sqrt(head.in_features)
@@ -99,7 +98,7 @@ class ActorCritic(nn.Module):
 
 
 class Rollout(NamedTuple):
-    """Whole episodes from their start, padded to the longest.
+    """Whole episodes, padded to the longest.
 
     observations `[T, B, F]`, actions int64 `[T, B]`, rewards `[T, B]`, mask bool `[T, B]`, False after the end.
     """
@@ -114,16 +113,16 @@ class Rollout(NamedTuple):
         return (self.rewards * self.mask).sum(0)
 
 
-#: (state of the network before a step, after it, reward of the step before `[B]`) -> what is carried on
+#: (network state before a step, after it, reward of the previous step `[B]`) -> network state for the next step
 Carry = Callable[[Any, Any, Tensor], Any]
 
 
 def rollout(
     agent: ActorCritic, env: BatchedEnv, batch: int, generator: torch.Generator, carry: Carry | None = None
 ) -> Rollout:
-    """B episodes to their end, on the agent's device; actions are drawn from the policy with the generator.
+    """Play B episodes to their end on the agent's device; the generator samples the actions from the policy.
 
-    carry: changes what the network carries from step to step, to see what it is good for.
+    carry: changes the network's state after each step, for ablations.
     """
     return play(agent, env, env.reset(batch, generator, agent.device), generator, carry)
 
@@ -136,7 +135,7 @@ def play(
     generator: torch.Generator,
     carry: Carry | None = None,
 ) -> Rollout:
-    """The same from episodes that `env.reset` started."""
+    """Like `rollout`, from episodes that `env.reset` has started."""
     state, obs = start
     reward = torch.zeros(len(obs), device=obs.device)
     done = torch.zeros_like(reward, dtype=torch.bool)
@@ -162,18 +161,18 @@ def play(
 
 
 def sample_action(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """Actions `[B]`, one from each row's policy `[B, A]`."""
-    return sample_categorical(logits, sent(_times(logits.shape, logits.dtype, generator), logits.device))
+    """Sample actions `[B]` from the logits `[B, A]`."""
+    return sample_categorical(logits, to_device(_times(logits.shape, logits.dtype, generator), logits.device))
 
 
 def sample_categorical(logits: Tensor, times: Tensor) -> Tensor:
-    """Actions `[B]` from the softmax of the logits by an exponential race; `times [B, A]` are exponential numbers."""
+    """Sample `[B]` from the softmax of the logits by an exponential race; times `[B, A]` are exponential variates."""
     p = logits.softmax(-1, dtype=_at_least_single(logits.dtype))
     return (p / times).argmax(-1)
 
 
 def _at_least_single(dtype: torch.dtype) -> torch.dtype:
-    """autocast may give less."""
+    """float32, or the dtype if it is wider; under autocast logits may be narrower."""
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -183,37 +182,37 @@ def _times(shape: torch.Size, dtype: torch.dtype, generator: torch.Generator) ->
 
 
 class _ExponentialRaces:
-    """Exponential times `[B, A]` on the agent's device, step after step, drawn where the generator is.
+    """Exponential variates `[B, A]` for each step, drawn on the generator's device and moved to the agent's.
 
-    Where the number of steps is known all are drawn before the first and sent together: the same ones.
+    If the number of steps is known, all are drawn and moved at once; the values are the same.
     """
 
     def __init__(self, agent: ActorCritic, env: BatchedEnv, batch: int, generator: torch.Generator) -> None:
         self.shape, self.dtype = torch.Size((batch, env.actions)), agent.policy.weight.dtype
         self.generator, self.device = generator, agent.device
         drawn = [_times(self.shape, self.dtype, generator) for _ in range(env.steps or 0)]
-        self.all = sent(torch.stack(drawn), self.device) if drawn else None
+        self.all = to_device(torch.stack(drawn), self.device) if drawn else None
 
     def __call__(self, step: int) -> Tensor:
         if self.all is not None:
             return self.all[step]
-        return sent(_times(self.shape, self.dtype, self.generator), self.device)
+        return to_device(_times(self.shape, self.dtype, self.generator), self.device)
 
 
 @dataclass(frozen=True)
 class A2C:
-    """What advantage actor-critic minimises (Miconi et al. 2018; Mnih et al. 2016)."""
+    """The loss of advantage actor-critic (Mnih et al. 2016; Miconi et al. 2018)."""
 
     gamma: float = 0.9
-    """Of a reward, per step that it lies ahead."""
+    """Discount factor per step."""
     vf_coef: float = 0.03
-    """Weight of the value's squared error."""
+    """Coefficient of the value loss (squared error)."""
     ent_coef: float = 0.0
-    """Weight of the policy's entropy, which is rewarded."""
+    """Coefficient of the entropy bonus."""
     prob_l2: float = 0.1
-    """Weight of the sum of squared probabilities, which is penalised."""
+    """Coefficient of the penalty on squared action probabilities."""
     gae_lambda: float | None = None
-    """Lambda of generalised advantage estimation (Schulman et al. 2016); None: the return minus the value."""
+    """Generalised advantage estimation lambda (Schulman et al. 2016); None: return minus value."""
 
     def __post_init__(self) -> None:
         for name in ("gamma", "gae_lambda"):
@@ -225,9 +224,9 @@ class A2C:
                 raise ValueError(f"a2c.{name} must be at least 0; got {getattr(self, name):g}.")
 
     def loss(self, logits: Tensor, values: Tensor, taken: Rollout) -> Tensor:
-        """Of each episode `[B]`: the sum over its steps, over the mean number of steps of an episode.
+        """The loss of each episode `[B]`: the sum over its steps, divided by the mean episode length.
 
-        logits `[T, B, A]` and values `[T, B]`, with gradient; advantages and returns have none.
+        logits `[T, B, A]`, values `[T, B]`; no gradient flows through advantages and returns.
         """
         returns, advantages = self.estimates(values.detach(), taken)
         logp = logits.log_softmax(-1)
@@ -242,14 +241,14 @@ class A2C:
         return torch.where(taken.mask, step, 0).sum(0) / (taken.mask.sum() / taken.mask.shape[1])
 
     def estimates(self, values: Tensor, taken: Rollout) -> tuple[Tensor, Tensor]:
-        """Returns and advantages, `[T, B]` each; 0 for steps that were not made."""
+        """Returns and advantages, `[T, B]` each; 0 after the end of an episode."""
         values = values * taken.mask
         returns = _discounted(taken.rewards * taken.mask, self.gamma)
         if self.gae_lambda is None:
             return returns, (returns - values) * taken.mask
         ahead = torch.cat([values[1:], torch.zeros_like(values[:1])])
-        surprise = (taken.rewards + self.gamma * ahead - values) * taken.mask
-        advantages = _discounted(surprise, self.gamma * self.gae_lambda)
+        td_error = (taken.rewards + self.gamma * ahead - values) * taken.mask
+        advantages = _discounted(td_error, self.gamma * self.gae_lambda)
         return advantages + values, advantages
 
 
@@ -263,21 +262,21 @@ def _discounted(rows: Tensor, discount: float) -> Tensor:
 
 @dataclass(frozen=True)
 class ActorCriticLearner:
-    """A learner of an env: what `Trainer` asks for at every update."""
+    """The `Learner` of an environment: rollouts and their actor-critic loss."""
 
     env: BatchedEnv
     how: A2C
     measure: ClassVar[str] = "reward"
 
     def draw(self, model: nn.Module, batch: int, generator: torch.Generator, fabric: Fabric) -> Rollout:
-        """New episodes, played. Several processes play their shares with seeds of their own."""
+        """A rollout of new episodes. Each of several processes plays its share with its own seed."""
         shares = torch.randint(2**62, (fabric.world_size,), generator=generator).tolist()
         own = torch.Generator(generator.device).manual_seed(shares[fabric.global_rank])
-        agent = cast(ActorCritic, getattr(model, "module", model))  # what Fabric wraps: no gradients are shared here
+        agent = cast(ActorCritic, getattr(model, "module", model))  # unwrapped: a rollout needs no gradient exchange
         with fabric.autocast():
             return rollout(agent, self.env, batch // fabric.world_size, own)
 
     def score(self, model: nn.Module, drawn: Rollout) -> Score:
-        """Their loss and reward, `[B]` each."""
+        """Loss and reward of the episodes, `[B]` each."""
         logits, values, _ = model(drawn.observations)
         return Score(self.how.loss(logits.float(), values.float(), drawn), drawn.totals())

@@ -12,7 +12,7 @@ from torchplastic.train.objectives import Objective
 
 
 def interval(values: Tensor) -> dict[str, float | list[float]]:
-    """Mean and 95 % interval (normal) of independent values `[n]`."""
+    """Mean and 95 % confidence interval (normal) of independent values `[n]`."""
     values = values.double()
     mean = values.mean().item()
     half = 1.96 * values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan

@@ -1,4 +1,4 @@
-"""Whether a run fits, asked before it starts."""
+"""Check before a run starts that it fits into memory."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import psutil
 import torch
 
 GIB = 2**30
-PROCESS = 2 * GIB  # what a process may take on a GPU, and of the main memory, before its run: context and libraries
+PROCESS = 2 * GIB  # of a process before its run, on a GPU and in main memory: context and libraries
 
 
 class TooLargeError(ValueError):
-    """The run needs more memory than there is."""
+    """The run needs more memory than is available."""
 
 
 def available(device: torch.device) -> int:
-    """Bytes that a new tensor may take on that device."""
+    """Free bytes on a device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
 
 
 def side_by_side(needed: int, device: torch.device) -> int:
-    """How many processes, each with a run of `needed` bytes, fit on a GPU at the same time."""
+    """The number of processes that fit on a GPU at a time, each with a run of `needed` bytes."""
     return min(available(device) // (needed + PROCESS), available(torch.device("cpu")) // PROCESS)
 
 
 def require(needed: int, device: torch.device, hint: str) -> None:
-    """TooLargeError where `needed` bytes are not available."""
+    """Raise TooLargeError if `needed` bytes are not available; hint: what the user can do."""
     free = available(device)
     if needed > free:
         raise TooLargeError(

@@ -1,4 +1,7 @@
-"""When the values of updates are read from the device: reading waits for all work that is queued there."""
+"""Keep the losses of updates on the device and read several at once: each read waits for all queued work.
+
+`Trainer` uses it.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-PATIENCE = 0.25  # seconds for which values may stay on an accelerator, so that progress is seen
+PATIENCE = 0.25  # seconds between two reads on an accelerator, short enough to show progress
 
 
 class Metrics(NamedTuple):
-    """What an update told."""
+    """The values of one update."""
 
     episode: int
-    """Episodes before it."""
+    """Episodes before the update."""
     batch: int
     loss: float
     measured: float
     errors: list[float]
-    """The measure of each episode, where it is wanted."""
+    """The measure of each episode, if medians are reported; else empty."""
 
 
 class MetricBuffer:
-    """Values of updates that wait on the device, and are read together in the order of the updates.
+    """A queue of values on the device, read together in the order of the updates.
 
-    patience: seconds after which they are due; 0 is at once, after every update.
+    patience: seconds between two reads; 0: read at every update.
     """
 
     def __init__(self, patience: float) -> None:
@@ -36,20 +39,20 @@ class MetricBuffer:
 
     @property
     def at_once(self) -> bool:
-        """Whether every update is read before it is made."""
+        """Whether each update's loss is read before its optimiser step."""
         return self.patience == 0
 
     @property
     def due(self) -> bool:
-        """Whether values have waited for long enough."""
+        """Whether the last read is longer ago than `patience`."""
         return time.monotonic() - self._read > self.patience
 
     def add(self, episode: int, batch: int, means: Tensor, errors: Tensor | None) -> None:
-        """An update that begins after that many episodes: mean loss and measure `[2]`, each episode's measure `[B]`."""
+        """Queue an update after `episode` episodes: mean loss and measure `[2]`, measures of its episodes `[B]`."""
         self._waiting.append((episode, batch, means, errors))
 
     def read(self) -> list[Metrics]:
-        """All that wait."""
+        """Read and remove all queued values."""
         waiting, self._waiting = self._waiting, []
         self._read = time.monotonic()
         if not waiting:

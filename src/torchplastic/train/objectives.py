@@ -1,6 +1,6 @@
-"""What is minimised and what is reported.
+"""Loss functions, each with the error that is reported beside it.
 
-Axes: B batch, N neurons, M scored neurons (the first M), Q questions, W ways (classes).
+Axes: B batch, N neurons, M scored neurons (the first M), Q queries, W ways (classes).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 
 class Score(NamedTuple):
-    """Per episode `[B]`: the loss, and the error (or reward) that is reported beside it."""
+    """The loss of each episode `[B]`, and its error (or reward) `[B]`, which is only reported."""
 
     loss: Tensor
     measured: Tensor
@@ -23,9 +23,9 @@ Objective = Callable[[Tensor, Tensor], Score]
 
 
 def squared_error(measure: Callable[[Tensor, Tensor], Tensor]) -> Objective:
-    """The paper's loss: squared error of the last step, summed over the M scored neurons.
+    """The paper's loss: the squared error of the last step, summed over the M scored neurons.
 
-    `measure(answer [B, M], target [B, M]) -> [B]` is the error reported beside it.
+    measure: `(answer [B, M], target [B, M]) -> [B]`, the error to report.
     """
 
     def objective(last: Tensor, target: Tensor) -> Score:
@@ -36,7 +36,7 @@ def squared_error(measure: Callable[[Tensor, Tensor], Tensor]) -> Objective:
 
 
 def classification(logits: Tensor, target: Tensor) -> Score:
-    """Cross-entropy of an episode's questions, and the share that is answered wrongly: the mean over the Q of each.
+    """Cross-entropy and error rate of each episode, as means over its Q queries.
 
     logits `[B, Q, W]`, target int64 `[B, Q]`.
     """

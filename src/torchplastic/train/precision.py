@@ -1,4 +1,4 @@
-"""Mixed precision as torch.autocast has it: what a model is given keeps its bits, and its layers take fewer of them."""
+"""Mixed precision like torch.autocast: layers compute in bfloat16, inputs of a model stay in float32."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class _Autocast(MixedPrecision):
 
 
 def whole_inputs(fabric: Fabric) -> Fabric:
-    """The same Fabric, of 32-true or bf16-mixed, which does not shorten inputs.
+    """Make a Fabric (32-true or bf16-mixed) keep the dtype of inputs.
 
-    Without it pictures would be rounded to 8 bits before they are clamped, and learned as they then are.
+    By default it casts them to bfloat16, which would round pictures to 8 bits before they are clamped and memorised.
     """
     precision = fabric.strategy.precision
     if isinstance(precision, MixedPrecision):

@@ -12,11 +12,11 @@ from rich import progress as bars
 from rich.console import Console
 
 SMOOTHING = 0.95  # weight of the past in the error shown
-EVERY = 30.0  # seconds between two lines of a sweep in which nothing ends
+EVERY = 30.0  # seconds between two lines of a sweep without news
 
 
 class _Display:
-    """Live bars where stderr is a terminal (`bar` is None elsewhere), shown inside `with`."""
+    """Live bars if stderr is a terminal (else `bar` is None), shown inside `with`."""
 
     def __init__(self, *columns: bars.ProgressColumn, quiet: bool = False) -> None:
         self.console = Console(stderr=True)
@@ -57,7 +57,7 @@ class Progress(_Display):
             self.task = self.bar.add_task(title, total=total, rate=0.0, text="")
 
     def start_at(self, episode: int) -> None:
-        """Episodes done before this call."""
+        """Start from the episodes of a resumed run."""
         self.start = episode
         if self.bar is not None:
             self.bar.update(self.task, completed=episode)
@@ -66,14 +66,14 @@ class Progress(_Display):
         return (episode - self.start) / max(time.monotonic() - self.began, 1e-9)
 
     def advance(self, episode: int, loss: float, measure: str, value: float) -> None:
-        """After every update."""
+        """Call after every update."""
         self.smooth = value if self.smooth is None else SMOOTHING * self.smooth + (1 - SMOOTHING) * value
         if self.bar is not None:
             text = f"loss {loss:.4g}  {measure} {self.smooth:.4f}"
             self.bar.update(self.task, completed=episode, rate=self._rate(episode), text=text)
 
     def row(self, row: dict[str, Any]) -> None:
-        """After every row of metrics."""
+        """Call after every row of metrics."""
         if self.bar is not None or self.quiet:
             return
         rate = self._rate(row["episode"])
@@ -83,20 +83,20 @@ class Progress(_Display):
 
 
 class JobStatus(NamedTuple):
-    """How a seed of a sweep stands: waiting, running, finished, failed or stopped."""
+    """The status of a sweep's seed; state: waiting, running, finished, failed or stopped."""
 
     seed: int
     state: str
     episode: int = 0
     measured: float | None = None
-    """What its last row of metrics measured."""
+    """The last value of its error or reward."""
     why: str = ""
     measure: str = "error"
-    """What that is: error, or reward."""
+    """The name of that value: error or reward."""
 
 
 class SweepProgress(_Display):
-    """Shows a bar for the sweep and one for each seed that runs; in a pipe a line when a seed changes its state."""
+    """Shows a bar for the sweep and one per running seed; in a pipe, a line per change of state."""
 
     def __init__(self, title: str, episodes: int) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class SweepProgress(_Display):
         self.tasks: dict[int, bars.TaskID] = {}
 
     def update(self, statuses: Sequence[JobStatus]) -> None:
-        """How all seeds stand now."""
+        """Call with the status of all seeds."""
         changed = [one for one in statuses if one.state not in (self.states.get(one.seed), "waiting")]
         self.states |= {one.seed: one.state for one in changed}
         if self.bar is not None:
@@ -135,8 +135,8 @@ class SweepProgress(_Display):
             if one.state == "running":
                 text = "" if one.measured is None else f"{one.measure} {one.measured:.4g}"
                 rows.append((one.seed, f"  seed {one.seed}", one.episode, self.episodes, text))
-        shown = {key for key, *_ in rows}
-        for key in [key for key in self.tasks if key not in shown]:
+        current = {key for key, *_ in rows}
+        for key in [key for key in self.tasks if key not in current]:
             bar.remove_task(self.tasks.pop(key))
         for key, title, done, total, text in rows:
             if key not in self.tasks:

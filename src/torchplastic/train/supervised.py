@@ -1,4 +1,4 @@
-"""Learning from episodes with a target: draw, run, score the answer."""
+"""Supervised learning: draw episodes, run the model, score its answers against the target."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torchplastic.train.objectives import Objective, Score
 
 @dataclass(frozen=True)
 class SupervisedLearner:
-    """A learner of a task: what `Trainer` asks for at every update."""
+    """The `Learner` of a supervised task."""
 
     task: Task[Batch]
     objective: Objective
     measure: ClassVar[str] = "error"
 
     def draw(self, model: nn.Module, batch: int, generator: torch.Generator, fabric: Fabric) -> Batch:
-        """New episodes; of several processes each keeps its own share."""
-        size = batch // fabric.world_size  # every process draws them all
+        """New episodes; each of several processes returns its own share."""
+        size = batch // fabric.world_size  # every process draws the random numbers of all
         own = slice(fabric.global_rank * size, (fabric.global_rank + 1) * size)
         return self.task.episodes(batch, generator, fabric.device, own)
 
     def score(self, model: nn.Module, drawn: Batch) -> Score:
-        """Their loss and error, `[B]` each."""
+        """Loss and error of the episodes, `[B]` each."""
         return self.objective(drawn.answer(model), drawn.target)

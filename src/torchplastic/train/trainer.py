@@ -1,6 +1,6 @@
-"""The loop over episodes: a learner gives their loss, the loop learns from it, reports and saves.
+"""The training loop: draw episodes, update the model, report metrics, save checkpoints.
 
-One update takes `batch` episodes; the last update takes what is left. Several processes share every batch.
+An update trains on `batch` episodes, the last one on the rest. Several processes share every batch.
 """
 
 from __future__ import annotations
@@ -23,65 +23,65 @@ from torchplastic.train.progress import Progress
 
 
 class NotFiniteError(RuntimeError):
-    """The loss or a weight is not a finite number any more."""
+    """The loss or a weight is NaN or infinite."""
 
 
 class Learner(Protocol):
-    """Where episodes come from and what is learned from them: `SupervisedLearner`, `ActorCriticLearner`."""
+    """A source of episodes and their loss: `SupervisedLearner`, `ActorCriticLearner`."""
 
     @property
     def measure(self) -> str:
-        """What is reported beside the loss: error or reward."""
+        """The name of the value reported beside the loss: error or reward."""
 
     def draw(self, model: nn.Module, batch: int, generator: torch.Generator, fabric: Fabric) -> Any:
-        """That many new episodes on the device, from the generator alone: tensors, also nested. Without gradients.
+        """`batch` new episodes on the device, as (nested) tensors without gradients; all randomness from the generator.
 
-        Several processes call it with the same generator; each returns its share of the episodes.
+        Several processes call it with generators in the same state; each returns its share of the episodes.
         """
 
     def score(self, model: nn.Module, drawn: Any) -> Score:
-        """Loss (with gradient) and measure of episodes, `[B]` each."""
+        """Loss (with gradient) and measure of the episodes, `[B]` each."""
 
 
 @dataclass(frozen=True)
 class TrainingSchedule:
-    """How long, in what portions, and how often to report and to save."""
+    """The length of training, its batch size, and how often to report, evaluate and save."""
 
     episodes: int
     batch: int
     log_every: int
-    """Episodes between two rows of metrics: rows end at its multiples, and at the end."""
+    """Episodes between two rows of metrics; the last row ends with training."""
     clip: float | None = None
-    """Largest norm of the gradient."""
+    """Gradient norm clip."""
     lr_factor: Callable[[int], float] = lambda episode: 1.0
-    """Factor of the learning rates after that many episodes."""
+    """Factor of the learning rates as a function of the episode."""
     save_seconds: float = 30.0
     eval_every: int = 0
-    """Episodes between two evaluations on data that are never trained on, at ends of rows and at the end; 0: none."""
+    """Episodes between two calls of `evaluate`, each at the end of a row; 0: never."""
     medians: bool = False
-    """Whether rows have the median of the measure beside its mean."""
+    """Report the median of the measure too."""
 
     def validates(self, before: int, episode: int) -> bool:
-        """Whether the row over the episodes from `before` to `episode` has validation values."""
+        """Whether the row from episode `before` to `episode` includes an evaluation."""
         every = self.eval_every
         return every > 0 and (episode // every > before // every or episode >= self.episodes)
 
 
 @dataclass
 class TrainState:
-    """Where training stands; with the model, the optimiser and the generator it is all that resuming needs."""
+    """Progress of training. A checkpoint holds it with the model, the optimiser and the generator."""
 
     episode: int = 0
     seconds: float = 0.0
     row: dict[str, float] = field(default_factory=dict)
-    """Sums of the started row: loss, measure, episodes."""
+    """Sums of the current row: loss, measure, episodes."""
     errors: list[float] = field(default_factory=list)
-    """Measures of the started row, where their median is wanted."""
+    """Measures of the current row, if its median is reported."""
 
 
 @dataclass
 class Trainer:
-    """What one run of training holds. `train` moves `state` forward."""
+    """One run of training. `train` advances `state`."""
 
     fabric: Fabric
     model: nn.Module
@@ -95,10 +95,10 @@ class Trainer:
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None
     state: TrainState = field(default_factory=TrainState)
     patience: float | None = None
-    """Seconds for which losses may stay unread on the device; 0 reads each before its update is made. None: 0 on a CPU,
-    and where several processes share the episodes, which have to agree at every update."""
+    """Seconds between two reads of the losses from the device; 0: before every optimiser step. Default: 0 on a CPU and
+    with several processes, which must agree at every update; else 0.25."""
     capture: bool = False
-    """Whether a CUDA graph replays the updates, once some of a shape were made."""
+    """Replay updates as a CUDA graph, after a few warm-up updates of each shape."""
 
     def __post_init__(self) -> None:
         alone = self.fabric.device.type != "cpu" and self.fabric.world_size == 1
@@ -106,11 +106,11 @@ class Trainer:
         self._rates = [group["lr"] for group in self.optimizer.param_groups]
         self.module = self.model  # without the wrapper
         self.model, self.optimizer = self.fabric.setup(self.model, self.optimizer)
-        self._captured = CapturedStep(self._learn) if self.capture else None
+        self._captured = CapturedStep(self._train_step) if self.capture else None
         self._keep_rates()
 
     def checkpoint(self) -> dict[str, Any]:
-        """Everything as plain values and tensors."""
+        """All that resuming needs, as plain values and tensors."""
         return {
             "model": self.module.state_dict(),
             "optimizer": self._optimizer_state(),
@@ -119,7 +119,7 @@ class Trainer:
         }
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Stand where `checkpoint()` was taken."""
+        """Return to the state in which `checkpoint()` was called."""
         self.module.load_state_dict(checkpoint["model"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self._keep_rates()
@@ -128,13 +128,13 @@ class Trainer:
         self.state = TrainState(checkpoint["episode"], checkpoint["seconds"], dict(checkpoint["row"]), errors)
 
     def _keep_rates(self) -> None:
-        """A graph reads learning rates where they lie: they become tensors, which are filled."""
+        """Turn learning rates into tensors, which a CUDA graph reads at each replay."""
         for group in self.optimizer.param_groups if self.capture else ():
             group["lr"] = torch.tensor(float(group["lr"]), dtype=torch.float32, device=self.fabric.device)
             group["capturable"] = self.fabric.device.type == "cuda"
 
     def _optimizer_state(self) -> dict[str, Any]:
-        """As an optimiser has it that no graph replays."""
+        """The optimiser's state with plain learning rates, independent of `capture`."""
         state = self.optimizer.state_dict()
         for group in state["param_groups"]:
             group["lr"] = float(group["lr"])
@@ -142,9 +142,9 @@ class Trainer:
         return state
 
     def train(self, stopped: Callable[[], bool] = lambda: False) -> bool:
-        """Train until the schedule's episodes are done (True), or `stopped` says so after an update (False).
+        """Train to the end of the schedule (returns True), or until `stopped()` is true after an update (False).
 
-        NotFiniteError where the loss or a weight is no finite number: that update is not saved, nor any after it.
+        NotFiniteError if the loss or a weight is NaN or infinite; no later state is saved.
         """
         at, schedule = self.state, self.schedule
         saved = started = time.monotonic()
@@ -172,7 +172,7 @@ class Trainer:
         return at.episode >= schedule.episodes
 
     def _update(self, batch: int) -> None:
-        """One update on that many episodes. It waits for the device only where losses are read at once."""
+        """One update on `batch` episodes. It waits for the device only if each loss is read at once."""
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             rate = rate * self.schedule.lr_factor(self.state.episode)
             if self.capture:
@@ -181,21 +181,21 @@ class Trainer:
                 group["lr"] = rate
         drawn = self.learner.draw(self.model, batch, self.generator, self.fabric)
         if self._captured:
-            self._note(batch, *self._captured(drawn))
+            self._queue_metrics(batch, *self._captured(drawn))
         else:
             score = self.learner.score(self.model, drawn)
             loss = score.loss.mean()
-            self._note(batch, loss, score.measured)
-            self._descend(loss)
+            self._queue_metrics(batch, loss, score.measured)
+            self._optimizer_step(loss)
 
-    def _learn(self, drawn: Any) -> tuple[Tensor, Tensor]:
-        """What a graph replays: an update -> its loss, and the measure of each episode."""
+    def _train_step(self, drawn: Any) -> tuple[Tensor, Tensor]:
+        """One update as a CUDA graph captures it -> its loss, and the measure of each episode."""
         score = self.learner.score(self.model, drawn)
         loss = score.loss.mean()
-        self._descend(loss)
+        self._optimizer_step(loss)
         return loss.detach(), score.measured
 
-    def _descend(self, loss: Tensor) -> None:
+    def _optimizer_step(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
         self.fabric.backward(loss)
         if self.schedule.clip is not None:
@@ -204,8 +204,8 @@ class Trainer:
             )
         self.optimizer.step()
 
-    def _note(self, batch: int, loss: Tensor, measured: Tensor) -> None:
-        """What the update that begins tells; read before it is made where values are read at once."""
+    def _queue_metrics(self, batch: int, loss: Tensor, measured: Tensor) -> None:
+        """Queue this step's loss. On a CPU it is read before the optimiser step, so that a NaN stops training first."""
         means = self._mean(torch.stack([loss.detach(), measured.mean()]))
         errors = cast(Tensor, self.fabric.all_gather(measured)).flatten() if self.schedule.medians else None
         self._buffer.add(self.state.episode, batch, means, errors)
@@ -213,19 +213,19 @@ class Trainer:
             self._read()
 
     def _mean(self, values: Tensor) -> Tensor:
-        """Over the processes."""
+        """The mean over the processes."""
         if self.fabric.world_size == 1:
             return values
         return cast(Tensor, self.fabric.all_reduce(values, reduce_op="mean"))
 
-    def anywhere(self, flag: bool) -> bool:
-        """Whether the flag is set in any process: what one is told, all do."""
+    def any_process(self, flag: bool) -> bool:
+        """Whether the flag is set in any process, so that all stop together."""
         if self.fabric.world_size == 1:
             return flag
         return self._mean(torch.tensor(float(flag), device=self.fabric.device)).item() > 0
 
     def _read(self) -> None:
-        """Add all updates that were not read yet to the started row. NotFiniteError at the first loss that is none."""
+        """Add all queued updates to the current row. NotFiniteError at the first loss that is not finite."""
         at, measure = self.state, self.learner.measure
         for one in self._buffer.read():
             if not math.isfinite(one.loss):
@@ -258,12 +258,12 @@ class Trainer:
         rate = max(group["lr"] for group in self.optimizer.param_groups)
         eta = plasticity_rate(self.module)
         if eta is not None and math.isfinite(eta) and not 0 <= eta <= 1:
-            return f"eta has left 0 … 1, it is {eta:.3g}, and the trace grows; lower the learning rate {rate:g}"
+            return f"eta has left 0 … 1, it is {eta:.3g}, so the trace grows; lower the learning rate {rate:g}"
         return f"likely the learning rate {rate:g} is too high"
 
 
 def plasticity_rate(model: nn.Module) -> float | None:
-    """eta of the first plastic layer, its mean if per neuron; None without plasticity."""
+    """eta of the first plastic layer (the mean, if it is per neuron); None without plasticity."""
     for module in model.modules():
         eta = getattr(module, "eta", None)
         if isinstance(eta, Tensor):
