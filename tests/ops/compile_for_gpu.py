@@ -1,4 +1,4 @@
-"""Compile every kernel for a Hopper GPU, which need not be there, and print what each takes, as JSON."""
+"""Compile every kernel for a Hopper GPU, without one, and print the resources of each as JSON."""
 
 import json
 import re

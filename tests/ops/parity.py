@@ -50,7 +50,7 @@ def random_clamp(kind, T, B, N, seed=0):
 
 
 def evaluate(scan, inputs, *, grads=NAMES, through=OUTPUTS, **options):
-    """What a scan gives: its outputs, and the gradients of a random projection of those named in `through`."""
+    """Run a scan: its outputs, and the gradients of a random projection of those named in `through`."""
     leaves = {
         name: value.detach().clone().requires_grad_(name in grads) if isinstance(value, torch.Tensor) else value
         for name, value in inputs.items()
@@ -76,7 +76,7 @@ def evaluate(scan, inputs, *, grads=NAMES, through=OUTPUTS, **options):
 
 
 def assert_parity(inputs, *fast_forms, rtol=1e-9, **options):
-    """Every fast implementation gives what the reference gives, up to rtol of the largest entry of each tensor.
+    """Every fast implementation matches the reference up to rtol of the largest entry of each tensor.
 
     `options` go to `evaluate`. The reference may leave a gradient None, which counts as zeros; others may not.
     """

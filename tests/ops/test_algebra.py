@@ -1,4 +1,4 @@
-"""The pieces of the fast implementation against their definitions."""
+"""The products and decays of the chunked implementation against their definitions."""
 
 import pytest
 import torch

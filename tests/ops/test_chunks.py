@@ -1,4 +1,4 @@
-"""Where time is cut."""
+"""The cut of time into chunks, and the choice of their length."""
 
 from itertools import pairwise
 

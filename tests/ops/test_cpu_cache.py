@@ -117,7 +117,7 @@ def test_no_more_than_the_limit_is_owned_and_the_size_used_last_stays(monkeypatc
 
 
 def test_what_is_held_does_not_keep_the_cache_from_new_buffers(monkeypatch):
-    """More than the limit is in use: the cache forgets what has been held longest, whose tensors keep it."""
+    """More than the limit is in use: the cache forgets its oldest buffers, which their tensors keep alive."""
     monkeypatch.setattr(cpu_cache, "_limit", lambda: 3 * NBYTES)
     held = [cpu_cache.empty(SHAPE, LIKE).fill_(i) for i in range(5)]
     for i, tensor in enumerate(held):
@@ -139,8 +139,8 @@ def test_a_buffer_beyond_the_limit_is_not_kept(monkeypatch):
 
 
 def test_a_call_within_a_call_takes_another_buffer(monkeypatch):
-    """As a signal handler that runs a layer does, in the middle of a call."""
-    for _ in range(2):  # with an empty cache, then with a buffer that lies idle
+    """A signal handler may run a layer in the middle of a call."""
+    for _ in range(2):  # with an empty cache, then with an idle buffer
         inside = []
         is_idle, new = cpu_cache._is_idle, cpu_cache._new
 

@@ -1,4 +1,4 @@
-"""An exception that a signal handler raises reaches the caller, whatever the layers do just then."""
+"""An exception that a signal handler raises reaches the caller, whatever the layers are doing."""
 
 import ast
 import random
@@ -43,7 +43,7 @@ for _ in range(%d):
 
 
 def test_what_a_signal_handler_raises_ends_training(run_process):
-    """Signals that come at random moments of a training loop."""
+    """Signals arrive at random moments of a training loop."""
     waits, numbers = random.Random(0), [signal.SIGINT, signal.SIGALRM] * 3
     child = run_process.start([sys.executable, "-c", TRAINING % len(numbers)], seconds=240)
     caught = []
@@ -70,7 +70,7 @@ def runs_when_freed(tree):
 
 
 def name_of(node):
-    """What is named, taken from an object or imported; None for other code."""
+    """The name of a variable, attribute or import; None for other nodes."""
     return getattr(node, "id", None) or getattr(node, "attr", None) or getattr(node, "name", None)
 
 

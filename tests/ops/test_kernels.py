@@ -1,4 +1,4 @@
-"""The compiled kernels where the tests of plastic_scan do not reach: odd sizes shared by threads, single products."""
+"""The compiled kernels beyond the tests of plastic_scan: odd sizes shared by threads, single products."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ at = stepwise.NumbaRecurrent.at
 
 @pytest.fixture(params=[1, 2, 3])
 def threads(request, monkeypatch):
-    """That many threads, whatever the size of the matrices."""
+    """Use this number of threads, whatever the size of the matrices."""
     before = torch.get_num_threads()
     torch.set_num_threads(request.param)
     monkeypatch.setattr(algebra, "SPLIT_FROM", 0)
@@ -71,7 +71,7 @@ def test_a_matrix_is_transposed_in_whole_lines(threads, run, N, generator):
 
 
 def test_steps_that_hold_a_pattern_are_one_group():
-    """A run's first step has the u of a free one; the second and those after it have what the run is clamped to."""
+    """A run's first step has the u of a free one; the later ones have the pattern of the clamp."""
     told = [False, True, True, True, True, False, True, True, True, True]
     drive = torch.arange(len(told)).float().view(-1, 1, 1).repeat(1, 2, 3)
     drive[1:5] = 1
@@ -84,7 +84,7 @@ def test_steps_that_hold_a_pattern_are_one_group():
     assert (plan.firsts == [0, 1, 2, 5, 6, 7, 9]).all()
     assert plan.groups() == 7
     assert plan.pairs() == [3]
-    drive[3, 1, 2] = torch.nan  # is equal to nothing, itself included
+    drive[3, 1, 2] = torch.nan  # NaN equals nothing, itself included
     assert numba_chunked.groups_of(chunks, drive, merge=True).tolist() == [0, 1, 2, 2, 3, 4, 5, 6, 6, 7]
     assert (numba_chunked.groups_of(chunks, drive, merge=False) == np.arange(len(told))).all()
 
@@ -105,7 +105,7 @@ def test_steps_that_share_u_are_one_group(generator):
 @pytest.mark.parametrize("vectors", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_tanh_of_the_stepwise_form_is_that_of_pytorch(dtype, vectors, monkeypatch):
-    """By vectors to the last digits that PyTorch has, by numbers to those of the C library."""
+    """Vectors match PyTorch to its last digits, single numbers match the C library."""
     if not vectors:
         monkeypatch.setattr(stepwise.NumbaRecurrent, "at", lambda run, name: 0 if name == "tanh" else at(run, name))
     N = 37

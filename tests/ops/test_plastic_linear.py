@@ -28,7 +28,7 @@ def test_a_constant_input_is_written_into_the_trace(rule, generator):
     x = away_from_zero(B, I, generator=generator)
     v = away_from_zero(B, J, generator=generator)
     eta = torch.tensor(0.2, dtype=torch.float64, requires_grad=True)
-    # w and alpha of zeros leave the drive alone, so that the output is v at every step
+    # w and alpha are zero, so the output at every step is the drive v
     zeros = torch.zeros(I, J, dtype=torch.float64)
     y, state = plastic_linear(
         x.expand(T, B, I), zeros, zeros, eta, rule=rule, drive=v.expand(T, B, J), activation="identity"
@@ -64,7 +64,7 @@ def test_softmax_is_over_the_outputs():
 
 
 def test_one_shot_recall():
-    """A class bit drives its output while an example is shown; the trace then names the class of the example alone."""
+    """A class bit drives its output while an example is shown; the trace then recalls the class from the example."""
     patterns = torch.eye(I, dtype=torch.float64)[:3]
     labels = torch.tensor([4, 0, 2])
     teacher = 1000 * functional.one_hot(labels, J).double()
@@ -125,7 +125,7 @@ def test_autocast_leaves_the_layer_in_single_precision(alpha):
 
 
 def test_own_rules_need_no_linear_form():
-    """The norm of the whole trace is held at one, which no linear rule does."""
+    """The rule normalises the whole trace to one, which no linear rule can."""
     rule = tp.Rule(lambda H, u, v, eta: functional.normalize(H + eta * u.unsqueeze(-1) * v.unsqueeze(-2), dim=(-2, -1)))
     _, state = plastic_linear(normal(T, B, I), normal(I, J, seed=1), alpha_of("full"), 0.5, rule=rule)
     for trace in state.trace:

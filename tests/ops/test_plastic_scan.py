@@ -38,7 +38,7 @@ SIZES = ((3, 5), (1, 7), (2, 1), (None, 4))  # B, N
 
 @pytest.fixture(scope="module", params=["compiled", "pytorch"], autouse=True)
 def free_steps(request):
-    """Every test of this file runs both ways in which the chunked implementation takes its free steps."""
+    """Every test of this file runs the chunked implementation with the kernels and without."""
     if request.param == "compiled":
         if numba_chunked.find_kernels() is None:
             pytest.skip("needs the extra fast, and an OpenMP runtime beside PyTorch")
@@ -73,7 +73,7 @@ def test_a_rule_that_takes_a_known_name_is_not_mistaken(rule, monkeypatch):
 
 
 class NothingFromTheHost(TorchDispatchMode):
-    """Refuses what on a GPU copies numbers of the host there, or waits for the device: no graph could capture it."""
+    """Refuses operations that copy host data to a GPU or wait for it, which no CUDA graph can capture."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
@@ -316,7 +316,7 @@ def test_parity_of_a_long_clamped_run_split_over_threads(two_threads, poisoned_b
     [*((rule, alpha, B, 7) for rule in tp.RULES for alpha in PLASTIC for B in (1, 2)), ("hebb", "full", 1, 301)],
 )
 def test_parity_of_patterns_held_between_free_steps(rule, alpha, B, N, two_threads, poisoned_buffers):
-    """A held pattern is one row of pairs inside a chunk, as long as the drive needs no gradient."""
+    """A clamped pattern is one row of pairs inside a chunk if the drive needs no gradient."""
     told = torch.tensor([*[True] * 3, *[False] * 2, *[True] * 5, *[False] * 3, *[True] * 4, False, True, True, False])
     T = len(told)
     inputs = random_inputs(T, B, N, alpha=alpha, eta="neuron")
@@ -422,7 +422,7 @@ def test_a_batch_is_its_examples_one_by_one(rule, alpha, impl):
 def test_a_clamped_neuron_is_its_drive_and_takes_its_gradient(impl, alpha, generator):
     T, B, N = 6, 2, 4
     inputs = random_inputs(T, B, N, alpha=alpha)
-    inputs["drive"][:, :, 0] = 0  # a shown value of 0 holds its neuron too
+    inputs["drive"][:, :, 0] = 0  # a value of 0 clamps its neuron too
     clamp = torch.zeros(T, B, N, dtype=torch.bool)
     clamp[:, :, :2] = True
     drive = inputs["drive"].requires_grad_()
@@ -446,7 +446,7 @@ def test_clamp_of_the_whole_batch_and_steps_told_beforehand():
     assert 0 < sum(told) < T
     assert_parity(inputs, chunked, clamp=whole)
     assert_parity(inputs, partial(chunked, clamped_steps=told, chunk_size=2), clamp=whole)
-    # a step need not be told: unnamed steps run as free ones
+    # clamped_steps may omit a step: it runs as a free one
     assert_parity(inputs, partial(chunked, clamped_steps=[False] * T), clamp=whole)
     each = evaluate(chunked, inputs, clamp=whole.unsqueeze(1).expand(T, B, N))
     for name, got in evaluate(chunked, inputs, clamp=whole).items():
@@ -475,7 +475,7 @@ def test_inputs_are_not_written(with_grad):
     assert all(torch.equal(leaves[name], inputs[name]) for name in NAMES)
 
 
-# --- own rules
+# --- custom rules
 
 
 def additive(H, u, v, eta):
@@ -554,7 +554,7 @@ def test_stepwise_sums_do_not_depend_on_the_number_of_threads(B, impl, two_threa
 @pytest.mark.parametrize("impl", ["stepwise"])
 @pytest.mark.parametrize("N", [15, 16, 20])
 def test_a_trace_goes_on_from_its_own_memory_or_from_any_other(N, impl):
-    """Traces come back as rows of whole lines; copies and slices of larger tensors are not such."""
+    """Returned traces are stored in whole lines; copies and slices of larger tensors are not."""
     inputs = random_inputs(6, 2, N)
     forward = partial(plastic_scan, inputs["drive"], inputs["w"], inputs["alpha"], inputs["eta"], impl=impl)
     _, state = forward(tp.PlasticState(inputs["hidden"], inputs["trace"]))

@@ -1,4 +1,4 @@
-"""What the scan owes to autograd: graphs that live, die and are used twice, memory, and mixed precision."""
+"""The scan under autograd: graphs kept, freed and used twice; memory; mixed precision."""
 
 import re
 import sys
@@ -109,7 +109,7 @@ def test_a_second_derivative_by_the_inputs_alone_is_refused(alpha, name):
 
 
 def test_a_graph_that_is_done_keeps_no_matrix():
-    """A loss that is kept is a number, not four matrices."""
+    """Keeping a loss keeps no matrices of its graph."""
     leaves = leaves_of(random_inputs(4, 1, 200))
     y, _ = run(leaves)
     loss = (y**2).sum()
@@ -141,7 +141,7 @@ def test_the_reference_has_a_second_derivative():
 
 
 def test_two_graphs_alive_do_not_disturb_each_other():
-    """Their buffers are large enough to be used again as soon as they are free."""
+    """Their buffers are large enough for the cache to reuse them."""
     inputs = [random_inputs(5, 1, 190, seed=seed) for seed in range(2)]
     alone = [evaluate(partial(plastic_scan, **OPTIONS), each) for each in inputs]
     leaves = [leaves_of(each) for each in inputs]
@@ -163,7 +163,7 @@ def test_two_graphs_alive_do_not_disturb_each_other():
 
 
 class Peak(TorchDispatchMode):
-    """The most bytes that tensors other than the given ones held at one time."""
+    """The peak of the bytes of all tensors but the given ones."""
 
     def __init__(self, given):
         super().__init__()
@@ -194,12 +194,12 @@ def chunks_of(T):
 
 
 def peak_of(T, *, with_grad, chunk=4, N=40):
-    """In traces of the batch, beside the output."""
+    """Peak memory beside the output, in traces of the batch."""
     inputs = random_inputs(T, 2, N)
     leaves = {name: value.requires_grad_(with_grad) for name, value in inputs.items()}
     clamp = clamp_of(T, N)
     with Peak([*leaves.values(), clamp]) as peak, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu_cache, "SMALLEST", sys.maxsize)  # buffers that are used again would not be seen
+        patch.setattr(cpu_cache, "SMALLEST", sys.maxsize)  # the mode does not see reused buffers
         y, state = run(leaves, tp.PlasticState(leaves["hidden"], leaves["trace"]), clamp=clamp, chunk_size=chunk)
     assert peak.bytes >= y.nbytes + state.trace.nbytes
     return (peak.bytes - y.nbytes) / state.trace.nbytes

@@ -1,4 +1,4 @@
-"""A rule's own trained tensors get their gradient from every form that runs it, or an error says which form does."""
+"""A rule's own trained tensors get gradients from every implementation that runs it, or an error names one."""
 
 from functools import partial
 
@@ -43,7 +43,7 @@ class Covariance(nn.Module):
 
 
 class Called:
-    """An object that is called, as a module is."""
+    """A callable object, like a module."""
 
     def __init__(self, function, theta):
         self.function, self.theta = function, theta
@@ -76,7 +76,7 @@ def threshold(**options):
 
 
 def gradients(make, scan, eta="scalar"):
-    """Of theta, and everything else that a scan gives."""
+    """Gradients of theta and of the inputs, and the outputs of the scan."""
     theta = threshold()
     results = evaluate(scan, random_inputs(7, 2, N, eta=eta), rule=make(theta))
     return {"gradient of theta": theta.grad, **results}
@@ -143,7 +143,7 @@ def test_without_gradients_a_trained_rule_runs_chunked(impl):
 
 
 def test_looking_at_a_rule_changes_no_state():
-    """Also where the rule works in place, as `linear` lets it do unseen."""
+    """Also if the rule works in place."""
 
     def in_place(H, u, v, eta):
         return H.mul_(1 - eta).add_(eta * u.unsqueeze(-1) * v.unsqueeze(-2))

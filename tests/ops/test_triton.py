@@ -1,6 +1,6 @@
 """The kernels of a GPU through Triton's interpreter: values, gradients, programs that wait for each other; compiling.
 
-What a GPU makes of them is in test_on_gpu.py.
+test_on_gpu.py runs them on a GPU.
 """
 
 import json
@@ -39,7 +39,7 @@ SOME_GRADIENTS = (("w", "alpha"), ("eta",), ("drive",), ("hidden",), ("trace",))
 
 @pytest.fixture(params=["resident", "fused"])
 def impl(request, monkeypatch):
-    """Networks that a GPU holds, one program an example, and those that it does not."""
+    """Networks that fit into a GPU's registers, and those that do not."""
     monkeypatch.setattr(triton_support, "INTERPRETED", 8 if request.param == "resident" else 0)
     monkeypatch.setattr(resident, "COLUMNS", (32,))
     return request.param
@@ -134,7 +134,7 @@ def test_the_trace_is_kept_once_a_chunk(impl):
 
 
 def test_what_is_kept_is_counted_beforehand(impl):
-    """What autograd holds on to, beside the inputs, is below the count of a whole training step."""
+    """The tensors that autograd saves, beside the inputs, are below the count of a whole training step."""
     T, B, N = 40, 2, 24
     inputs = random_inputs(T, B, N)
     leaves = [inputs[name].requires_grad_() for name in NAMES]
@@ -200,11 +200,11 @@ def test_the_kernels_compile_for_a_gpu(run_process):
     found = json.loads(run_process([sys.executable, script], env={"TRITON_INTERPRET": None}, seconds=280).out)
     assert len(found) >= 10
     assert max(kernel["shared"] for kernel in found.values()) <= 232_448  # of a program on Hopper
-    assert found["resident_forward float32"]["stack"] == 0  # nothing of w, alpha and the trace leaves the registers
+    assert found["resident_forward float32"]["stack"] == 0  # w, alpha and the trace stay in registers
 
 
 def test_a_gradient_that_comes_in_is_not_written_to(impl):
-    """Also where rows need no padding."""
+    """Also if rows need no padding."""
     N = resident.LINE
     inputs = random_inputs(2, 1, N)
     w = inputs["w"].requires_grad_()

@@ -1,4 +1,4 @@
-"""The small pieces of the chunked implementation.
+"""Products, decays and the gradient of alpha, which `forward.py` and `backward.py` share.
 
 Axes: n steps of a chunk, B batch, N neurons; matrices are `[pre, post]`, vectors are rows over neurons.
 """
@@ -18,13 +18,13 @@ from torchplastic.ops.plastic_scan.chunks import runs
 from torchplastic.rules import Rule
 
 PAIR_ROWS = 640  # rows of pair products that are gathered before they are multiplied into dL/dalpha
-FEW_ROWS = 16  # products of so few rows are bound by reading the matrix
+FEW_ROWS = 16  # products of at most this many rows are bound by reading the matrix
 SPLIT_FROM = 1 << 16  # elements of a matrix worth two cores
-BLOCK_BYTES = 1 << 20  # of a matrix over which two operations pass in turn: the second finds it in the cache
+BLOCK_BYTES = 1 << 20  # block of a matrix for two operations in turn: the second finds it in the cache
 
 
 def blocks_of(numel: int, device: torch.device) -> int:
-    """Into how many blocks of rows a matrix of that many elements is split, one for each core."""
+    """The number of blocks of rows into which a matrix of `numel` elements is split, one per core."""
     return torch.get_num_threads() if device.type == "cpu" and numel >= SPLIT_FROM else 1
 
 
@@ -35,16 +35,16 @@ def padded_width(N: int, like: Tensor) -> int:
 
 
 def even(k: int) -> int:
-    """k rows or one more: BLAS multiplies 4 rows faster than 3. A single row is read in the fastest way of all."""
+    """k rows or one more: BLAS multiplies 4 rows faster than 3. A single row is fastest."""
     return k + k % 2 if k > 1 else k
 
 
 class FewRows:
-    """Products of a few rows with a matrix `M [N, K]` that stays, from both sides.
+    """Products of a few rows with a fixed matrix `M [N, K]`, or its transpose.
 
-    Such a product is bound by reading M, and BLAS runs it on one core. Blocks of M run on all: of its columns,
-    of its rows where the columns don't split evenly or M is transposed. A matrix whose rows do not split evenly
-    runs whole; `padded_width` tells how many zeros mend that.
+    Such a product is bound by reading M, and BLAS runs it on one core. Blocks of M run on all cores: blocks of columns,
+    or of rows if the columns do not split evenly or M is transposed. A matrix whose rows do not split evenly runs
+    whole; pad it to `padded_width` rows to avoid that.
     """
 
     def __init__(self, M: Tensor) -> None:
@@ -64,7 +64,7 @@ class FewRows:
         return torch.bmm(U.view(len(U), *self.blocks.shape[:2]).transpose(0, 1), self.blocks).sum(0)
 
     def times_transposed(self, V: Tensor) -> Tensor:
-        """`V [n, K'] @ M^T` -> `[n, N]`; of fewer than K columns, the rest counts as zeros."""
+        """`V [n, K'] @ M^T` -> `[n, N]`; if K' < K, the missing columns count as zeros."""
         if self.transposed is None or len(V) > FEW_ROWS:
             return V @ self.M[:, : V.shape[1]].T
         product = torch.bmm(V.expand(len(self.transposed), *V.shape), self.transposed[:, : V.shape[1]])
@@ -72,14 +72,14 @@ class FewRows:
 
 
 class AlphaProducts:
-    """How alpha enters: per connection inside the matrices, otherwise on the vectors after them.
+    """Products with alpha: a full alpha inside the matrices, a vector alpha on the vectors after them.
 
     With `P = alpha * H`, or `P = H`, the plastic input of step k is
     `p_k = L_k * (u_k P) + sum_l L(l..k) s_l * z(k, l)`, and what reaches the neuron is `vector(p_k)`.
     """
 
     def __init__(self, alpha: Tensor, products: bool = True) -> None:
-        """products: whether it is multiplied here, and not in kernels."""
+        """products: whether PyTorch multiplies with alpha; False if kernels do."""
         self.full = alpha.dim() == 2
         if self.full and products:
             matrix, N = alpha, len(alpha)
@@ -112,7 +112,7 @@ class AlphaProducts:
 class StepMatrices:
     """The two matrices that a free step multiplies: W, and P of the chunk.
 
-    For a single example they lie side by side, so that one product reads both.
+    For a single example they are stored side by side, so that one product reads both.
     """
 
     def __init__(self, w: Tensor, plastic: AlphaProducts, batch: int) -> None:
@@ -132,7 +132,7 @@ class StepMatrices:
             self._P = cpu_cache.empty((batch, *w.shape), w)
 
     def load(self, H: Tensor, zero: bool) -> None:
-        """Make P from the trace `[B, N, N]` at the chunk's start; where that is known to be zero, nothing is read."""
+        """Make P from the trace `[B, N, N]` at the chunk's start; zero: it is known to be zero and not read."""
         self._zero = zero and self._both is not None
         if self._zero:
             return
@@ -167,9 +167,9 @@ class AlphaGradient:
     """dL/dalpha, summed over chunks; the pair products are gathered and multiplied in one go."""
 
     def __init__(self, alpha: Tensor, batch: int, most: int) -> None:
-        """With room for `PAIR_ROWS` rows and those of a chunk of `most` pairs more; without pairs, for none."""
+        """most: the most pairs of a chunk; 0 allocates no room for pairs."""
         self.total = cpu_cache.empty(alpha.shape, alpha).zero_()
-        self.batch, self.count = batch, 0  # count: pairs that wait
+        self.batch, self.count = batch, 0  # count: pairs not yet multiplied
         if alpha.dim() == 2 and most:
             rows = PAIR_ROWS // max(1, batch) + most
             self.left, self.right = (cpu_cache.empty((rows, batch, len(alpha)), alpha) for _ in range(2))
@@ -188,7 +188,7 @@ class AlphaGradient:
         self.count += len(left)
 
     def keep_pairs(self, wanted: bool) -> None:
-        """At the end of a chunk: make room for the next. What is not needed any more is dropped."""
+        """At the end of a chunk: make room for the next one. Drop the pairs if they are not wanted."""
         if not wanted:
             self.count = 0
         elif self.count * self.batch >= PAIR_ROWS:

@@ -1,4 +1,4 @@
-"""Autograd around the implementations: one function for those that run a whole episode, and what all of them refuse."""
+"""The autograd function of implementations that run a whole episode, and the errors of hand-written backward passes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 class EpisodeDriver(Protocol):
-    """An episode each way. Axes: T time, B batch, N neurons; rows are stored M ≥ N long."""
+    """Runs an episode forward and backward. Axes: T time, B batch, N neurons; rows are stored M ≥ N long."""
 
     def forward(
         self, drive: Tensor, hidden: Tensor, trace: Tensor, needs: Sequence[bool] | None
     ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
         """-> x `[T + 1, B, M]` from the initial hidden on, the final trace, and what `backward` takes.
 
-        needs: which of drive, w, alpha, eta, hidden, trace need a gradient; None keeps nothing.
+        needs: which of drive, w, alpha, eta, hidden, trace need a gradient; None stores nothing.
         """
 
     def backward(
@@ -41,7 +41,7 @@ def run_episode(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """-> y `[T, B, N]`, hidden, trace, by `make(spec, w, alpha, eta, batch)`.
 
-    spec has a `clamp`. Without gradients nothing is kept, whatever T.
+    spec has a `clamp`. Without gradients nothing is stored, whatever T.
     """
     inputs = (drive, w, alpha, eta, hidden, trace)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
@@ -72,7 +72,7 @@ class _WholeEpisode(torch.autograd.Function):
         return *refuse_second_derivative((drive, w, alpha, eta, hidden, trace, *grads), wanted), None, None
 
 
-# --- what the hand-written backward passes refuse
+# --- errors of the hand-written backward passes
 
 FREED = (
     "this state belongs to a graph that backward() has freed. Call state.detach() between optimiser steps, "
@@ -82,11 +82,11 @@ TWICE = 'this implementation has no second derivative. Use impl="reference" to d
 
 
 def saved_tensors(ctx: Any) -> tuple[Tensor, ...]:
-    """`ctx.saved_tensors`; RuntimeError that names the remedy where backward() has freed them."""
+    """`ctx.saved_tensors`; RuntimeError that names the remedy if backward() has freed them."""
     try:
         return ctx.saved_tensors
     except RuntimeError as error:
-        if "inplace" in str(error):  # a tensor was changed since, and torch says which
+        if "inplace" in str(error):  # a tensor was changed in place; torch's message names it
             raise
         raise RuntimeError(FREED) from error
 

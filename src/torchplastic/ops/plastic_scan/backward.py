@@ -1,8 +1,8 @@
-"""Backward through the chunks, written by hand. Derivation in ops/README.md.
+"""The backward pass of the chunked implementation in PyTorch, written by hand. ops/README.md derives it.
 
 Axes: T time, B batch, N neurons; matrices are `[pre, post]`, vectors are rows over neurons.
-Steps of a chunk: k is now, l earlier, m later; n in all, F of them free, the others fully clamped.
-G groups of steps that share u: a free step is one of its own, a pattern that is held is one.
+Steps of a chunk: k is the current one, l an earlier, m a later one; n in all, F of them free, the others fully clamped.
+G groups of steps that share u: each free step is a group, and so is a run clamped to one pattern.
 u_k = x(k-1) pre, v_k = x(k) post;  H' = d * H + u (x) s;  L(l..k) is the product of d over the steps
 between l and k, L_k over those before k.  A leading g is dL/d…: gs, gd, gu, gv; G belongs to the trace.
 """
@@ -83,7 +83,7 @@ class Backward:
         chunks = self.problem.chunks
         first = 0
         if not (self.need_drive or self.need_eta or self.need_hidden or self.need_trace):
-            while first < len(chunks) and not chunks[first].free:  # a clamped start has nothing to say
+            while first < len(chunks) and not chunks[first].free:  # fully clamped leading chunks contribute no gradient
                 first += 1
         for i in reversed(range(first, len(chunks))):
             self.chunk(i, carry=i > first or self.need_trace)
@@ -111,8 +111,8 @@ class Backward:
         gu, gv = self.gx[start:stop], self.gx[start + 1 : stop + 1]
         d, s, before, after = self.decays(v)
 
-        # dL/du is wanted where u is the output of a step whose own dL/dv is: a free one, or any if the
-        # drive needs it. Likewise the rows of gs and gd, which eta asks for too.
+        # dL/du is needed if u is the output of a step whose dL/dv is needed: a free step, or any step if the
+        # drive needs a gradient. The same holds for the rows of gs and gd, which eta needs too.
         wanted = [k for k in range(stop - start) if self.need_drive or (k and k - 1 in free)]
         if not self.need_drive and (self.need_hidden if start == 0 else not self.problem.chunks[i - 1].ends_clamped):
             wanted.insert(0, 0)
@@ -149,7 +149,7 @@ class Backward:
     ) -> None:
         """The free steps of chunk i in reverse; completes delta, gx, gs and gd of its inner steps.
 
-        d and s are those of the inner steps, before is L_k, gs and gd hold what comes from the chunk's end.
+        d and s are those of the inner steps, before is L_k, gs and gd hold the terms from the chunk's end.
         """
         chunk = self.problem.chunks[i]
         start, free, inner = chunk.start, chunk.free, chunk.inner
@@ -246,9 +246,9 @@ class Backward:
     def from_the_end(
         self, uG: Tensor | None, Q: Tensor | None, s: Tensor, d: Tensor, after: Tensor, need_gd: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """What reaches gs and gd through the trace at the chunk's end: `[rows, B, N]` each.
+        """The terms of gs and gd through the trace at the chunk's end: `[rows, B, N]` each.
 
-        gs_k = L(k..n) (u_k G);  gd_k = L(k..n) Q_k with Q_k = colsum(G * H_k), carried along the chunk. Where d is one
+        gs_k = L(k..n) (u_k G);  gd_k = L(k..n) Q_k with Q_k = colsum(G * H_k), updated along the chunk. If d is one
         number, only the sum of gd over the neurons counts, and the first neuron holds it.
         """
         if uG is None:
@@ -277,7 +277,7 @@ class Backward:
         return torch.stack([table[j, k] for j, k in enumerate(free)]), between * table
 
     def through_the_trace(self, i: int, before: Tensor, carry: bool) -> None:
-        """G brought to the start of chunk i where it is wanted, and dL/dalpha of a full alpha; before is L_k."""
+        """Move G to the start of chunk i if `carry`, and add to dL/dalpha of a full alpha; before is L_k."""
         chunk = self.problem.chunks[i]
         H = self.kept[3 * i]
         if isinstance(self.matrices, Fused):

@@ -1,4 +1,4 @@
-"""The exact fast implementation: one trace kept per chunk of steps, its own backward. Derivation in ops/README.md.
+"""The chunked implementation: exact, stores one trace per chunk of steps. ops/README.md derives it.
 
 Axes: T time, B batch, N neurons; matrices are `[pre, post]`.
 """
@@ -21,14 +21,14 @@ def chunked(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`drive [T, B, N]`, `w [N, N]`, `hidden [B, N]`, `trace [B, N, N]` -> y `[T, B, N]`, hidden, trace.
 
-    Equal to `reference` in values and gradients. Without gradients nothing is kept, whatever T.
+    Equal to `reference` in values and gradients. Without gradients nothing is stored, whatever T.
     """
     if alpha.dim() == 2 and not problem.fused and numba_chunked.supports(problem.rule, w):
         return run_episode(numba_chunked.NumbaChunked, problem, drive, w, alpha, eta.expand(len(w)), hidden, trace)
     inputs = (drive, w, alpha, eta, hidden, trace)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
         return _Chunked.apply(*inputs, problem)
-    x, H = run_forward(*inputs, problem, kept=None)[:2]  # what was prepared is freed before the output is made
+    x, H = run_forward(*inputs, problem, kept=None)[:2]  # frees what was prepared before the output is copied
     x = x[..., : drive.shape[-1]]
     return x[1:].contiguous(), x[-1].clone(), H  # a copy only where rows were padded
 
@@ -38,7 +38,7 @@ class _Chunked(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         drive, w, alpha, eta, hidden, trace, problem = inputs
         kept: list[Tensor] = []
-        merge = not ctx.needs_input_grad[0]  # the drive's gradient is one per step
+        merge = not ctx.needs_input_grad[0]  # the drive's gradient needs each step apart
         x, H, ctx.prepared, ctx.groups = run_forward(drive, w, alpha, eta, hidden, trace, problem, kept, merge)
         ctx.problem = problem
         ctx.save_for_backward(drive, hidden, trace, w, alpha, eta, x, *kept)
@@ -49,7 +49,7 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         saved = saved_tensors(ctx)
-        prepared, ctx.prepared = ctx.prepared, None  # large; a second pass through a kept graph makes it anew
+        prepared, ctx.prepared = ctx.prepared, None  # large; a second pass through a retained graph prepares it again
         with torch.no_grad():
             results = Backward(ctx.problem, prepared, ctx.groups, saved[3:], grads, ctx.needs_input_grad).run()
         return *refuse_second_derivative((*saved[:6], *grads), results), None

@@ -1,4 +1,4 @@
-"""Where the chunked implementation cuts time."""
+"""Cuts time into chunks for the chunked implementation, and chooses their length. ops/README.md explains both."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-RUN = 2  # what a clamped run inside a chunk counts for: a pattern that is held is two rows of pairs
-LONGEST_RUN = 32  # steps of a clamped run inside a chunk
+RUN = 2  # free steps that a clamped run inside a chunk counts as: a clamped pattern is two rows of pairs
+LONGEST_RUN = 32  # the most steps of a clamped run inside a chunk
 LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 18, 20, 24, 28, 32, 40, 48, 64)  # free steps, to choose from
-PASSES = 14  # matrices of an example that a chunk moves with a full alpha; 10 with a vector
+PASSES = 14  # matrices per example that a chunk reads or writes, with a full alpha
 VECTOR_PASSES = 10
-PAIR_VECTORS = 60  # vectors of an example that a pair moves
+PAIR_VECTORS = 60  # vectors per example that a pair reads or writes
 
 
 class CostProfile(NamedTuple):
-    """What the choice of a length weighs against each other."""
+    """Speed of a machine, for the choice of a chunk length."""
 
     bandwidth: float
     """Bytes per second of passes over matrices"""
     arithmetic: float
     """Operations per second of the products of pairs"""
     calls: float
-    """Seconds that a chunk costs whatever its size"""
+    """Constant cost of a chunk, in seconds"""
 
 
 COST_PROFILES = {
@@ -52,7 +52,7 @@ class Chunk(NamedTuple):
 
     @property
     def inner(self) -> int:
-        """Steps up to the last free one; after it there is a clamped run, or nothing."""
+        """Steps up to the last free one; a clamped run, or nothing, follows it."""
         return self.free[-1] + 1 if self.free else 0
 
     def clamped_runs(self) -> list[tuple[int, int]]:
@@ -65,7 +65,7 @@ class Chunk(NamedTuple):
         return runs(self.free)
 
     def pairs(self) -> list[int]:
-        """For each free step, how many rows of pairs it has: a free step before it is one, a clamped run is `RUN`."""
+        """The rows of pairs of each free step: one per free step before it, `RUN` per clamped run before it."""
         rows: list[int] = []
         for runs_before, (low, high) in enumerate(self.free_runs()):
             earlier = len(rows) + RUN * runs_before
@@ -80,7 +80,7 @@ class Chunk(NamedTuple):
 def longest_chunk(
     clamped_steps: Sequence[bool], B: int, N: int, *, full: bool = True, profile: str = "cpu", itemsize: int = 4
 ) -> int:
-    """The length to which `cut` is told to cut: of those in `LENGTHS` the one whose chunks cost least.
+    """The `longest` to pass to `cut`: the entry of `LENGTHS` with the lowest estimated cost.
 
     full: whether alpha is a matrix; profile: one of `COST_PROFILES`; itemsize: bytes of a number.
     """
@@ -96,10 +96,10 @@ def _longest_chunk(
 
 
 def seconds(chunks: Sequence[Chunk], B: int, N: int, full: bool, profile: CostProfile, itemsize: int) -> float:
-    """What differs between cuts of the same steps: the passes of their chunks over whole matrices, and their pairs.
+    """Estimated cost of a cut, without the terms that are the same for every cut of these steps.
 
-    Every chunk moves some matrices of each example, every pair some vectors. With a full alpha the pairs of a step are
-    products with it too: it is read once for all of them and all examples, and up to some number they hide behind that.
+    Every chunk moves some matrices of each example, every pair some vectors. With a full alpha, pairs are products with
+    it too: a step reads alpha once for all pairs and examples, and the arithmetic of few pairs hides behind that.
     """
     matrix = N * N * itemsize / profile.bandwidth
     passes = profile.calls + B * matrix * (PASSES if full else VECTOR_PASSES)
@@ -114,8 +114,8 @@ def seconds(chunks: Sequence[Chunk], B: int, N: int, full: bool, profile: CostPr
 def cut(clamped_steps: Sequence[bool], longest: int, longest_run: int = LONGEST_RUN) -> list[Chunk]:
     """Chunks of at most `longest` free steps; a fully clamped run between them counts as `RUN` steps.
 
-    A clamped run enters nothing but the trace, so it ends a chunk for free; those of at most `longest_run` steps may
-    lie inside (0: none does), because every chunk passes over the matrices a few times. A run of free steps is cut
+    A clamped run only updates the trace, so it ends a chunk at no cost; runs of at most `longest_run` steps may be
+    inside one (0: none), because every chunk passes over the matrices a few times. A run of free steps is cut
     evenly: 13 with longest=8 are 7 + 6.
     """
     chunks: list[Chunk] = []
@@ -136,7 +136,7 @@ def cut(clamped_steps: Sequence[bool], longest: int, longest_run: int = LONGEST_
 
 
 def _append(chunks: list[Chunk], t: int, size: int, longest: int, longest_run: int) -> None:
-    """Add free steps t … t + size - 1, to the last chunk where there is room."""
+    """Add free steps t … t + size - 1, to the last chunk if there is room."""
     last = chunks[-1] if chunks else None
     if last is not None and last.free and last.ends_clamped:
         runs = last.clamped_runs()

@@ -1,6 +1,6 @@
-"""What single neurons do at a step, as vectors: the rule, the nonlinearity, and the way back through both.
+"""The elementwise operations of a step: the rule, the nonlinearity, and the gradients of both, as vectors.
 
-Rows are whole lines of the cache; of each, the neurons low … end - 1 are meant, whole lines too.
+Rows are whole cache lines; a function works on the neurons low … end - 1, whole lines too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Array = Any  # np.ndarray, of the dtype of w
 
 @inner
 def decay_of(rule: int, one: Any, rate: Any, y: Any) -> Any:
-    """d of a line of neurons, whose outputs are y and eta is rate: `H' = d * H + u (x) s`, and s is rate * y."""
+    """d of a line of neurons, with outputs y and eta `rate`: `H' = d * H + u (x) s`, and s is rate * y."""
     return one - (rate if rule == HEBB else rate * y * y)
 
 
@@ -90,7 +90,7 @@ def activate(nonlinearity: int, tanh_at: int, a: Array, low: int, high: int, end
 def through_the_rule(
     rule: int, v: Array, eta: Array, low: int, end: int, gd: Array, gs: Array, gv: Array, geta: Array
 ) -> None:
-    """The derivatives of d and s by v and eta."""
+    """Back through d and s to v and eta."""
     for j in range(low, end, LINE):
         y, rate, of_d, of_s = load(v, j), load(eta, j), load(gd, j), load(gs, j)
         if rule == HEBB:

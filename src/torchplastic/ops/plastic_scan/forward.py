@@ -1,8 +1,8 @@
-"""Forward through the chunks. Derivation in ops/README.md.
+"""The forward pass of the chunked implementation in PyTorch. ops/README.md derives it.
 
 Axes: T time, B batch, N neurons; matrices are `[pre, post]`, vectors are rows over neurons.
-Steps of a chunk: k is now, l earlier, m later; n in all, F of them free, the others fully clamped.
-G groups of steps that share u: a free step is one of its own, a pattern that is held is one.
+Steps of a chunk: k is the current one, l an earlier, m a later one; n in all, F of them free, the others fully clamped.
+G groups of steps that share u: each free step is a group, and so is a run clamped to one pattern.
 u_k = x(k-1) pre, v_k = x(k) post;  H' = d * H + u (x) s;  L(l..k) is the product of d over the steps
 between l and k, L_k over those before k.  A leading g is dL/d…: gs, gd, gu, gv; G belongs to the trace.
 """
@@ -25,25 +25,25 @@ from torchplastic.rules import Rule
 
 
 class ChunkedSpec(NamedTuple):
-    """What a scan takes that has no gradient."""
+    """The arguments of a chunked scan that have no gradient."""
 
     rule: Rule
     clamp: Tensor | None  # [T, B, N] bool
     nonlinearity: str
     chunks: Sequence[Chunk]
-    fresh: bool = False  # whether the initial trace is known to be zero: then its chunk reads no trace
+    fresh: bool = False  # whether the initial trace is known to be zero; the first chunk then does not read it
     fused: bool = False  # whether Triton's kernels run the steps; chunks then have no clamped run inside
 
 
 class Prepared(NamedTuple):
-    """alpha, W and P in the layout of products: what the backward pass takes over."""
+    """alpha, W and P in the layout of products, which the backward pass reuses."""
 
     plastic: algebra.AlphaProducts
     matrices: algebra.StepMatrices | Fused
 
 
 def prepare(w: Tensor, alpha: Tensor, eta: Tensor, batch: int, problem: ChunkedSpec) -> Prepared:
-    """What both passes need."""
+    """Prepare what both passes need."""
     rule, clamp, nonlinearity = problem[:3]
     if problem.fused:
         return Prepared(algebra.AlphaProducts(alpha, products=False), Fused(rule, nonlinearity, clamp, w, alpha, eta))
@@ -66,7 +66,7 @@ def run_forward(
     groups of each chunk.
 
     `kept` collects for the backward pass, per chunk: the trace at its start, u P of its free steps, its
-    table z. None keeps nothing, and the trace is then updated in place.
+    table z. None stores nothing, and the trace is then updated in place.
     """
     prepared = prepare(w, alpha, eta, drive.shape[1], problem)
     plastic, matrices = prepared
@@ -162,13 +162,13 @@ def _steps_in_turn(
 
 
 def _groups(U: Tensor, chunk: Chunk, merge: bool) -> algebra.StepGroups:
-    """The groups of a chunk's steps; of `U [n, B, ≥ N]` what follows a clamped step is read.
+    """The groups of a chunk's steps; reads only the rows of `U [n, B, ≥ N]` that follow a clamped step.
 
-    The first step of a clamped run is a group of its own: its u is what a free step gave, which has a gradient.
+    The first step of a clamped run is its own group: its u is the output of a free step, which has a gradient.
     """
     starts = list(range(len(U)))
     if merge and U.device.type == "cpu":
-        rows = U.numpy()  # whose comparison costs a fraction of that of tensors
+        rows = U.numpy()  # NumPy compares rows in a fraction of the time of tensors
         for low, high in chunk.clamped_runs():
             if high - low > 2:
                 held = (rows[low + 2 : high] == rows[low + 1 : high - 1]).all((1, 2))

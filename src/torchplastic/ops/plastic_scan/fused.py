@@ -1,8 +1,8 @@
 """The chunked algorithm on a GPU through Triton: one launch per free step, one per pass over a chunk's trace.
 
 Same results as the PyTorch calls in forward.py and backward.py, whose letters these are. A step reads w, alpha and the
-trace at the chunk's start once; its pairs, nonlinearity, clamp and rule are in the same kernel. Programs wait for each
-other by the end of a launch alone, so any size runs.
+trace at the chunk's start once; its pairs, nonlinearity, clamp and rule are in the same kernel. Programs synchronise
+only at the end of a launch, so any size runs.
 
 Axes: T time, B batch, N neurons; matrices are `[pre, post]`. Chunks have no clamped run inside.
 """
@@ -34,7 +34,7 @@ class Tile(NamedTuple):
 
 
 def tile_of(batch: int, N: int, pairs: int = 1, itemsize: int = 4) -> Tile:
-    """Few neurons a program where there are few of them, more examples where w and alpha would be read for each."""
+    """Few neurons per program in a small network; several examples per program share the reading of w and alpha."""
     examples = 4 if batch >= 4 else 2 if batch >= 2 else 1
     while examples > 1 and examples * pairs * itemsize > PAIR_BYTES:
         examples //= 2

@@ -1,7 +1,8 @@
-"""How numba compiles the kernels of the CPU, and what stands for a rule or a nonlinearity in them.
+"""Compiles the CPU kernels with numba, and defines the codes of rules and nonlinearities in them.
 
-numba keeps what it compiles on disk under the date of the function's own file, callees in other files included. After
-a change in openmp.py, simd.py, elementwise.py, matmul.py or trace_update.py, touch kernels.py and stepwise_kernels.py.
+numba caches compiled code on disk by the date of the function's own file, although callees from other files are part
+of it. After a change in openmp.py, simd.py, elementwise.py, matmul.py or trace_update.py, touch kernels.py and
+stepwise_kernels.py.
 """
 
 from __future__ import annotations
@@ -33,20 +34,20 @@ OPTIONS: dict[str, Any] = {
 
 
 def jitted(function: Any, **more: Any) -> Any:
-    """Compiled at the first call, and kept on disk where there is a place for it."""
+    """Compile at the first call, and cache on disk if a folder is writable."""
     try:
         return njit(cache=True, **OPTIONS, **more)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+    except RuntimeError:  # neither the package's folder nor the user's cache is writable
         return njit(**OPTIONS, **more)(function)
 
 
 def inner(function: Any) -> Any:
-    """The same for what is never called from Python."""
+    """`jitted` for functions never called from Python."""
     return jitted(function, no_cpython_wrapper=True)
 
 
 class _Compiling(event.Listener):
-    """numba tells of a compilation where its cache on disk has no machine code for this machine."""
+    """numba calls this when it compiles because its cache on disk has no code for this machine."""
 
     def on_start(self, event: Any) -> None:
         _log_once()
@@ -61,13 +62,13 @@ def _log_once() -> None:
 
 
 def find(functions: dict[str, tuple[Any, str]], name: str, dtype: str) -> int:
-    """The address of one of the functions, each with what it takes; "tanh" is not ours, and 0 where there is none."""
+    """The address of one of the functions, each with its argument types; "tanh" is PyTorch's, 0 if missing."""
     return find_tanh(dtype) if name == "tanh" else _address_of(*functions[name], dtype)
 
 
 @cache
 def _address_of(function: Any, takes: str, dtype: str) -> int:
-    """Where the machine code of a function lies; compiles it, or reads it from the cache on disk.
+    """The address of a function's machine code; compiles it, or reads it from the cache on disk.
 
     takes: for each argument, the axes of an array of that dtype; m a mask `[T, B, N]`, n a list of numbers, i an
     integer, b a flag.

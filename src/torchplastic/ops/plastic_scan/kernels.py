@@ -1,13 +1,13 @@
 """The chunked algorithm for a full alpha, compiled by numba for the CPU: one call forward, one backward.
 
 Axes: t time, B batch, N neurons; M is N rounded up to whole lines of the cache. Arrays `[…, M]` hold zeros from N on.
-Matrices are `[pre, post]`. All arrays are contiguous, of one dtype; an empty one stands for one that is not there.
+Matrices are `[pre, post]`. All arrays are contiguous, of one dtype; an empty array stands for a missing one.
 Letters as in forward.py and backward.py; l is a step before t.
 
 `forward` and `backward` start a team of threads that call the function of the same name behind a `_`, whose address is
-`body`; the other addresses are those of functions that several others call. Addresses, because linked code is compiled
-again in each function that links it, which takes seconds. Each thread has its share of the neurons, or of the rows of a
-matrix, and writes there alone; before one reads what others wrote, they wait for each other.
+`body`; the other addresses are those of functions that several others call. Linked code would be compiled again in each
+function that links it, which takes seconds. Each thread has its share of the neurons, or of the rows of a matrix, and
+writes only there; a barrier precedes every read of what others wrote.
 
 How time is cut, for all steps: `bounds`, the first step of each chunk, with T behind them; `free`, whether a step is;
 `group`, the number of the step's group, and `firsts`, the first step of each group. Groups are steps of a chunk that
@@ -67,7 +67,7 @@ def after_the_last_free(free: Array, start: int, stop: int) -> int:
 
 @inner
 def plastic_input(u: Array, alpha: Array, H: Array, make: bool, P: Array, low: int, high: int, out: Array) -> None:
-    """`out += u @ P`; where told, P = alpha * H is made on the way. u, out `[B, M]`, H, P `[B, N, ≥ N]`, alpha one."""
+    """`out += u @ P`; if `make`, computes P = alpha * H on the way. u, out `[B, M]`, H, P `[B, N, ≥ N]`, alpha one."""
     N = len(alpha)
     for b in range(len(u)):
         for start in range(0, N, ROWS):
@@ -152,7 +152,7 @@ def _forward(
                             if clamp[t, b, j]:
                                 x[t + 1, b, j] = drive[t, b, j]
                 i, pair = i + 1, pair + g * B
-            for b in range(B):  # the trace's move, as the steps after it see it
+            for b in range(B):  # the trace's update, as the steps after it read it
                 decay_and_source(rule, x[t + 1, b], eta, low, end, d, s)
                 opens = t == firsts[base + g]
                 for l in range(g if opens else g + 1):
@@ -196,7 +196,7 @@ def forward(
 
     x `[T + 1, B, M]`, of which x[0] is given; drive `[T, B, N]`; clamp likewise or empty; eta `[M]`; W `[N, M]`, alpha
     `[N, ≥ N]`, and across, transposed, `[N, M]`; trace `[B, N, N]`, the first one, or empty: zero; kept
-    `[chunks - 1, B, N, N]`: where told to keep, the traces after all chunks but the last; final `[B, N, N]`, that after
+    `[chunks - 1, B, N, N]`: if not empty, the traces after all chunks but the last; final `[B, N, N]`, that after
     it; z `[rows, M]`, for each free step and each group before it B rows; uP `[free steps, B, M]`. Where nothing is
     kept, z and uP are those of a chunk. Scratch: P `[B, N, M]`; products `[threads, most groups · B, M]`; a `[B, M]`;
     S `[most groups, B, M]`; vectors `[4, B, M]`.
@@ -294,7 +294,7 @@ def to_earlier(
     rule: int, v: Array, eta: Array, low: int, end: int, z: Array, R: Array, need_gd: bool, fresh: bool, e: Array,
     gs: Array, gd: Array, right: Array,
 ) -> None:  # fmt: skip
-    """What a step says of an earlier one, whose output is v. e is `L(l..t) * eps`, and moves on to the step before it.
+    """The gradient from a step to an earlier one with output v. e is `L(l..t) * eps`, then that of the step before.
 
     `gs += e * z`, `gd += e * R`, and `right += s * e`; fresh: it is set.
     """
@@ -328,7 +328,7 @@ def _backward(
     B, N = x.shape[1], len(W)
     low, high, end = lines_of(N)
     pairs_first = thread() % 2 == 1  # so that one reads while the other computes
-    alive = given  # whether G is there
+    alive = given  # whether G holds a gradient
     i, pair = len(uP), len(z)
     for chunk in range(len(bounds) - 2, back_to - 1, -1):
         start, stop = bounds[chunk], bounds[chunk + 1]

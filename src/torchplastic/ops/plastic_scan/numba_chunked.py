@@ -43,13 +43,13 @@ def supports(rule: Rule, like: Tensor) -> bool:
 
 
 def cost_profile(device: str, rule: Rule = HEBB, full: bool = True) -> str:
-    """Which of `chunks.MACHINES` runs a chunked scan on a device of that type; full: whether alpha is a matrix."""
+    """Which of `chunks.COST_PROFILES` runs a chunked scan on a device of that type; full: whether alpha is a matrix."""
     known = rule is HEBB or rule is OJA
     return "numba" if device == "cpu" and full and known and find_kernels() is not None else device
 
 
 class ChunkLayout(NamedTuple):
-    """How time is cut, as kernels.py tells it."""
+    """The cut of time, in the lists that kernels.py describes."""
 
     bounds: Any
     free: Any
@@ -61,11 +61,11 @@ class ChunkLayout(NamedTuple):
         return np.add.reduceat(of_steps, self.bounds[:-1])
 
     def groups(self) -> int:
-        """The most of a chunk."""
+        """The most groups of a chunk."""
         return int(np.diff(self.group[self.bounds[:-1]], append=self.group[-1] + 1).max())
 
     def pairs(self) -> Any:
-        """Of the free steps of each chunk with the groups before them."""
+        """The pairs of a free step and a group before it, for each chunk."""
         before = self.group - np.repeat(self.group[self.bounds[:-1]], np.diff(self.bounds))
         return self.in_chunks(before * self.free)
 
@@ -162,7 +162,7 @@ class NumbaChunked(Kernels):
         return x, final, (trace, kept, z, uP, torch.from_numpy(layout.group), w)
 
     def first(self, trace: Tensor) -> Any:
-        """The initial trace; an empty one where it is zero."""
+        """The initial trace; an empty array if it is zero."""
         return self.none() if self.problem.fresh else trace.detach().contiguous().numpy()
 
     def none(self) -> Any:

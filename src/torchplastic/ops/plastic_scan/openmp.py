@@ -1,10 +1,10 @@
-"""Compiled functions on the threads of PyTorch.
+"""Runs compiled functions on the threads of PyTorch.
 
 A second pool of threads would fight PyTorch's for the cores: after a parallel operation its threads wait busily for
-the next. So a team is started through the OpenMP runtime that PyTorch itself links (GNU's, or one that speaks its
-interface, as LLVM's and Intel's do on Linux): a region costs about a microsecond, a barrier half of one.
+the next. So `in_team` starts a team in the OpenMP runtime that PyTorch itself links (GNU's, or one with its interface,
+as LLVM's and Intel's on Linux).
 
-What is made here becomes part of the kernels: jit.py tells what to do after a change.
+The kernels include this code: jit.py says what to do after a change.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENTRIES = ("GOMP_parallel", "GOMP_barrier", "omp_get_thread_num", "omp_get_num_t
 
 
 def _find_entries() -> None:
-    """Tell the compiler where the runtime is. ImportError where PyTorch links none of this interface."""
+    """Register the runtime with the compiler. ImportError if PyTorch links none with this interface."""
     try:
         library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
         for name in ENTRIES:
@@ -42,14 +42,14 @@ threads: Any = types.ExternalFunction("omp_get_num_threads", types.int32())
 
 
 def address(function: Any, types_of: Sequence[Any]) -> int:
-    """Where the machine code of a compiled function lies for arguments of these types; compiles it where needed."""
+    """The address of a compiled function's machine code for arguments of these types; compiles it if needed."""
     function.compile(tuple(types_of))  # as where a kernel calls it: the cache on disk tells this from a signature
     made = function.get_compile_result(types.none(*types_of))
     return int(made.library.get_pointer_to_function(made.fndesc.llvm_func_name))
 
 
 def _call(context: Any, builder: Any, at: Any, call: Any, arguments: Any) -> None:
-    """Machine code at an address is called, not linked: what many functions use is translated once."""
+    """Call machine code at an address instead of linking it: shared functions are compiled once."""
     shape = context.call_conv.get_function_type(call.return_type, call.args)
     target = builder.inttoptr(at, shape.as_pointer())
     context.call_conv.call_function(

@@ -1,9 +1,8 @@
-"""The exact implementation for one GPU that holds the whole network: an episode is one kernel, and back again another.
+"""The triton implementation of networks that fit into the registers of a GPU: an episode is one kernel per pass.
 
-A step of the plain loop is some launches and several passes over whole matrices. Here each program owns a few
-postsynaptic neurons of one example and keeps their columns of w, alpha and the trace in its registers for the whole
-episode; what programs tell each other at a step is one vector. All of them are on the GPU at once and wait for each
-other once per free step. One trace per chunk of steps is kept; the backward pass makes the others of a chunk again.
+Each program owns a few postsynaptic neurons of one example and keeps their columns of w, alpha and the trace in its
+registers for the whole episode. All programs run at once, exchange one vector per step and synchronise once per free
+step. One trace per chunk of steps is stored; the backward pass recomputes the others.
 
 Axes: T time, B batch, N neurons; matrices are `[pre, post]`, rows are stored M long.
 """
@@ -23,15 +22,15 @@ from torchplastic.ops.plastic_scan import triton_support
 from torchplastic.ops.plastic_scan.autograd import run_episode
 from torchplastic.rules import Rule
 
-CHUNK = 16  # steps between two traces that are kept
+CHUNK = 16  # steps between two stored traces
 LINE = 32  # numbers to which rows are rounded up
 COLUMNS = (8, 16, 32)  # postsynaptic neurons of a program; 8 float32 numbers are the shortest run that memory moves
 TILE_BYTES = 1 << 15  # of a program's columns of one matrix: a few of them must fit into a multiprocessor's registers
-FORWARD_WARPS, BACKWARD_WARPS = 16, 8  # the backward pass holds more, and spills less with more registers a thread
+FORWARD_WARPS, BACKWARD_WARPS = 16, 8  # the backward pass needs more registers per thread
 
 
 class PersistentSpec(NamedTuple):
-    """What a scan takes that has no gradient."""
+    """The arguments of a scan that have no gradient."""
 
     rule: Rule
     clamp: Tensor | None  # [T, B, N] bool
@@ -49,7 +48,7 @@ class Grid(NamedTuple):
 
 
 def grid_of(N: int, B: int, itemsize: int, programs: int) -> Grid | None:
-    """The smallest columns with which all programs run at once on that many multiprocessors; None where none do."""
+    """The fewest columns per program with which all programs run at once on `programs` multiprocessors, or None."""
     BN = max(16, 1 << (N - 1).bit_length())
     for R in COLUMNS:
         blocks = -(-N // R)
@@ -59,7 +58,7 @@ def grid_of(N: int, B: int, itemsize: int, programs: int) -> Grid | None:
 
 
 def fits(B: int, like: Tensor) -> bool:
-    """Whether B examples of a network with matrices like this one are held by the GPU at once."""
+    """Whether B examples of a network with matrices like this one fit into the GPU's registers at once."""
     return grid_of(len(like), B, like.element_size(), triton_support.multiprocessors(like.device)) is not None
 
 
@@ -68,7 +67,7 @@ def resident(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`drive [T, B, N]`, `w [N, N]`, `hidden [B, N]`, `trace [B, N, N]` -> y `[T, B, N]`, hidden, trace.
 
-    Equal to `reference` in values and gradients. Without gradients nothing is kept, whatever T.
+    Equal to `reference` in values and gradients. Without gradients nothing is stored, whatever T.
     """
     N = len(w)
     return run_episode(TritonPersistent, problem, drive, w, alpha.expand(N, N), eta.expand(N), hidden, trace)
@@ -153,9 +152,9 @@ class TritonPersistent:
         )  # fmt: skip
 
 
-@cache  # never freed: a CUDA graph reads them where they lie
+@cache  # never freed: a CUDA graph reads them by address
 def _flags(clamped_steps: tuple[bool, ...], need_drive: bool, need_hidden: bool, device: torch.device) -> Tensor:
-    """What each step asks for: whether it is free, and whether dL/d(output of the step before it) is wanted."""
+    """Flags of each step: whether it is free, and whether dL/d(output of the step before it) is needed."""
     from torchplastic.ops.plastic_scan.triton_kernels import IS_FREE, PASSES_ON
 
     free = [not clamped for clamped in clamped_steps]

@@ -1,12 +1,12 @@
-"""Vectors of `LINE` numbers in compiled functions, as wide as a row's steps.
+"""Vectors of `LINE` numbers in compiled functions.
 
-A loop over several arrays is translated into vector instructions only if the compiler can show, or checks at every
-entry, that they lie apart; of short rows the check and the rest of the row cost as much as the work. Here the loop says
-itself what is read, computed and written: `store(out, j, a * load(x, j) + load(y, j))`. Products and sums contract.
+The compiler vectorises a loop over several arrays only if it can prove, or checks at every entry, that they do not
+overlap; with short rows the check and the rest of the row cost as much as the work. Here the loop is explicit:
+`store(out, j, a * load(x, j) + load(y, j))`. Products and sums contract.
 
-Arrays are contiguous; a place is counted from the array's first number.
+Arrays are contiguous; an index counts from the array's first number.
 
-What is made here becomes part of the kernels: jit.py tells what to do after a change.
+The kernels include this code: jit.py says what to do after a change.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _total(typing_context: Any, lanes: Any) -> Any:
 
 
 def _tanh(typing_context: Any, lanes: Any, at: Any) -> Any:
-    """`tanh(lanes, at)` by the function at that address, which `find_tanh` gives."""
+    """`tanh(lanes, at)` by the function at that address, from `find_tanh`."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         whole, count = values[0], REGISTER * 8 // lanes.dtype.bitwidth
@@ -121,7 +121,7 @@ def _indices(places: Iterable[int]) -> Any:
 
 @cache
 def find_tanh(dtype: str) -> int:
-    """The address of the function by which PyTorch itself takes tanh of a register full of numbers; 0 without one."""
+    """The address of PyTorch's own tanh of a register of numbers; 0 if it has none."""
     name = {"float32": "Sleef_tanhf8_u10", "float64": "Sleef_tanhd4_u10"}[dtype]
     if not llvm.get_host_cpu_features().get("avx"):
         return 0

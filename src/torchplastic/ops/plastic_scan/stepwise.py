@@ -1,13 +1,11 @@
-"""The exact implementation for small networks: step by step, each example's matrices in the cache of a core.
+"""The stepwise implementation, for small networks: exact, step by step, with an example's matrices in a core's cache.
 
-The plain loop reads and writes whole matrices in memory several times a step. Here a step is one pass over an example's
-trace, alpha and w, which lie in the cache while that example's time passes. One trace per chunk of steps is kept; the
-backward pass makes the others of a chunk again. Products of pairs of steps, on which the chunked algorithm spends its
-time where the batch is large, are not needed.
+A step is one pass over the example's trace, alpha and w, which stay in the cache for all its steps; there are no
+products of pairs of steps. One trace per chunk of steps is stored; the backward pass recomputes the others.
 
 Axes: T time, B batch, N neurons; matrices are `[pre, post]`. Rows are stored M long, N rounded up to whole lines of the
-cache; where a pass takes two at a time there are R of them, an even number. A trace that is returned is a view of such
-rows, so that the next call takes it as it is.
+cache; passes that take two rows at a time have R of them, an even number. A returned trace is a view of such rows, so
+that the next call needs no copy.
 """
 
 from __future__ import annotations
@@ -25,15 +23,15 @@ from torchplastic.ops.plastic_scan import numba_chunked as fast
 from torchplastic.ops.plastic_scan.autograd import run_episode
 from torchplastic.rules import Rule
 
-SMALL, MEDIUM = 128, 512  # neurons: up to SMALL this one is the faster one, up to MEDIUM where most steps are free
-LONGEST_PADDING = 15  # numbers behind a row
-CHUNK = 8  # steps whose traces lie in the cache together
+SMALL, MEDIUM = 128, 512  # neurons: stepwise is faster up to SMALL, and up to MEDIUM if most steps are free
+LONGEST_PADDING = 15  # zeros after a row
+CHUNK = 8  # steps whose traces fit into the cache together
 GROUPS = 16  # of examples, whose sums are formed apart
 SERIAL = 1 << 16  # numbers of all traces: below, one thread is enough
 
 
 class RecurrentSpec(NamedTuple):
-    """What a scan takes that has no gradient."""
+    """The arguments of a scan that have no gradient."""
 
     rule: Rule
     clamp: Tensor | None  # [T, B, N] bool
@@ -43,7 +41,7 @@ class RecurrentSpec(NamedTuple):
 
 @cache
 def find_kernels() -> ModuleType | None:
-    """The kernels, or None where those of the chunked implementation are not there either."""
+    """The kernels, or None if those of the chunked implementation are missing."""
     if fast.find_kernels() is None:
         return None
     from torchplastic.ops.plastic_scan import stepwise_kernels
@@ -57,7 +55,7 @@ def supports(rule: Rule, like: Tensor) -> bool:
 
 
 def is_preferred(clamped_steps: Sequence[bool], N: int) -> bool:
-    """Whether "auto" takes this implementation, where it can: held patterns cost the chunked one little."""
+    """Whether "auto" prefers this implementation: clamped patterns cost the chunked one little."""
     return N <= SMALL or (N <= MEDIUM and 2 * sum(clamped_steps) <= len(clamped_steps))
 
 
@@ -66,7 +64,7 @@ def stepwise(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`drive [T, B, N]`, `w [N, N]`, `hidden [B, N]`, `trace [B, N, N]` -> y `[T, B, N]`, hidden, trace.
 
-    Equal to `reference` in values and gradients. Without gradients nothing is kept, whatever T.
+    Equal to `reference` in values and gradients. Without gradients nothing is stored, whatever T.
     """
     N = len(w)
     return run_episode(NumbaRecurrent, problem, drive, w, alpha.expand(N, N), eta.expand(N), hidden, trace)
@@ -107,13 +105,13 @@ class NumbaRecurrent(fast.Kernels):
         return x, out if self.M == N else out[..., :N], (kept,)
 
     def nothing_pending(self, like: Tensor) -> Tensor:
-        """`[B, 3, M]`: the trace's next move leaves it as it is."""
+        """`[B, 3, M]`: a pending update that leaves the trace unchanged."""
         pending = like.new_zeros(like.shape[-2], 3, self.M)
         pending[:, 1] = 1
         return pending
 
     def in_rows(self, trace: Tensor) -> Tensor:
-        """A trace as `[B, N, M]`: its own memory where that has this form, what lies behind a row is not looked at."""
+        """A trace as `[B, N, M]`: a view if its memory has this layout; padding is not read."""
         B, N, M = len(trace), self.N, self.M
         stored = trace.untyped_storage().nbytes() // trace.element_size()
         if trace.stride() == (N * M, M, 1) and trace.storage_offset() + B * N * M <= stored:
@@ -152,9 +150,9 @@ class NumbaRecurrent(fast.Kernels):
 
 
 class Steps:
-    """One step after the other, without gradients: the weights as they are now, the trace in place.
+    """Single steps without gradients, with the weights at the time of construction; updates its trace in place.
 
-    state: hidden `[B, N]`, trace `[B, N, N]`, which is copied.
+    Initial state: hidden `[B, N]`, trace `[B, N, N]`, which is copied.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ Axes: T time, B batch, N neurons; M is N rounded up to whole lines of the cache,
 zeros from N on. Matrices are `[pre, post]`. All arrays are contiguous and of one dtype.
 
 One example after the other: its trace, alpha and w stay in a core's cache while time passes. Examples are divided into
-groups, which threads take; a group's sums lie apart, so they do not depend on the number of threads.
+groups, which threads take; each group has its own sums, so they do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _forward(
                 for i in range(N):
                     row = kept[t // chunk, b, i]
                     copy(trace[i], 0, M, row)
-                    row[N:] = 0  # what lies behind a row of a trace that was given may be anything
+                    row[N:] = 0  # the padding of a given trace is unspecified
             activate(nonlinearity, tanh_at, a, 0, N, M, v)
             if clamp.size:
                 for j in range(N):
@@ -114,7 +114,7 @@ def forward(
     drive `[T, B, N]`; clamp bool `[T, B, N]` or empty; w, alpha `[N, M]`; eta `[M]`; x `[T + 1, B, M]`, of which x[0]
     is given and the rest is made; H `[B, N, M]`, the trace at the start; out, which may be H, that of the end; kept
     `[chunks, B, R, M]` or empty: the traces before steps 0, chunk, 2 chunk, …; pending `[B, 3, M]`: u, d and s of the
-    trace's next move, which is made with the step that follows it, the last one only if told to settle; sums
+    trace's next update, which runs with the step after it, the last one only if `settle`; sums
     `[threads, M]`, of zeros; tanh_at as in `activate`.
     """
     in_team(

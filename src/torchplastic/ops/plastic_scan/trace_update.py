@@ -1,7 +1,7 @@
 """Passes over the trace and its adjoint: a tile of `BAND` rows and a line of columns at a time, held in registers.
 
 Axes: B batch, N neurons; M is N rounded up to whole lines of the cache. Matrices are `[pre, post]`, `[B, N, N]`; where
-a tile reaches beyond one, it is computed in a copy. An empty matrix stands for one that is not there. All arrays are
+a tile reaches beyond one, it is computed in a copy. An empty matrix stands for a missing one. All arrays are
 contiguous, of one dtype. A group is some steps that share u, and `firsts` holds the first of each.
 """
 
@@ -23,7 +23,7 @@ BAND = 4  # rows of a matrix that are held in registers, a line of each
 
 @inner
 def to_edge(A: Array, b: int, i: int, j: int, edge: Array) -> None:
-    """What A `[B, N, ≥ N]` has of a tile that reaches beyond it; an empty A has none."""
+    """Copy the part of a tile inside A `[B, N, ≥ N]` to edge; an empty A has none."""
     if A.size:
         for row in range(min(BAND, A.shape[1] - i)):
             for column in range(min(LINE, A.shape[2] - j)):
@@ -32,7 +32,7 @@ def to_edge(A: Array, b: int, i: int, j: int, edge: Array) -> None:
 
 @inner
 def from_edge(edge: Array, b: int, i: int, j: int, A: Array) -> None:
-    """The way back."""
+    """Copy the part of a tile inside A from edge back."""
     if A.size:
         for row in range(min(BAND, A.shape[1] - i)):
             for column in range(min(LINE, A.shape[2] - j)):
@@ -178,8 +178,8 @@ def through_the_trace(
     """The steps firsts[0] … stop - 1 in reverse: what they add to dL/dalpha, and G from their end to their start.
 
     H the trace at the start, G the adjoint; alpha, dalpha `[1, N, N]`; x `[T + 1, B, M]`; delta `[T, B, M]`; eta
-    `[≥ N]`; free tells of each step whether it is, `groups` how many groups there are up to the last of these. An empty
-    H is zero, an empty G or dalpha is not wanted; `fresh`: G holds nothing yet. Scratch: S, D `[≥ G, B, M]`, total
+    `[≥ N]`; `free` flags the free steps, `groups` counts the groups up to the last of these. An empty
+    H is zero, an empty G or dalpha is not needed; `fresh`: G holds nothing yet. Scratch: S, D `[≥ G, B, M]`, total
     `[B, M]`.
     """
     N, B = alpha.shape[1], x.shape[1]

@@ -14,7 +14,7 @@ NONLINEARITIES = {"identity": 0, "tanh": 1, "relu": 2, "sigmoid": 3}
 HEBB, OJA = tl.constexpr(0), tl.constexpr(1)
 TANH, RELU, SIGMOID = tl.constexpr(1), tl.constexpr(2), tl.constexpr(3)
 
-# what a step of an episode asks for
+# flags of a step
 IS_FREE, PASSES_ON = 1, 2
 FREE = tl.constexpr(IS_FREE)  # its neurons are computed, not all are clamped
 PASS_ON = tl.constexpr(PASSES_ON)  # dL/dx of the step before it is wanted
@@ -68,14 +68,14 @@ def decay(v, eta, RULE: tl.constexpr):
 
 @triton.jit
 def arrive(counter):
-    """Tell the other programs of the example that this one has written what they wait for."""
+    """Signal the other programs of the example that this one has written its results."""
     tl.debug_barrier()
     tl.atomic_add(counter, 1, sem="release")
 
 
 @triton.jit
 def wait(counter, target):
-    """Until `target` arrivals: then what was written before them is seen."""
+    """Wait for `target` arrivals; everything written before them is then visible."""
     while tl.atomic_add(counter, 0, sem="acquire") < target:
         pass
     tl.debug_barrier()
@@ -125,7 +125,7 @@ def resident_forward(
             met += blocks
         else:
             v = tl.load(after, mask=j < M, other=0)
-        # while the others arrive: the trace moves, and what the next step needs of its own is fetched
+        # while the others arrive: update the trace, and load this program's part of the next step
         H = decay(v, eta_j, RULE)[None, :] * H + u[:, None] * (eta_j * v)[None, :]
         ahead = tl.minimum(t + 1, T - 1)
         what = tl.load(flags + ahead)

@@ -1,4 +1,4 @@
-"""Where Triton's kernels run: on a GPU with Triton installed, or through its interpreter, which tests use."""
+"""Finds and launches the Triton kernels: on a GPU with Triton, or through its interpreter, which tests use."""
 
 from __future__ import annotations
 
