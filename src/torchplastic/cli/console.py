@@ -22,13 +22,28 @@ def say(line: str) -> None:
 
 @contextlib.contextmanager
 def loading(package: str, name: str) -> Iterator[None]:
-    """Around the import of a large package: announce it if it is not loaded yet; Ctrl-C ends the process at once."""
+    """Around the import of a large package: Ctrl-C ends the process at once.
+
+    A terminal shows a line meanwhile. It goes when the import ends, so that an error stays the only line.
+    """
     if package in sys.modules:
         yield
         return
-    say(f"loading {name} …")
-    with ended_by_ctrl_c():
+    with ended_by_ctrl_c(), _shown_meanwhile(f"loading {name} …"):
         yield
+
+
+@contextlib.contextmanager
+def _shown_meanwhile(text: str) -> Iterator[None]:
+    """Show a text on a terminal until the context ends; nothing elsewhere."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    print(text, end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
