@@ -41,7 +41,7 @@ def test_one_signal_stops_both_and_saves(tmp_path, run_process):
     parent.send_signal(signal.SIGINT)
     _, said = parent.finish()
     assert parent.returncode == 130, said
-    assert said.count("go on with") == 1
+    assert said.count("continue with") == 1
     assert json.loads((run / "config.json").read_text())["batch"] == 4
     done = RunDirectory.open(run).checkpoint()["episode"]
     assert done % 4 == 0
