@@ -78,11 +78,6 @@ class RunDirectory:
         config = read_json(self.path / "config.json")
         return modern(config, str(config.get("experiment")))
 
-    @property
-    def experiment(self) -> str:
-        """The experiment's name."""
-        return str(self.config.get("experiment"))
-
     def write_config(self, config: dict[str, Any]) -> None:
         write_json(self.path / "config.json", config)
 
@@ -90,7 +85,7 @@ class RunDirectory:
     def summary(self) -> dict[str, Any] | None:
         """summary.json, or None while the run is not finished."""
         path = self.path / "summary.json"
-        return modern(read_json(path), self.experiment) if path.is_file() else None
+        return self._modern(read_json(path)) if path.is_file() else None
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         write_json(self.path / "summary.json", summary)
@@ -110,7 +105,7 @@ class RunDirectory:
     def evals(self) -> list[dict[str, Any]]:
         """All results under eval/, sorted by name."""
         paths = sorted((self.path / "eval").glob("*.json"))
-        return [modern(read_json(path), self.experiment) for path in paths]
+        return self._modern([read_json(path) for path in paths])
 
     # --- metrics
 
@@ -120,8 +115,11 @@ class RunDirectory:
         if not path.is_file():
             return []
         lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        experiment = self.experiment
-        return [modern(json.loads(line), experiment) for line in lines]
+        return self._modern([json.loads(line) for line in lines])
+
+    def _modern(self, value: Any) -> Any:
+        """A value of one of the run's files with current names; config.json is read once for all of it."""
+        return modern(value, str(read_json(self.path / "config.json").get("experiment")))
 
     def append(self, row: dict[str, Any]) -> None:
         """Append a row to metrics.jsonl."""
