@@ -8,6 +8,8 @@ import shutil
 import signal
 import sys
 import time
+from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from safetensors.torch import load_file
 import torchplastic
 from tests.command import COMMAND, plastic, rows, timeless, tiny
 from torchplastic.bench.suites import SUITES
+from torchplastic.cli.help import COMMANDS
 from torchplastic.experiments import launch
 from torchplastic.ops.plastic_scan import triton_support
 
@@ -110,6 +113,26 @@ def test_version_and_help(capsys):
     text = " ".join(capsys.readouterr().out.split())
     for name in SUITES:
         assert name in text
+
+
+def test_the_examples_of_every_help_run(tmp_path, monkeypatch, capsys, run_process):
+    """One after the other in one folder. Bench and download are only parsed: they take minutes, and the network."""
+    benches, downloads = [], []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torchplastic.bench.run_bench", lambda *flags: benches.append(flags))
+    monkeypatch.setattr("torchplastic.data.download.fetch", lambda *flags: downloads.append(flags) or [])
+    for name in COMMANDS:
+        assert plastic(name, "--help") == 0
+        _, examples = capsys.readouterr().out.split("\nExamples:\n")
+        for line in examples.splitlines():
+            command, *rest = shlex.split(line.split("|")[0])
+            assert (command, rest[0]) == ("plastic", name)
+            expanded = [list(Path().glob(part)) if "*" in part else [part] for part in rest]
+            assert all(expanded), line
+            assert plastic(*chain.from_iterable(expanded)) == 0, line
+            capsys.readouterr()
+    assert len(benches) == 1
+    assert len(downloads) == 2
 
 
 def test_output_that_knows_no_greek(finished, run_process):

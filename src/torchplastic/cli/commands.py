@@ -1,41 +1,22 @@
-"""The table of commands, and how each ends: exit codes and errors in one line.
+"""Run a command, and end with its exit code; an error is one line.
 
 A command's module is imported when it runs, and this file needs only Python, so that help and version answer at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from torchplastic import __version__
 from torchplastic.cli import console
-
-
-class Command(NamedTuple):
-    """A command: the module in this folder whose `run(arguments)` returns the exit code, and its help."""
-
-    module: str
-    arguments: str
-    about: str
-
-
-COMMANDS = {
-    "list": Command("listing", "", "experiments and presets: what each reproduces, how long it takes, its result"),
-    "train": Command(
-        "train", "EXPERIMENT", "train, e.g. plastic train patterns --preset smoke; --resume RUN continues a run"
-    ),
-    "sweep": Command("sweep", "EXPERIMENT", "train many seeds, e.g. plastic sweep fifty-bit --seeds 10 --jobs 2"),
-    "eval": Command("evaluate", "RUN", "evaluate a trained network on new episodes"),
-    "report": Command("report", "RUN|BENCH.json...", "draw figures and one self-contained HTML page"),
-    "bench": Command("bench", "[NAME...]", "measure speed and memory against the plain loop"),
-    "data": Command("data", "fetch NAME", "download a data set: cifar10, omniglot"),
-}
+from torchplastic.cli.help import COMMANDS, examples, usage, wants_help
 
 
 def run(arguments: Sequence[str] | None) -> NoReturn:
@@ -67,7 +48,7 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
 
 def _call(args: Sequence[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
-        print(_usage())
+        print(usage())
         return 0 if args else 2
     name, *rest = args
     if name == "--version":
@@ -77,23 +58,13 @@ def _call(args: Sequence[str]) -> int:
         raise ValueError(_unknown(name))
     with console.ended_by_ctrl_c():
         command = import_module(f"torchplastic.cli.{COMMANDS[name].module}")
+    if wants_help(rest):
+        with contextlib.suppress(SystemExit):  # of the parser
+            command.run(rest)
+        print(examples(name))
+        return 0
     with console.messages_shown():
         return int(command.run(rest))
-
-
-def _usage() -> str:
-    rows = [(f"{name} {command.arguments}", command.about) for name, command in COMMANDS.items()]
-    lines = [f"  {call:24} {about}" for call, about in rows]
-    return "\n".join(
-        (
-            "usage: plastic COMMAND ...",
-            "",
-            *lines,
-            "",
-            "plastic COMMAND --help lists the options of a command; --debug shows the traceback of an error.",
-            "plastic --version prints the version.",
-        )
-    )
 
 
 def _unknown(name: str) -> str:

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import tyro
 
-from torchplastic.cli.parsing import parse, wants_help
+from torchplastic.cli.help import wants_help
+from torchplastic.cli.parsing import parse
 
 
 @dataclass

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from textwrap import fill
 
+from torchplastic.cli.help import wants_help
 from torchplastic.experiments.catalog import CATALOG
 
 ABOUT = """usage: plastic list
@@ -17,7 +18,7 @@ In a pipe: one line per preset, separated by tabs: experiment, preset, descripti
 
 def run(args: Sequence[str]) -> int:
     """Print the list."""
-    if {"-h", "--help"} & set(args):
+    if wants_help(args):
         print(ABOUT)
         return 0
     if args:

@@ -39,11 +39,6 @@ def before(args: Sequence[str], **flags: dict[str, Any]) -> tuple[Any, list[str]
         raise ValueError(f"{error}.") from None
 
 
-def wants_help(args: Sequence[str]) -> bool:
-    """Whether the arguments have -h or --help."""
-    return bool({"-h", "--help"} & set(args))
-
-
 def one_line(box: str) -> str:
     """A message of the parser without its box: the error, and similar flags."""
     first, *others = _sections(box)

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from torchplastic.cli.parsing import before, wants_help
+from torchplastic.cli.help import wants_help
+from torchplastic.cli.parsing import before
 from torchplastic.cli.train import train_flags
 
 USAGE = """usage: plastic sweep EXPERIMENT [--seeds 10] [--jobs N] [--backend local|ray] [--out DIR]
@@ -23,8 +24,7 @@ Trains seeds 0 to N - 1, each in a separate process. Called again, it continues 
   --backend ray      run as tasks of the running Ray cluster, or of a local one; its machines must share the folder
   --out DIR          folder of the sweep; default runs/sweeps/EXPERIMENT-PRESET-HASH, a hash of the settings
 
-All flags of plastic train except --seed and --out, which the sweep sets for each run:
-"""
+All flags of plastic train except --seed and --out, which the sweep sets for each run."""
 
 
 def run(args: Sequence[str]) -> int:

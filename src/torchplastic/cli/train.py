@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from torchplastic.cli.console import loading
-from torchplastic.cli.parsing import before, parse, wants_help
+from torchplastic.cli.help import wants_help
+from torchplastic.cli.parsing import before, parse
 from torchplastic.experiments import catalog
 
 if TYPE_CHECKING:
