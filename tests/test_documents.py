@@ -21,7 +21,7 @@ pytest.importorskip("tyro", reason="the command needs the extra lab")
 
 from torchplastic import cli
 from torchplastic.bench import suites
-from torchplastic.cli.commands import COMMANDS
+from torchplastic.cli.help import COMMANDS
 from torchplastic.experiments import registry
 from torchplastic.experiments.catalog import CATALOG
 
@@ -243,6 +243,14 @@ def check_command(text):
         assert {name for name in names if words[words.index(name) - 1][:2] != "--"} <= set(suites.SUITES)
     for flag in (word for word in words if word.startswith("--")):
         assert re.search(rf"{re.escape(flag)}(?![\w-])", described), flag
+
+
+def test_workflows_run_commands_that_exist():
+    files = [path for path in PATHS if path.startswith(".github/workflows/")]
+    found = [text for path in files for text in re.findall(r"/(plastic [a-z-].*)", (ROOT / path).read_text("utf-8"))]
+    assert len(found) > 2
+    for text in found:
+        check_command(text)
 
 
 def test_every_command_is_shown_somewhere():
