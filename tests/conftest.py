@@ -16,7 +16,7 @@ from torchplastic import cuda_graph
 from torchplastic.data import omniglot
 from torchplastic.functional import plastic_scan
 from torchplastic.ops import cpu_cache
-from torchplastic.ops.plastic_scan.stepwise import find_kernels
+from torchplastic.ops.plastic_scan.numba_cpu.recurrent import find_kernels
 
 __all__ = ["run_process"]
 

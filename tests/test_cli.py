@@ -21,7 +21,7 @@ from tests.command import COMMAND, plastic, rows, timeless, tiny
 from torchplastic.bench.suites import SUITES
 from torchplastic.cli.help import COMMANDS
 from torchplastic.experiments import launch
-from torchplastic.ops.plastic_scan import triton_support
+from torchplastic.ops.plastic_scan.triton_gpu import support as triton_support
 
 
 @pytest.fixture(scope="module")

@@ -122,7 +122,7 @@ def test_reading_omniglot_is_said_once(small_omniglot, caplog):
 
 def test_compiling_is_said_once(caplog):
     numba = pytest.importorskip("numba")
-    from torchplastic.ops.plastic_scan import jit
+    from torchplastic.ops.plastic_scan.numba_cpu import jit
 
     def fresh():
         def add(x):

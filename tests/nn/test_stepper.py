@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import torchplastic as tp
-from torchplastic.ops.plastic_scan import stepwise
+from torchplastic.ops.plastic_scan.numba_cpu import recurrent as stepwise
 
 T, B, I = 9, 3, 4
 DOUBLE = {"dtype": torch.float64}

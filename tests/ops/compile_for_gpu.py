@@ -10,8 +10,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from torchplastic.ops.plastic_scan import fused, resident
-from torchplastic.ops.plastic_scan import triton_kernels as kernels
+from torchplastic.ops.plastic_scan.triton_gpu import fused
+from torchplastic.ops.plastic_scan.triton_gpu import persistent as resident
+from torchplastic.ops.plastic_scan.triton_gpu import kernels
 
 HOPPER = GPUTarget("cuda", 90, 32)
 NUMBERS = {"float32": "fp32", "float64": "fp64"}

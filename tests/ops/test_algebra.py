@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import torchplastic as tp
-from torchplastic.ops.plastic_scan import algebra
+from torchplastic.ops.plastic_scan.chunked import algebra
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

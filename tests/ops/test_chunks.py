@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchplastic.ops.plastic_scan.chunks import (
+from torchplastic.ops.plastic_scan.schedule import (
     COST_PROFILES,
     LENGTHS,
     LONGEST_RUN,

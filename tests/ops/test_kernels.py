@@ -6,9 +6,11 @@ import torch
 
 from tests.ops.parity import assert_parity, chunked, random_clamp, random_inputs
 from torchplastic.functional import plastic_scan
-from torchplastic.ops.plastic_scan import algebra, numba_chunked, stepwise
-from torchplastic.ops.plastic_scan.chunks import cut
-from torchplastic.ops.plastic_scan.forward import ChunkedSpec
+from torchplastic.ops.plastic_scan.chunked import algebra
+from torchplastic.ops.plastic_scan.numba_cpu import chunked as numba_chunked
+from torchplastic.ops.plastic_scan.numba_cpu import recurrent as stepwise
+from torchplastic.ops.plastic_scan.schedule import cut
+from torchplastic.ops.plastic_scan.chunked.forward import ChunkedSpec
 from torchplastic.rules import HEBB, RULES
 
 pytest.importorskip("numba", reason="needs the extra fast")

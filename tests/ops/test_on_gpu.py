@@ -18,7 +18,7 @@ from tests.ops.parity import (
 )
 from torchplastic.functional import plastic_scan
 from torchplastic.ops.nonlinearity import NONLINEARITIES
-from torchplastic.ops.plastic_scan import triton_support
+from torchplastic.ops.plastic_scan.triton_gpu import support as triton_support
 
 pytestmark = [
     pytest.mark.gpu,

@@ -26,10 +26,10 @@ from tests.ops.parity import (
 )
 from torchplastic.functional import plastic_scan
 from torchplastic.ops.nonlinearity import NONLINEARITIES
-from torchplastic.ops.plastic_scan import numba_chunked
-from torchplastic.ops.plastic_scan import stepwise as stepwise_impl
-from torchplastic.ops.plastic_scan.algebra import FewRows
-from torchplastic.ops.plastic_scan.chunks import cut, longest_chunk
+from torchplastic.ops.plastic_scan.numba_cpu import chunked as numba_chunked
+from torchplastic.ops.plastic_scan.numba_cpu import recurrent as stepwise_impl
+from torchplastic.ops.plastic_scan.chunked.algebra import FewRows
+from torchplastic.ops.plastic_scan.schedule import cut, longest_chunk
 
 IMPLS = ("reference", "chunked", "stepwise")
 PLASTIC = tuple(kind for kind in ALPHAS if kind != "none")

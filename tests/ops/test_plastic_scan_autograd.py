@@ -13,8 +13,8 @@ import torchplastic as tp
 from tests.ops.parity import ALPHAS, evaluate, random_clamp, random_inputs
 from torchplastic.functional import plastic_scan
 from torchplastic.ops import cpu_cache
-from torchplastic.ops.plastic_scan.chunks import cut
-from torchplastic.ops.plastic_scan.stepwise import find_kernels
+from torchplastic.ops.plastic_scan.schedule import cut
+from torchplastic.ops.plastic_scan.numba_cpu.recurrent import find_kernels
 
 FREED = (
     "this state belongs to a graph that backward() has freed. Call state.detach() between optimiser steps, "

@@ -26,7 +26,8 @@ from tests.ops.parity import (
 )
 from torchplastic.functional import plastic_scan, training_bytes
 from torchplastic.ops.nonlinearity import NONLINEARITIES
-from torchplastic.ops.plastic_scan import resident, triton_support
+from torchplastic.ops.plastic_scan.triton_gpu import persistent as resident
+from torchplastic.ops.plastic_scan.triton_gpu import support as triton_support
 
 pytestmark = [
     pytest.mark.thorough,

@@ -21,8 +21,8 @@ from torchplastic.data.pictures import photograph_patches
 from torchplastic.experiments import registry
 from torchplastic.experiments.images import ImagesConfig
 from torchplastic.experiments.pattern_recall import RecallConfig
-from torchplastic.ops.plastic_scan import numba_chunked as kernels
-from torchplastic.ops.plastic_scan.chunks import PASSES, cut, longest_chunk
+from torchplastic.ops.plastic_scan.numba_cpu import chunked as kernels
+from torchplastic.ops.plastic_scan.schedule import PASSES, cut, longest_chunk
 from torchplastic.tasks.base import Episode, RecallTask
 from torchplastic.tasks.images import ImageEpisodes, unclamped
 from torchplastic.tasks.patterns import Patterns

@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 
 from torchplastic.ops import checks
 from torchplastic.ops.nonlinearity import NONLINEARITIES
-from torchplastic.ops.plastic_scan import stepwise
+from torchplastic.ops.plastic_scan.numba_cpu import recurrent as stepwise
 from torchplastic.rules import get_rule
 from torchplastic.state import PlasticState
 

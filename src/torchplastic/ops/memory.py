@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchplastic.ops.plastic_scan import numba_chunked, resident, stepwise
-from torchplastic.ops.plastic_scan.chunks import cut, longest_chunk
+from torchplastic.ops.plastic_scan.numba_cpu import chunked as numba_chunked
+from torchplastic.ops.plastic_scan.triton_gpu import persistent as resident
+from torchplastic.ops.plastic_scan.numba_cpu import recurrent as stepwise
+from torchplastic.ops.plastic_scan.schedule import cut, longest_chunk
 
 STEP_MATRICES = 4  # N² tensors that autograd stores per step of the plain loop: alpha H, w + alpha H, eta u v, H
 

@@ -12,11 +12,14 @@ from torch import Tensor
 
 from torchplastic.ops import checks
 from torchplastic.ops.nonlinearity import NONLINEARITIES
-from torchplastic.ops.plastic_scan import numba_chunked, resident, stepwise, triton_support
+from torchplastic.ops.plastic_scan.numba_cpu import chunked as numba_chunked
+from torchplastic.ops.plastic_scan.triton_gpu import persistent as resident
+from torchplastic.ops.plastic_scan.numba_cpu import recurrent as stepwise
+from torchplastic.ops.plastic_scan.triton_gpu import support as triton_support
 from torchplastic.ops.plastic_scan.chunked import chunked
-from torchplastic.ops.plastic_scan.chunks import cut, longest_chunk
-from torchplastic.ops.plastic_scan.forward import ChunkedSpec
-from torchplastic.ops.plastic_scan.fused import LONGEST
+from torchplastic.ops.plastic_scan.schedule import cut, longest_chunk
+from torchplastic.ops.plastic_scan.chunked.forward import ChunkedSpec
+from torchplastic.ops.plastic_scan.triton_gpu.fused import LONGEST
 from torchplastic.ops.plastic_scan.nonplastic import nonplastic
 from torchplastic.ops.plastic_scan.reference import reference
 from torchplastic.rules import HEBB, OJA, Rule, get_rule

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from torchplastic.ops.nonlinearity import NONLINEARITIES
-from torchplastic.ops.plastic_scan.algebra import FewRows
+from torchplastic.ops.plastic_scan.chunked.algebra import FewRows
 from torchplastic.ops.plastic_scan.autograd import refuse_second_derivative, saved_tensors
 
 

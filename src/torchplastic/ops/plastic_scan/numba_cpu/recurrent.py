@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from torchplastic.ops import cpu_cache
-from torchplastic.ops.plastic_scan import numba_chunked as fast
+from torchplastic.ops.plastic_scan.numba_cpu import chunked as fast
 from torchplastic.ops.plastic_scan.autograd import run_episode
 from torchplastic.rules import Rule
 
@@ -44,7 +44,7 @@ def find_kernels() -> ModuleType | None:
     """The kernels, or None if those of the chunked implementation are missing."""
     if fast.find_kernels() is None:
         return None
-    from torchplastic.ops.plastic_scan import stepwise_kernels
+    from torchplastic.ops.plastic_scan.numba_cpu import recurrent_kernels as stepwise_kernels
 
     return stepwise_kernels
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from torchplastic.ops import cpu_cache
-from torchplastic.ops.plastic_scan import triton_support
+from torchplastic.ops.plastic_scan.triton_gpu import support as triton_support
 from torchplastic.ops.plastic_scan.autograd import run_episode
 from torchplastic.rules import Rule
 
@@ -155,7 +155,7 @@ class TritonPersistent:
 @cache  # never freed: a CUDA graph reads them by address
 def _flags(clamped_steps: tuple[bool, ...], need_drive: bool, need_hidden: bool, device: torch.device) -> Tensor:
     """Flags of each step: whether it is free, and whether dL/d(output of the step before it) is needed."""
-    from torchplastic.ops.plastic_scan.triton_kernels import IS_FREE, PASSES_ON
+    from torchplastic.ops.plastic_scan.triton_gpu.kernels import IS_FREE, PASSES_ON
 
     free = [not clamped for clamped in clamped_steps]
     passes = [need_hidden, *(need_drive or f for f in free[:-1])]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torchplastic.ops.plastic_scan.jit import HEBB, RELU, SIGMOID, TANH, inner
-from torchplastic.ops.plastic_scan.simd import LINE, load, splat, store, tanh
+from torchplastic.ops.plastic_scan.numba_cpu.jit import HEBB, RELU, SIGMOID, TANH, inner
+from torchplastic.ops.plastic_scan.numba_cpu.simd import LINE, load, splat, store, tanh
 
 Array = Any  # np.ndarray, of the dtype of w
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchplastic.ops.plastic_scan.jit import inner, jitted
-from torchplastic.ops.plastic_scan.openmp import barrier, call_at, in_team, thread, threads
-from torchplastic.ops.plastic_scan.simd import LINE
+from torchplastic.ops.plastic_scan.numba_cpu.jit import inner, jitted
+from torchplastic.ops.plastic_scan.numba_cpu.openmp import barrier, call_at, in_team, thread, threads
+from torchplastic.ops.plastic_scan.numba_cpu.simd import LINE
 
 Array = Any  # np.ndarray, of the dtype of w
 ROWS = 64  # of a matrix, or of vectors, that stay in a core's cache while others pass

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from torchplastic.ops import cpu_cache
-from torchplastic.ops.plastic_scan import algebra
-from torchplastic.ops.plastic_scan.chunks import Chunk
-from torchplastic.ops.plastic_scan.forward import ChunkedSpec
+from torchplastic.ops.plastic_scan.chunked import algebra
+from torchplastic.ops.plastic_scan.schedule import Chunk
+from torchplastic.ops.plastic_scan.chunked.forward import ChunkedSpec
 from torchplastic.rules import HEBB, OJA, Rule
 
 DTYPES = (torch.float32, torch.float64)
@@ -30,7 +30,7 @@ DEEP = 1024  # rows of two factors that are multiplied at a time
 def find_kernels() -> ModuleType | None:
     """The kernels, or None without numba or an OpenMP runtime of PyTorch's that they can use."""
     try:
-        from torchplastic.ops.plastic_scan import kernels
+        from torchplastic.ops.plastic_scan.numba_cpu import chunked_kernels as kernels
     except ImportError:
         return None
     return kernels

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from torchplastic.ops.plastic_scan.elementwise import decay_of
-from torchplastic.ops.plastic_scan.jit import inner
-from torchplastic.ops.plastic_scan.matmul import share
-from torchplastic.ops.plastic_scan.openmp import barrier
-from torchplastic.ops.plastic_scan.simd import LINE, load, splat, store
+from torchplastic.ops.plastic_scan.numba_cpu.elementwise import decay_of
+from torchplastic.ops.plastic_scan.numba_cpu.jit import inner
+from torchplastic.ops.plastic_scan.numba_cpu.matmul import share
+from torchplastic.ops.plastic_scan.numba_cpu.openmp import barrier
+from torchplastic.ops.plastic_scan.numba_cpu.simd import LINE, load, splat, store
 
 Array = Any  # np.ndarray, of the dtype of w
 BAND = 4  # rows of a matrix that are held in registers, a line of each

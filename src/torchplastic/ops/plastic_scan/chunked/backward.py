@@ -17,9 +17,9 @@ from torch import Tensor
 
 from torchplastic.ops import cpu_cache
 from torchplastic.ops.nonlinearity import NONLINEARITIES
-from torchplastic.ops.plastic_scan import algebra
-from torchplastic.ops.plastic_scan.forward import ChunkedSpec, Prepared, prepare
-from torchplastic.ops.plastic_scan.fused import Fused
+from torchplastic.ops.plastic_scan.chunked import algebra
+from torchplastic.ops.plastic_scan.chunked.forward import ChunkedSpec, Prepared, prepare
+from torchplastic.ops.plastic_scan.triton_gpu.fused import Fused
 
 
 class Tables(NamedTuple):

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchplastic.ops.plastic_scan import jit
-from torchplastic.ops.plastic_scan.elementwise import (
+from torchplastic.ops.plastic_scan.numba_cpu import jit
+from torchplastic.ops.plastic_scan.numba_cpu.elementwise import (
     activate,
     copy,
     decay_and_source,
     through_the_activation,
     through_the_rule,
 )
-from torchplastic.ops.plastic_scan.jit import inner, jitted
-from torchplastic.ops.plastic_scan.openmp import in_team, thread, threads
-from torchplastic.ops.plastic_scan.simd import LINE, load, splat, store, total
+from torchplastic.ops.plastic_scan.numba_cpu.jit import inner, jitted
+from torchplastic.ops.plastic_scan.numba_cpu.openmp import in_team, thread, threads
+from torchplastic.ops.plastic_scan.numba_cpu.simd import LINE, load, splat, store, total
 
 Array = Any  # np.ndarray, of the dtype of w
 

@@ -24,7 +24,7 @@ def find_kernels() -> ModuleType | None:
 
         if tuple(map(int, triton.__version__.split(".")[:2])) < OLDEST:
             return None
-        from torchplastic.ops.plastic_scan import triton_kernels
+        from torchplastic.ops.plastic_scan.triton_gpu import kernels as triton_kernels
     except ImportError:
         return None
     return triton_kernels

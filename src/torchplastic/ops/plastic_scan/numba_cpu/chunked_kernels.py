@@ -18,8 +18,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchplastic.ops.plastic_scan import jit, matmul
-from torchplastic.ops.plastic_scan.elementwise import (
+from torchplastic.ops.plastic_scan.numba_cpu import jit
+from torchplastic.ops.plastic_scan.numba_cpu import matmul
+from torchplastic.ops.plastic_scan.numba_cpu.elementwise import (
     activate,
     add,
     add_product_of,
@@ -31,8 +32,8 @@ from torchplastic.ops.plastic_scan.elementwise import (
     through_the_activation,
     through_the_rule,
 )
-from torchplastic.ops.plastic_scan.jit import inner, jitted
-from torchplastic.ops.plastic_scan.matmul import (
+from torchplastic.ops.plastic_scan.numba_cpu.jit import inner, jitted
+from torchplastic.ops.plastic_scan.numba_cpu.matmul import (
     ROWS,
     add_dots_of_product,
     add_rows,
@@ -40,9 +41,9 @@ from torchplastic.ops.plastic_scan.matmul import (
     dots,
     share,
 )
-from torchplastic.ops.plastic_scan.openmp import barrier, call_at, in_team, thread
-from torchplastic.ops.plastic_scan.simd import LINE, load, splat, store
-from torchplastic.ops.plastic_scan.trace_update import next_trace, through_the_trace
+from torchplastic.ops.plastic_scan.numba_cpu.openmp import barrier, call_at, in_team, thread
+from torchplastic.ops.plastic_scan.numba_cpu.simd import LINE, load, splat, store
+from torchplastic.ops.plastic_scan.numba_cpu.trace_update import next_trace, through_the_trace
 
 Array = Any  # np.ndarray, of the dtype of w
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from torchplastic.ops import cpu_cache
-from torchplastic.ops.plastic_scan.chunks import runs
+from torchplastic.ops.plastic_scan.schedule import runs
 from torchplastic.rules import Rule
 
 PAIR_ROWS = 640  # rows of pair products that are gathered before they are multiplied into dL/dalpha

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchplastic.ops.plastic_scan import numba_chunked
+from torchplastic.ops.plastic_scan.numba_cpu import chunked as numba_chunked
 from torchplastic.ops.plastic_scan.autograd import refuse_second_derivative, run_episode, saved_tensors
-from torchplastic.ops.plastic_scan.backward import Backward
-from torchplastic.ops.plastic_scan.forward import ChunkedSpec, run_forward
+from torchplastic.ops.plastic_scan.chunked.backward import Backward
+from torchplastic.ops.plastic_scan.chunked.forward import ChunkedSpec, run_forward
 
 
 def chunked(

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from torchplastic.ops import cpu_cache
-from torchplastic.ops.plastic_scan import triton_support
-from torchplastic.ops.plastic_scan.chunks import Chunk
+from torchplastic.ops.plastic_scan.triton_gpu import support as triton_support
+from torchplastic.ops.plastic_scan.schedule import Chunk
 from torchplastic.rules import Rule
 
 FEWEST_PAIRS = 16  # rows of a matrix product in Triton

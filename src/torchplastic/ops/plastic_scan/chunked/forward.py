@@ -18,9 +18,9 @@ from torch import Tensor
 
 from torchplastic.ops import cpu_cache
 from torchplastic.ops.nonlinearity import NONLINEARITIES
-from torchplastic.ops.plastic_scan import algebra
-from torchplastic.ops.plastic_scan.chunks import Chunk
-from torchplastic.ops.plastic_scan.fused import Fused
+from torchplastic.ops.plastic_scan.chunked import algebra
+from torchplastic.ops.plastic_scan.schedule import Chunk
+from torchplastic.ops.plastic_scan.triton_gpu.fused import Fused
 from torchplastic.rules import Rule
 
 

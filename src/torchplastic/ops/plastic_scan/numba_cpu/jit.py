@@ -15,8 +15,8 @@ import numpy as np
 from numba import njit, types
 from numba.core import event
 
-from torchplastic.ops.plastic_scan.openmp import address
-from torchplastic.ops.plastic_scan.simd import find_tanh
+from torchplastic.ops.plastic_scan.numba_cpu.openmp import address
+from torchplastic.ops.plastic_scan.numba_cpu.simd import find_tanh
 
 LOG = logging.getLogger("torchplastic")
 HEBB, OJA = 0, 1

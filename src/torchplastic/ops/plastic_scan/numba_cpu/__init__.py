@@ -1,0 +1,1 @@
+"""Both algorithms on a CPU, compiled by numba."""
