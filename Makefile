@@ -1,4 +1,4 @@
-# Each target installs what it needs into .venv.
+# Each target but gpu installs what it needs into .venv.
 
 PYTHON ?= python3
 VENV := .venv
@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 RUN = runs/make/patterns-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: run test-fast test test-slow coverage lint docs bench clean
+.PHONY: run test-fast test test-slow coverage lint docs bench gpu clean
 
 run: $(VENV)/ready
 	@out=$(RUN); while [ -e $$out ]; do sleep 1; out=runs/make/patterns-$$(date +%Y%m%d-%H%M%S); done; \
@@ -39,6 +39,9 @@ docs: $(VENV)/docs
 
 bench: $(VENV)/ready
 	$(BIN)/plastic bench
+
+gpu:
+	$(PYTHON) benchmarks/gpu.py
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -20,7 +20,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).parents[1]
 PAGES = {  # page of the site: file of the repository
     "index.md": "README.md",
-    "mathematics.md": "src/torchplastic/ops/README.md",
+    "mathematics.md": "src/torchplastic/ops/plastic_scan/README.md",
     "results/pretrained.md": "src/torchplastic/weights/omniglot.md",
     "development/architecture.md": "ARCHITECTURE.md",
     "development/changelog.md": "CHANGELOG.md",

@@ -11,12 +11,12 @@ from hypothesis import settings
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from tests.data.files import drawing, omniglot_folder
+from tests.ops.parity import runs_here
 from tests.processes import refuse_unmarked, run_process
 from torchplastic import cuda_graph
 from torchplastic.data import omniglot
 from torchplastic.functional import plastic_scan
 from torchplastic.ops import cpu_cache
-from torchplastic.ops.plastic_scan.numba_cpu.recurrent import find_kernels
 
 __all__ = ["run_process"]
 
@@ -47,10 +47,10 @@ def no_process_without_its_fixture():
 @pytest.fixture(scope="session", autouse=True)
 def kernels_compiled_once(tmp_path_factory):
     """Of several workers the first compiles the kernels of the CPU, and the others read what it has left on disk."""
-    if "PYTEST_XDIST_WORKER" in os.environ and find_kernels() is not None:
+    if "PYTEST_XDIST_WORKER" in os.environ and runs_here("recurrent"):
         with FileLock(tmp_path_factory.getbasetemp().parent / "kernels.lock"):
             for dtype in (torch.float32, torch.float64):
-                for impl in ("chunked", "stepwise"):
+                for impl in ("chunked", "recurrent"):
                     inputs = torch.zeros(3, 1, 2), torch.zeros(2, 2), torch.ones(2, 2), torch.tensor(0.1)
                     leaves = (tensor.to(dtype).requires_grad_() for tensor in inputs)
                     plastic_scan(*leaves, impl=impl)[0].sum().backward()

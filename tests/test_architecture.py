@@ -15,10 +15,11 @@ EVERYWHERE = {"torch", "numpy"}
 TABLE = {
     "rules": (set(), set()),
     "state": (set(), set()),
-    "ops": ({"rules", "state"}, {"triton", "numba", "llvmlite"}),
+    "ops": ({"rules", "state"}, {"triton", "numba", "llvmlite", "filelock"}),
     "nn": ({"ops", "rules", "state"}, {"safetensors"}),
     "cuda_graph": (set(), set()),
     "legacy": (set(), set()),
+    "machine": ({""}, set()),
     "functional": ({"ops", "nn", "rules", "state"}, set()),
     "weights": ({"nn"}, set()),
     "": ({"functional", "cuda_graph", "ops", "nn", "rules", "state", "weights"}, set()),
@@ -27,14 +28,16 @@ TABLE = {
     "runs": ({"legacy"}, {"safetensors", "filelock"}),
     "train": ({"cuda_graph", "state", "tasks", "runs"}, {"lightning_fabric", "rich", "psutil"}),
     "experiments": (
-        PUBLIC | {"tasks", "data", "train", "runs", "legacy"},
+        PUBLIC | {"tasks", "data", "train", "runs", "legacy", "machine"},
         {"tyro", "dacite", "lightning_fabric", "ray"},
     ),
-    "bench": (PUBLIC | {"ops", "data", "tasks", "train", "experiments", "runs"}, {"rich"}),
+    "bench": (PUBLIC | {"ops", "data", "tasks", "train", "experiments", "runs", "machine"}, {"rich"}),
     "report": ({"runs", "legacy"}, {"matplotlib", "scipy", "PIL", "jinja2"}),
     "__main__": ({"cli"}, set()),
     "cli": ({"", "experiments", "bench", "report", "data"}, {"tyro"}),
 }
+
+LABORATORY = {"runs", "legacy", "data", "tasks", "train", "experiments", "bench", "report", "cli"}
 
 
 def layer_of(file):
@@ -93,6 +96,33 @@ def test_the_table_has_no_cycle():
         ready = {layer for layer, (own, _) in TABLE.items() if layer not in reached and own <= reached}
         assert ready, f"a cycle among {set(TABLE) - reached}"
         reached |= ready
+
+
+def files_imported(file):
+    """The package's files that a file imports anywhere, for types too."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            top, *parts = name.split(".")
+            if top == "torchplastic":
+                places = [PACKAGE.joinpath(*parts[:n]) for n in range(len(parts), 0, -1)]
+                files = [each for place in places for each in (place.with_suffix(".py"), place / "__init__.py")]
+                found |= set([each for each in files if each.is_file()][:1])
+    return found
+
+
+def test_no_files_of_the_laboratory_import_each_other():
+    left = {file: files_imported(file) for file in FILES if layer_of(file) in LABORATORY}
+    while ready := [file for file, needed in left.items() if not needed & left.keys()]:
+        for file in ready:
+            del left[file]
+    assert not left, f"a circle among {sorted(str(file.relative_to(PACKAGE)) for file in left)}"
 
 
 def test_the_parser_sees_every_kind_of_import(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ pytest.importorskip("tyro", reason="the command needs the extra lab")
 from torchplastic import cli
 from torchplastic.bench import suites
 from torchplastic.cli.help import COMMANDS
-from torchplastic.experiments import registry
+from torchplastic.experiments import catalog
 from torchplastic.experiments.catalog import CATALOG
 
 ROOT = Path(__file__).parents[1]
@@ -238,7 +238,7 @@ def check_command(text):
         else:
             described += help_of("train", words[0])
             preset = words[words.index("--preset") + 1] if "--preset" in words else "quick"
-            assert is_placeholder(preset) or preset in registry.get(words[0]).presets
+            assert is_placeholder(preset) or preset in catalog.get(words[0]).presets
     elif command == "bench":
         assert {name for name in names if words[words.index(name) - 1][:2] != "--"} <= set(suites.SUITES)
     for flag in (word for word in words if word.startswith("--")):

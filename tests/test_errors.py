@@ -75,7 +75,7 @@ ERRORS = [
     (lambda: tp.PlasticRNN(I, N, alpha="each"), "alpha must be one of full, neuron, shared, none; got 'each'."),
     (
         lambda: tp.PlasticRNN(I, N, impl="fast"),
-        "impl must be one of auto, reference, chunked, stepwise, triton; got 'fast'.",
+        "impl must be one of auto, reference, chunked, triton, recurrent; got 'fast'.",
     ),
     (
         lambda: tp.PlasticRNN(I, N, nonlinearity="softmax"),
@@ -168,12 +168,12 @@ ERRORS = [
     (lambda: scan(chunk_size=0), "plastic_scan: chunk_size must be at least 1; got 0."),
     (
         lambda: scan(rule=tp.Rule(lambda H, u, v, eta: H), impl="chunked"),
-        'plastic_scan: this rule has no `linear` form, so impl="chunked" cannot run it. Use impl="reference".',
+        'plastic_scan: impl="chunked" cannot run this: this rule has no `linear` form. Use impl="auto".',
     ),
     (
         lambda: scan(rule=tp.Rule(lambda H, u, v, eta: TRAINED * H, lambda v, eta: (TRAINED, v)), impl="chunked"),
-        'plastic_scan: this rule uses tensors of its own that require a gradient, and impl="chunked" computes none for '
-        'them. Use impl="reference" or "auto", or freeze them with requires_grad_(False).',
+        'plastic_scan: impl="chunked" cannot run this: this rule uses tensors of its own that require a gradient, and '
+        'it computes none for them (requires_grad_(False) freezes them). Use impl="auto".',
     ),
     (
         lambda: scan(rule=tp.Rule(lambda H, u, v, eta: H, lambda v, eta: (TRAINED, v))),

@@ -17,7 +17,7 @@ pytest.importorskip("tyro", reason="the command needs the extra lab")
 from tests.command import plastic, rows
 from torchplastic.legacy import modern
 from torchplastic.report.grouping import group_runs
-from torchplastic.report.loading import read_sources
+from torchplastic.report.sources import read_sources
 from torchplastic.runs import RunDirectory
 
 OLDER = Path(__file__).parent / "older_runs"
@@ -44,6 +44,18 @@ def test_settings_have_todays_names(run):
     for found in (opened.config, opened.summary, *opened.metrics(), *opened.evals()):
         assert not DIALECT.search(json.dumps(found))
     assert opened.config["preset"] == "smoke"
+
+
+@pytest.mark.parametrize("run", ["patterns"], indirect=True)
+def test_an_implementation_has_its_present_name(run, capsys):
+    config = values(run / "config.json")
+    config["model"]["impl"] = "stepwise"
+    (run / "config.json").write_text(json.dumps(config))
+    assert RunDirectory.open(run).config["model"]["impl"] == "recurrent"
+    bench = run / "bench.json"
+    bench.write_text(json.dumps({"kind": "bench", "rows": [{"impl": "stepwise"}]}))
+    (found,) = read_sources([bench]).benches
+    assert found.rows == [{"impl": "recurrent"}]
 
 
 @pytest.mark.parametrize("run", NAMES, indirect=True)

@@ -1,6 +1,7 @@
 """The public names, their signatures, and what importing them costs."""
 
 import ast
+import dataclasses
 import inspect
 import pickle
 import sys
@@ -83,12 +84,24 @@ def test_calls(layer):
 
 
 def test_state_fields_and_methods():
-    assert tp.PlasticState._fields == ("hidden", "trace")
+    assert tp.PlasticState._fields == ("hidden", "trace", "eligibility")
+    assert tp.PlasticState._field_defaults == {"eligibility": None}
     assert tp.LSTMState._fields == ("hidden", "cell")
     for state in (tp.PlasticState, tp.LSTMState):
         assert all(callable(getattr(state, name)) for name in ("detach", "to", "reset", "index_select"))
-    assert tp.Rule._fields == ("update", "linear", "vjp")
-    assert tp.Rule._field_defaults == {"linear": None, "vjp": None}
+    assert [field.name for field in dataclasses.fields(tp.Rule)] == ["update", "linear", "vjp"]
+    rule = tp.Rule(lambda H, u, v, eta: H)
+    assert (rule.linear, rule.vjp) == (None, None)
+
+
+def test_a_state_unpacks_into_three():
+    """Two names were enough before the eligibility trace came (CHANGELOG.md)."""
+    hidden, trace, eligibility = tp.PlasticState(torch.zeros(1, 2), torch.zeros(1, 2, 2))
+    assert hidden.shape == (1, 2)
+    assert trace.shape == (1, 2, 2)
+    assert eligibility is None
+    with pytest.raises(ValueError, match="too many values to unpack"):
+        hidden, trace = tp.PlasticState(hidden, trace)
 
 
 @pytest.mark.parametrize("name", [name for name in tp.__all__ if name not in {"RULES", "functional"}])

@@ -44,6 +44,14 @@ def test_metrics_survive_a_torn_line_and_are_cut(run):
     assert (run.path / "metrics.jsonl").read_text() == '{"episode": 10}\n{"episode": 20}\n'
 
 
+def test_a_broken_row_is_an_error_with_its_number(run):
+    for broken in ("{", "[1]", '{"seconds": 1}'):
+        (run.path / "metrics.jsonl").write_text(f'{{"episode": 10}}\n{broken}\n{{"episode": 30}}\n')
+        with pytest.raises(RunError, match=r"metrics\.jsonl: line 2 is no metrics row") as caught:
+            run.metrics()
+        assert "\n" not in str(caught.value)
+
+
 def test_a_write_that_fails_leaves_the_old_file(run):
     run.save_checkpoint(CHECKPOINT)
     with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
@@ -154,6 +162,12 @@ def test_json_files_are_named_when_damaged(run):
     (run.path / "config.json").write_text("[1]")
     with pytest.raises(RunError, match="JSON object"):
         _ = run.config
+
+
+def test_a_config_without_an_experiment_is_refused(run):
+    run.write_config({"name": "another program's"})
+    with pytest.raises(RunError, match=r'is no run directory: its config.json has no "experiment"'):
+        run.read()
 
 
 def test_results_of_evaluations_are_read_back(run):

@@ -107,6 +107,6 @@ class TestEveryState:
 
     def test_unpacks_and_compares_as_a_tuple(self, kind):
         state = states()[kind]
-        first, second = state
+        first, second, *_ = state
         assert first is state.hidden
         assert second is state[1]

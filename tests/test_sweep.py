@@ -15,7 +15,7 @@ import torch
 from tests.command import COMMAND, TINY, plastic, timeless, tiny
 from torchplastic.experiments import signals
 from torchplastic.experiments.sweep import _clear, position
-from torchplastic.experiments.workers import Job, LocalPool
+from torchplastic.experiments.workers import LocalPool, SeedJob
 from torchplastic.runs import RunDirectory, RunError
 from torchplastic.train.progress import JobStatus, SweepProgress
 
@@ -244,10 +244,10 @@ def test_a_folder_that_is_no_sweep_or_another_one_is_left_alone(tmp_path, capsys
 
 
 def test_the_place_of_a_sweep_depends_on_its_settings_alone(tmp_path):
-    from torchplastic.experiments import registry
+    from torchplastic.experiments import catalog
     from torchplastic.experiments.sweep import default_path
 
-    config = registry.settings("patterns", "smoke")
+    config = catalog.settings("patterns", "smoke")
     assert default_path(config).parent == Path("runs/sweeps")
     for change, same in (({"seed": 3}, True), ({"episodes": 9}, True), ({"threads": 2}, True), ({"batch": 2}, False)):
         other = type(config)(**{**vars(config), **change})
@@ -272,16 +272,16 @@ class _Gpu:
     ],
 )
 def test_as_many_seeds_at_a_time_as_fit_on_one_gpu(gib, main, cores, seeds, more, expected, tmp_path, monkeypatch):
-    from torchplastic.experiments import launch, registry
+    from torchplastic.experiments import catalog, environment
     from torchplastic.experiments import sweep as module
     from torchplastic.train import memory
 
     told = {"devices": 1, "device": "cuda", "backend": "local", **more}
     if told["device"] == "cuda":
-        monkeypatch.setattr(launch, "place", lambda config, device: _Gpu)
+        monkeypatch.setattr(environment, "place", lambda config, device: _Gpu)
     monkeypatch.setattr(memory, "available", lambda device: int((gib if device.type == "cuda" else main) * 2**30))
     monkeypatch.setattr(module, "_cores", lambda: cores)
-    config = registry.settings("maze", "smoke")
+    config = catalog.settings("maze", "smoke")
     what = module.Sweep(config, tuple(range(seeds)), (), told["device"], told["devices"], tmp_path)
     assert module.default_jobs(what, told["backend"]) == expected
 
@@ -305,7 +305,7 @@ def test_seeds_are_debugged_too(tmp_path, capsys, run_process):
 
 def test_the_pool_keeps_to_its_jobs_and_kills_what_does_not_end(tmp_path, run_process):
     deaf = "from signal import *; import time; signal(SIGTERM, SIG_IGN); print(1, flush=True); time.sleep(60)"
-    jobs = [Job(i, ("-c", deaf), tmp_path / f"{i}.log", 1) for i in range(3)]
+    jobs = [SeedJob(i, ("-c", deaf), tmp_path / f"{i}.log", 1) for i in range(3)]
     with LocalPool(2) as pool:
         pool.start(jobs)
         while not all((tmp_path / f"{i}.log").is_file() and (tmp_path / f"{i}.log").read_text() for i in (0, 1)):

@@ -1,6 +1,6 @@
 """Read run directories of earlier versions: translate their old names to the current ones.
 
-The files of a run are never rewritten. `runs` and `report` read them through this module.
+The files of a run are never rewritten. `runs` reads them through this module.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ TEXTS = (
     (re.compile(r"(?<=\d) withheld\b"), " for validation"),
     (re.compile(r"^stand-in, no Omniglot"), "synthetic data, not Omniglot"),
     (re.compile(r"^stand-in, no data set"), "built-in data, no data set"),
+    (re.compile(r"^stepwise$"), "recurrent"),  # an implementation
 )
 
 

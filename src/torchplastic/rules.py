@@ -6,14 +6,21 @@ u = x(t-1) is the presynaptic activity, v = x(t) the postsynaptic activity, eta 
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from types import FunctionType
+from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
 
 
-class Rule(NamedTuple):
+@dataclass(frozen=True)
+class Rule:
     """A plasticity rule: how the trace H changes in a step. Pass it as `rule=` to a layer.
 
     u = x(t-1) is the presynaptic activity, v = x(t) the postsynaptic activity. eta is a 0-dim tensor or `[post]`;
@@ -49,6 +56,39 @@ class Rule(NamedTuple):
     update: Callable[..., Tensor]
     linear: Callable[..., tuple[Tensor, Tensor]] | None = None
     vjp: Callable[..., tuple[Tensor, Tensor]] | None = None
+
+    @cached_property
+    def _key(self) -> str:
+        """A hash of the formula. A function that reads more than its arguments is known by its identity."""
+        parts = (self.update, self.linear, self.vjp)
+        return sha256(b"".join(map(_formula, parts))).hexdigest()[:16]
+
+
+def _formula(function: Callable[..., Any] | None) -> bytes:
+    if isinstance(function, FunctionType) and not (function.__closure__ or function.__defaults__):
+        return marshal.dumps((function.__code__, id(function.__globals__)))
+    return str(id(function)).encode()
+
+
+_TABLE: dict[str, ref[Rule]] = {}
+"""Rules by their keys. It keeps no rule alive, and has no callback: Python drops an exception raised in one."""
+
+
+def key_of(rule: Rule) -> str:
+    """The key by which an implementation looks the rule up, as long as `rule_of(key)` is alive."""
+    key = rule._key
+    if key not in _TABLE or _TABLE[key]() is None:
+        for gone in [other for other, known in _TABLE.items() if known() is None]:
+            del _TABLE[gone]
+        _TABLE[key] = ref(rule)
+    return key
+
+
+def rule_of(key: str) -> Rule:
+    """The rule of a key."""
+    rule = _TABLE[key]()
+    assert rule is not None
+    return rule
 
 
 # --- Decaying Hebb (Miconi et al. 2018, eq. 2):  H' = eta u (x) v + (1 - eta) H
@@ -111,3 +151,20 @@ def get_rule(rule: str | Rule) -> Rule:
     if rule not in RULES:
         raise ValueError(f"rule must be a torchplastic.Rule or one of {', '.join(RULES)}; got {rule!r}.")
     return RULES[rule]
+
+
+def trains_its_own(rule: Rule, N: int, like: Tensor, eta: Tensor | None) -> bool:
+    """Whether a rule's functions use tensors that require a gradient, which only the reference computes.
+
+    Runs both functions once, on one example without gradients. ValueError if only `linear` uses such tensors.
+    """
+    if rule is HEBB or rule is OJA or rule.linear is None or eta is None or not torch.is_grad_enabled():
+        return False
+    v, H, rate = like.new_zeros(1, N), like.new_zeros(1, N, N), eta.detach()
+    updated = rule.update(H, v, v, rate).requires_grad
+    if any(part.requires_grad for part in rule.linear(v, rate)) and not updated:
+        raise ValueError(
+            "plastic_scan: this rule's `linear` uses tensors that require a gradient and its `update`, the equation "
+            "that defines the gradient, does not. Use the same tensors in both."
+        )
+    return updated

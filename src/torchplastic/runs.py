@@ -17,8 +17,10 @@ import os
 import pickle
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,8 +30,9 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from torchplastic.legacy import modern
+from torchplastic.legacy import modern, modern_text
 
+LONGEST_ROW = 4096  # bytes
 PREFIXES = ("_orig_mod.", "module.")  # prefixes that torch.compile and data-parallel wrappers add to names
 
 
@@ -60,7 +63,7 @@ class RunDirectory:
     @classmethod
     def open(cls, path: Path) -> RunDirectory:
         """Open an existing run directory. RunError if it is none."""
-        if not (path / "config.json").is_file():
+        if not is_run(path):
             raise RunError(f"{path} is no run directory: it has no config.json.")
         return cls(path)
 
@@ -70,13 +73,19 @@ class RunDirectory:
         with locked(self.path):
             yield
 
+    def read(self) -> RunRecord:
+        """All that a report needs, at once. RunError if a file is damaged."""
+        return RunRecord(self.path, self.config, self.metrics(), self.summary, self.evals())
+
     # --- config and results
 
     @property
     def config(self) -> dict[str, Any]:
         """config.json with current names. RunError if it is damaged."""
         config = read_json(self.path / "config.json")
-        return modern(config, str(config.get("experiment")))
+        if "experiment" not in config:
+            raise RunError(f'{self.path} is no run directory: its config.json has no "experiment".')
+        return modern(config, str(config["experiment"]))
 
     def write_config(self, config: dict[str, Any]) -> None:
         write_json(self.path / "config.json", config)
@@ -110,12 +119,25 @@ class RunDirectory:
     # --- metrics
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl, without an incomplete last line."""
+        """The rows of metrics.jsonl, without an incomplete last line. RunError for any other broken line."""
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return []
-        lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        return self._modern([json.loads(line) for line in lines])
+        *lines, _ = path.read_bytes().decode(errors="replace").split("\n")
+        return self._modern([_row(line, f"{path}: line {number}") for number, line in enumerate(lines, start=1)])
+
+    def last_row(self) -> dict[str, Any]:
+        """The last row of metrics.jsonl, read from its end and with the names in the file; empty without one."""
+        path = self.path / "metrics.jsonl"
+        if not path.is_file():
+            return {}
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LONGEST_ROW))
+            *lines, _ = file.read().decode(errors="replace").split("\n")
+        try:
+            return _row(lines[-1], str(path)) if lines else {}
+        except RunError:
+            return {}
 
     def _modern(self, value: Any) -> Any:
         """A value of one of the run's files with current names; config.json is read once for all of it."""
@@ -177,6 +199,79 @@ class RunDirectory:
         """Replace samples.npz."""
         replace_file(self.path / "samples.npz", lambda file: np.savez_compressed(file, allow_pickle=False, **samples))
 
+    def samples(self) -> dict[str, np.ndarray]:
+        """The arrays of samples.npz, by key; empty without it. RunError if it is no archive of plain arrays."""
+        path = self.path / "samples.npz"
+        if not path.is_file():
+            return {}
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                return {modern_text(key): archive[key] for key in archive.files}
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise RunError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a run has written so far, finished or not, with current names.
+
+    path: the directory, as passed. config: config.json. rows: metrics.jsonl. summary: summary.json, or None until the
+    run has finished. evaluations: the files of eval/.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    rows: list[dict[str, Any]]
+    summary: dict[str, Any] | None
+    evaluations: list[dict[str, Any]]
+
+    @property
+    def experiment(self) -> str:
+        """The name of the experiment."""
+        return str(self.config["experiment"])
+
+    @property
+    def preset(self) -> str:
+        """The name of the preset; empty if the config has none."""
+        return str(self.config.get("preset", ""))
+
+    @property
+    def seed(self) -> Any:
+        """The seed; None if the config has none."""
+        return self.config.get("seed")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has written its summary."""
+        return self.summary is not None
+
+    @property
+    def episodes(self) -> int:
+        """Episodes trained so far."""
+        return int(self.rows[-1]["episode"]) if self.rows else 0
+
+    def recorded(self, key: str) -> Any:
+        """The value of `key` in the summary, or else in the config; None if neither has it."""
+        return (self.summary or {}).get(key, self.config.get(key))
+
+    def samples(self) -> dict[str, np.ndarray]:
+        """The arrays of samples.npz, by key."""
+        return RunDirectory(self.path).samples()
+
+
+# --- finding runs
+
+
+def is_run(path: Path) -> bool:
+    """Whether the path is a run directory, and not a sweep or a file."""
+    return (path / "config.json").is_file()
+
+
+def run_directories(path: Path) -> list[RunDirectory]:
+    """The run at this path; if it is a sweep, its runs `seed-*` in the order of the seeds; otherwise none."""
+    seeds = sorted(path.glob("seed-*"), key=lambda child: (len(child.name), child.name))
+    return [RunDirectory(each) for each in ([path] if is_run(path) else seeds) if is_run(each)]
+
 
 # --- reading and replacing files
 
@@ -184,12 +279,23 @@ class RunDirectory:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. RunError if there is none."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise RunError(f"{path} is not a file of this program: it holds no JSON object.")
     return value
+
+
+def _row(line: str, where: str) -> dict[str, Any]:
+    """A row of metrics. RunError if the line holds none."""
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict) or "episode" not in row:
+            raise ValueError('it is not an object with the key "episode"')
+    except ValueError as error:
+        raise RunError(f"{where} is no metrics row: {error}.") from None
+    return row
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

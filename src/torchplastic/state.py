@@ -38,8 +38,9 @@ def _index_select(state: S, rows: Tensor) -> S:
 
 
 def _summary(state: PlasticState | LSTMState) -> str:
-    """Shapes, dtype and device in place of the values, which may fill megabytes."""
+    """Shapes, dtype and device in place of the values, which may fill megabytes. Without an eligibility trace, none."""
     fields: list[tuple[str, Any]] = list(zip(state._fields, state, strict=True))
+    fields = [(name, part) for name, part in fields if part is not None or name != "eligibility"]
     shapes = [f"{name}={list(part.shape) if isinstance(part, Tensor) else repr(part)}" for name, part in fields]
     kinds = [f"{part.dtype}, {part.device}".removeprefix("torch.") for _, part in fields if isinstance(part, Tensor)]
     return f"{type(state).__name__}({', '.join([*shapes, *dict.fromkeys(kinds)])})"
@@ -54,16 +55,19 @@ class PlasticState(NamedTuple):
         hidden: the last output, `[B, N]`; unbatched `[N]`.
         trace: the Hebbian trace H, `[B, I, N]`, one matrix `[pre, post]` per sequence; unbatched `[I, N]`. None in a
             network without plasticity (alpha="none").
+        eligibility: the eligibility trace E of a rule with two traces, of the shape of the trace. None for a rule with
+            one, as hebb and oja are.
 
     Examples:
         >>> y, state = tp.PlasticRNN(8, 32)(torch.randn(50, 4, 8))
         >>> state.detach()
         PlasticState(hidden=[4, 32], trace=[4, 32, 32], float32, cpu)
-        >>> hidden, trace = state
+        >>> hidden, trace, eligibility = state
     """
 
     hidden: Tensor
     trace: Tensor | None
+    eligibility: Tensor | None = None
 
     def __repr__(self) -> str:
         return _summary(self)

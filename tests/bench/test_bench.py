@@ -9,6 +9,8 @@ import torch
 from torchplastic.bench import run_bench, suites
 from torchplastic.bench.maze import EpisodesCase, MazeCase
 from torchplastic.bench.measure import peak_bytes, seconds_in_turn, spread
+from torchplastic.experiments import catalog
+from torchplastic.ops.plastic_scan import dispatch
 from torchplastic.tasks.patterns import Patterns
 
 CPU = torch.device("cpu")
@@ -58,9 +60,8 @@ def tiny_suite(monkeypatch):
     tasks = [Patterns(bits=20, patterns=2), Patterns(bits=20, patterns=2, input="additive")]
     cases = [suites.Case("tiny", task.input, f"20 bits {task.input}", task, learn_eta=True) for task in tasks]
     monkeypatch.setitem(suites.SUITES, "tiny", lambda: cases)
-    monkeypatch.setattr(
-        suites, "IMPLEMENTATIONS", {name: suites.IMPLEMENTATIONS[name] for name in ("reference", "chunked")}
-    )
+    two = {name: suites.Implementation(name) for name in ("reference", "chunked")}
+    monkeypatch.setattr(suites, "implementations", lambda device: two)
 
 
 @pytest.mark.thorough
@@ -90,9 +91,29 @@ def test_every_suite_has_a_case_and_names_its_sizes():
             assert str(sizes["B" if name == "omniglot" else "N"]) in case.label
 
 
+@pytest.mark.parametrize(("suite", "preset"), [("patterns", "paper"), ("patterns", "additive"), ("fifty-bit", "paper")])
+def test_networks_are_those_of_the_presets(suite, preset):
+    config = catalog.settings(suite, preset)
+    (case,) = (case for case in suites.NETWORKS[suite]() if case.name == preset)
+    assert case.task == config.task
+    assert case.learn_eta == config.model.learn_eta
+    assert case.batch == config.batch
+
+
+def test_the_network_of_images_has_the_steps_of_its_preset():
+    config = catalog.settings("images", "paper")
+    case, _ = suites.NETWORKS["images"]()
+    assert case.task.neurons == config.task.neurons
+    assert case.task.clamped_steps() == config.task.clamped_steps()
+    assert case.task.hidden_bits == config.task.hidden_pixels
+    assert case.learn_eta == config.model.learn_eta
+
+
 def test_all_forms_take_the_same_step(monkeypatch):
     """What is timed is the same computation: equal weights stay equal."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    not_interpreted = [backend for backend in dispatch.BACKENDS if backend.impl != "triton"]
+    monkeypatch.setattr(dispatch, "BACKENDS", not_interpreted)
     case = suites.Case("tiny", "x", "x", Patterns(bits=20, patterns=2), learn_eta=True)
     torch.manual_seed(0)
     steps, persistent = case.steps(CPU)

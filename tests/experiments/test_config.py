@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from torchplastic.experiments import registry
+from torchplastic.experiments import catalog
 from torchplastic.experiments.catalog import CATALOG
 from torchplastic.experiments.config import Config, Model, Optim, from_dict
 
-PRESETS = [(name, preset) for name in CATALOG for preset in registry.get(name).presets]
+PRESETS = [(name, preset) for name in CATALOG for preset in catalog.get(name).presets]
 
 
 @pytest.mark.parametrize("kind", ["plastic", "rnn", "lstm"])
@@ -17,9 +17,9 @@ PRESETS = [(name, preset) for name in CATALOG for preset in registry.get(name).p
 def test_every_preset_is_complete_and_survives_json(name, preset, kind):
     if name == "omniglot" and kind != "plastic":
         with pytest.raises(ValueError, match=f"omniglot has no network of kind {kind}"):
-            registry.settings(name, preset, kind)
+            catalog.settings(name, preset, kind)
         return
-    config = registry.settings(name, preset, kind)
+    config = catalog.settings(name, preset, kind)
     assert (config.experiment, config.preset, getattr(config.model, "kind", "plastic")) == (name, preset, kind)
     assert from_dict(type(config), json.loads(json.dumps(config.to_dict()))) == config
 
@@ -44,11 +44,11 @@ def test_ranges(make, words):
 
 
 def test_a_config_of_another_version_is_one_line():
-    values = registry.settings("patterns", "smoke").to_dict()
+    values = catalog.settings("patterns", "smoke").to_dict()
     with pytest.raises(ValueError, match="does not fit this version"):
-        from_dict(registry.get("patterns").config, {**values, "colour": "blue"})
+        from_dict(catalog.get("patterns").config, {**values, "colour": "blue"})
     with pytest.raises(ValueError, match="does not fit this version"):
-        from_dict(registry.get("patterns").config, {**values, "batch": "many"})
+        from_dict(catalog.get("patterns").config, {**values, "batch": "many"})
 
 
 def test_cosine_schedule_has_its_own_length():
@@ -72,9 +72,9 @@ def test_steps():
 
 def test_unknown_names():
     with pytest.raises(ValueError, match="unknown experiment"):
-        registry.get("nothing")
+        catalog.get("nothing")
     with pytest.raises(ValueError, match="has no preset"):
-        registry.settings("patterns", "nothing")
+        catalog.settings("patterns", "nothing")
 
 
 def test_model_start_scales_follow_the_config():

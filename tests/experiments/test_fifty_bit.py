@@ -6,14 +6,14 @@ from safetensors.torch import load_file
 
 from tests.command import plastic, rows
 from torchplastic import LSTM, PlasticRNN
-from torchplastic.experiments import registry
+from torchplastic.experiments import catalog
 from torchplastic.experiments.fifty_bit import EXPERIMENT
 from torchplastic.experiments.pattern_recall import task_of
 
 
 @pytest.mark.parametrize(("preset", "steps"), [("paper", 27), ("published", 27), ("quick", 27), ("released", 11)])
 def test_published_sizes_and_rates(preset, steps):
-    plastic_one, rnn, lstm = (registry.settings("fifty-bit", preset, kind) for kind in ("plastic", "rnn", "lstm"))
+    plastic_one, rnn, lstm = (catalog.settings("fifty-bit", preset, kind) for kind in ("plastic", "rnn", "lstm"))
     for config in (plastic_one, rnn, lstm):
         assert task_of(config).steps == steps
         assert config.batch == 1
@@ -31,7 +31,7 @@ def test_published_sizes_and_rates(preset, steps):
 
 @pytest.mark.parametrize("preset", ["smoke", "released"])
 def test_a_held_lstm_says_what_it_is_shown_and_another_one_does_not(preset):
-    config = registry.settings("fifty-bit", preset, "lstm")
+    config = catalog.settings("fifty-bit", preset, "lstm")
     small = {"task": {**vars(config.task), "extra": 10}}
 
     def answer(clamped):
@@ -51,7 +51,7 @@ def test_a_held_lstm_says_what_it_is_shown_and_another_one_does_not(preset):
 
 
 def test_the_memory_of_an_lstm_is_counted_from_its_cells():
-    config = registry.settings("fifty-bit", "paper", "lstm")
+    config = catalog.settings("fifty-bit", "paper", "lstm")
     weights = 4 * 2050 * (51 + 2050 + 2)
     assert EXPERIMENT.needed_bytes(config) >= 4 * 4 * weights
     assert EXPERIMENT.needed_bytes(config) < 5 * 4 * weights
@@ -67,7 +67,7 @@ def test_every_kind_trains(kind, tmp_path):
     first, last = (sum(row["loss"] for row in part) / 5 for part in (rows(run)[:5], rows(run)[-5:]))
     if kind != "rnn":  # which does not learn it, as published
         assert last < 0.95 * first
-    before = EXPERIMENT.build(registry.settings("fifty-bit", "smoke", kind)).model.state_dict()
+    before = EXPERIMENT.build(catalog.settings("fifty-bit", "smoke", kind)).model.state_dict()
     after = load_file(run / "model.safetensors")
     assert max((after[name] - before[name]).abs().max() for name in before) > 0.02
 

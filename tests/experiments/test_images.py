@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from tests.command import plastic, rows, timeless
 from tests.data.files import archive, binary_folder, picture, python_folder
-from torchplastic.experiments import launch, registry
+from torchplastic.experiments import catalog
 from torchplastic.experiments.images import ImagesConfig, build, pictures_of
 from torchplastic.runs import RunDirectory
 
@@ -148,7 +149,7 @@ def test_memory_is_asked_for_before_pictures_are_made(tmp_path, capsys):
 
 def test_validation_asks_the_same_episodes(folder):
     config = ImagesConfig(experiment="images", preset="smoke", data_dir=str(folder), eval_episodes=6)
-    config = launch.replace(config, task=launch.replace(config.task, side=6, shown=2, cycles=1))
+    config = replace(config, task=replace(config.task, side=6, shown=2, cycles=1))
     parts = build(config)
     first = parts.evaluate(parts.model)
     assert parts.evaluate(parts.model) == first
@@ -238,7 +239,7 @@ def test_baselines_train(kind, tmp_path):
 
 
 def test_forms():
-    presets = registry.get("images").presets
+    presets = catalog.get("images").presets
     assert set(presets) == {"smoke", "quick", "paper", "published", "text"}
     paper, published, text = (presets[name]() for name in ("paper", "published", "text"))
     for config in (paper, published):

@@ -14,7 +14,7 @@ import pytest
 
 from tests.command import timeless
 from torchplastic import runs
-from torchplastic.experiments import images, launch, registry
+from torchplastic.experiments import catalog, images, launch
 from torchplastic.runs import RunDirectory, RunError
 from torchplastic.tasks.images import Images
 from torchplastic.tasks.patterns import Patterns
@@ -27,10 +27,14 @@ TASKS = {
 EXPERIMENTS = [("images", 2), ("images", 4), ("patterns", 2)]
 
 
+def start(settings, out):
+    return launch.start(catalog.get(settings.experiment), settings, out)
+
+
 def config(experiment, episodes, log_every=2):
     """Saved after every update; validation values at every fourth episode, and at the end."""
     made = replace(
-        registry.settings(experiment, "smoke"), task=TASKS[experiment],
+        catalog.settings(experiment, "smoke"), task=TASKS[experiment],
         episodes=episodes, log_every=log_every, save_seconds=0.0, threads=1,
     )  # fmt: skip
     return replace(made, eval_every=4, eval_episodes=2) if experiment == "images" else made
@@ -101,7 +105,7 @@ def validated(path):
 @pytest.mark.parametrize(("experiment", "log_every"), EXPERIMENTS)
 def test_a_run_that_was_killed(experiment, log_every, tmp_path, killed_at_every_moment):
     whole, settings = tmp_path / "whole", config(experiment, 6, log_every)
-    killed = killed_at_every_moment(whole, lambda: launch.start(settings, whole))
+    killed = killed_at_every_moment(whole, lambda: start(settings, whole))
     assert validated(whole) == ([4, 6] if experiment == "images" else [])
     undisturbed, resumed = left_by(whole), 0
     for path in killed:
@@ -119,8 +123,8 @@ def test_a_run_that_was_killed(experiment, log_every, tmp_path, killed_at_every_
 def test_a_run_that_was_killed_as_it_went_on_further(experiment, log_every, tmp_path, killed_at_every_moment):
     """Resumed to more episodes it is the longer run; resumed to those that it had it is still the shorter one."""
     short, long, parted = (tmp_path / name for name in ("short", "long", "parted"))
-    launch.start(config(experiment, 6, log_every), short)
-    launch.start(config(experiment, 9, log_every), long)
+    start(config(experiment, 6, log_every), short)
+    start(config(experiment, 9, log_every), long)
     assert validated(long) == ([4, 8, 9] if experiment == "images" else [])
     shorter, longer, both = left_by(short), left_by(long), 0
     shutil.copytree(short, parted)
@@ -139,8 +143,8 @@ def test_a_run_that_was_killed_as_it_went_on_further(experiment, log_every, tmp_
 def test_a_run_that_was_killed_before_its_end_may_end_there(tmp_path, killed_at_every_moment):
     """It gets the validation values of a run that was meant to end there."""
     short, long = tmp_path / "short", tmp_path / "long"
-    launch.start(config("images", 6), short)
-    killed = killed_at_every_moment(long, lambda: launch.start(config("images", 8), long))
+    start(config("images", 6), short)
+    killed = killed_at_every_moment(long, lambda: start(config("images", 8), long))
     path = next(
         path for path in killed if (path / "checkpoint.pt").exists() and RunDirectory(path).checkpoint()["episode"] == 6
     )

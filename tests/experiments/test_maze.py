@@ -8,7 +8,7 @@ import torch
 
 from tests.command import plastic, rows, timeless
 from torchplastic import PlasticState
-from torchplastic.experiments import registry
+from torchplastic.experiments import catalog
 from torchplastic.experiments.maze import _carry, _intervals, baselines, build, evaluation, walks
 from torchplastic.runs import RunDirectory
 
@@ -73,7 +73,7 @@ def test_a_run_goes_on_bit_for_bit(tmp_path):
 
 
 def small():
-    config = registry.settings("maze", "smoke")
+    config = catalog.settings("maze", "smoke")
     return replace(config, model=replace(config.model, neurons=6), task=replace(config.task, size=5, steps=12))
 
 

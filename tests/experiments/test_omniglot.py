@@ -9,8 +9,8 @@ import torch
 
 import torchplastic as tp
 from tests.command import plastic, rows, timeless
+from torchplastic.experiments import catalog
 from torchplastic.experiments import omniglot as experiment
-from torchplastic.experiments import registry
 from torchplastic.experiments.omniglot import build, data_of, held_out_episodes, training_episodes
 from torchplastic.runs import RunDirectory
 
@@ -82,7 +82,7 @@ def test_train_evaluate_report(small_omniglot, tmp_path, capsys):
 
 def test_accuracy_by_position_is_the_whole(small_omniglot):
     """The mean over positions, weighted by how often each came, is the accuracy."""
-    config = replace(registry.settings("omniglot", "quick"), data_dir=str(small_omniglot))
+    config = replace(catalog.settings("omniglot", "quick"), data_dir=str(small_omniglot))
     config = replace(config, model=replace(config.model, channels=4), task=replace(config.task, ways=3, pool=0))
     model = build(config).model
     told = experiment.evaluation(config, model, 600, torch.Generator().manual_seed(0))
@@ -131,7 +131,7 @@ def test_test_classes_enter_nothing_but_their_own_error(small_omniglot, tmp_path
 
 
 def test_both_splits(small_omniglot):
-    config = replace(registry.settings("omniglot", "quick"), data_dir=str(small_omniglot))
+    config = replace(catalog.settings("omniglot", "quick"), data_dir=str(small_omniglot))
     for split, test in (("fixed", 6), ("background", 7)):
         found = data_of(replace(config, split=split))
         assert (len(found.train), len(found.test)) == (16 - test, test)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import torchplastic as tp
-from torchplastic.ops.plastic_scan.numba_cpu import recurrent as stepwise
+from tests.ops.parity import compiled, runs_here
+from torchplastic.ops.plastic_scan import dispatch
 
 T, B, I = 9, 3, 4
 DOUBLE = {"dtype": torch.float64}
@@ -53,8 +54,8 @@ def named(options):
 ], ids=named)  # fmt: skip
 def test_steps_are_the_sequence(options, kernels, monkeypatch):
     if not kernels:
-        monkeypatch.setattr(stepwise, "find_kernels", lambda: None)
-    elif stepwise.find_kernels() is None:
+        monkeypatch.setattr(dispatch, "BACKENDS", [backend for backend in dispatch.BACKENDS if not compiled(backend)])
+    elif not runs_here("recurrent"):
         pytest.skip("needs the extra fast, and an OpenMP runtime beside PyTorch")
     layer = made(**options)
     x = normal(T, B, layer.hidden_size if layer.input_size is None else I)

@@ -10,9 +10,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from torchplastic.ops.plastic_scan.triton_gpu import fused
-from torchplastic.ops.plastic_scan.triton_gpu import persistent as resident
-from torchplastic.ops.plastic_scan.triton_gpu import kernels
+from torchplastic.ops.plastic_scan.triton_gpu import fused, kernels, persistent
 
 HOPPER = GPUTarget("cuda", 90, 32)
 NUMBERS = {"float32": "fp32", "float64": "fp64"}
@@ -49,13 +47,13 @@ def main():
     found = {}
     step = {"RULE": kernels.RULES["oja"], "F": kernels.NONLINEARITIES["tanh"], "CLAMP": True}
     for dtype, N, itemsize in (("float32", 1001, 4), ("float64", 500, 8)):
-        grid = resident.grid_of(N, 1, itemsize, 132)
+        grid = persistent.grid_of(N, 1, itemsize, 132)
         tile = {"R": grid.R, "BN": grid.BN}
         found[f"resident_forward {dtype}"] = compiled(
-            kernels.resident_forward, dtype, resident.FORWARD_WARPS, **step, **tile, KEEP=True
+            kernels.resident_forward, dtype, persistent.FORWARD_WARPS, **step, **tile, KEEP=True
         )
         found[f"resident_backward {dtype}"] = compiled(
-            kernels.resident_backward, dtype, resident.BACKWARD_WARPS, **step, **tile,
+            kernels.resident_backward, dtype, persistent.BACKWARD_WARPS, **step, **tile,
             NEED_DRIVE=True, NEED_ETA=True, BQ=128,
         )  # fmt: skip
         for batch, pairs in ((1, 1), (1, 16), (16, 16), (16, fused.LONGEST)):

@@ -7,17 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchplastic.ops.plastic_scan.schedule import (
-    COST_PROFILES,
-    LENGTHS,
-    LONGEST_RUN,
-    RUN,
-    Chunk,
-    cut,
-    longest_chunk,
-    runs,
-    seconds,
-)
+from torchplastic.ops.plastic_scan.chunked import COST_PROFILES
+from torchplastic.ops.plastic_scan.cost_model import LENGTHS, longest_chunk, seconds
+from torchplastic.ops.plastic_scan.schedule import LONGEST_RUN, RUN, Chunk, cut, runs
 from torchplastic.tasks.patterns import Patterns
 
 steps = st.lists(st.booleans(), max_size=40)
@@ -83,15 +75,17 @@ def test_pairs_are_counted_by_free_step(steps, longest):
 @pytest.mark.parametrize("profile", COST_PROFILES)
 @pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
 def test_the_length_follows_what_is_run(told, profile, N):
-    found = [longest_chunk(told, B, N, profile=profile) for B in (1, 2, 4, 16, 64, 1024)]
+    told, costs_of = tuple(told), COST_PROFILES[profile]
+    found = [longest_chunk(told, B, N, True, costs_of) for B in (1, 2, 4, 16, 64, 1024)]
     assert found == sorted(found, reverse=True)  # a larger batch never makes chunks longer
-    costs = {length: seconds(cut(told, length), 4, N, True, COST_PROFILES[profile], 4) for length in LENGTHS}
+    costs = {length: seconds(cut(told, length), 4, N, True, costs_of, 4) for length in LENGTHS}
     assert costs[found[2]] == min(costs.values())
-    assert longest_chunk(told, 16, N, full=False, profile=profile) >= found[3]  # pairs without products
+    assert longest_chunk(told, 16, N, False, costs_of) >= found[3]  # pairs without products
 
 
 def test_nothing_to_choose():
-    assert longest_chunk([], 1, 5) == longest_chunk([True, True], 0, 5) == LENGTHS[0]
+    for steps, B in (((), 1), ((True, True), 0)):
+        assert longest_chunk(steps, B, 5, True, COST_PROFILES["cpu"]) == LENGTHS[0]
 
 
 @given(st.lists(st.integers(0, 20), unique=True).map(sorted))

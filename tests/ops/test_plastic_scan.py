@@ -19,19 +19,22 @@ from tests.ops.parity import (
     OUTPUTS,
     assert_parity,
     chunked,
+    compiled,
     evaluate,
     random_clamp,
     random_inputs,
-    stepwise,
+    recurrent,
+    runs_here,
+    scan_of,
 )
 from torchplastic.functional import plastic_scan
 from torchplastic.ops.nonlinearity import NONLINEARITIES
-from torchplastic.ops.plastic_scan.numba_cpu import chunked as numba_chunked
-from torchplastic.ops.plastic_scan.numba_cpu import recurrent as stepwise_impl
+from torchplastic.ops.plastic_scan import chunked as in_pytorch
+from torchplastic.ops.plastic_scan import dispatch
 from torchplastic.ops.plastic_scan.chunked.algebra import FewRows
-from torchplastic.ops.plastic_scan.schedule import cut, longest_chunk
+from torchplastic.ops.plastic_scan.schedule import cut
 
-IMPLS = ("reference", "chunked", "stepwise")
+IMPLS = ("reference", "chunked", "recurrent")
 PLASTIC = tuple(kind for kind in ALPHAS if kind != "none")
 SIZES = ((3, 5), (1, 7), (2, 1), (None, 4))  # B, N
 
@@ -40,29 +43,30 @@ SIZES = ((3, 5), (1, 7), (2, 1), (None, 4))  # B, N
 def free_steps(request):
     """Every test of this file runs the chunked implementation with the kernels and without."""
     if request.param == "compiled":
-        if numba_chunked.find_kernels() is None:
+        if not runs_here("recurrent"):
             pytest.skip("needs the extra fast, and an OpenMP runtime beside PyTorch")
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numba_chunked, "find_kernels", lambda: None)
-        patch.setattr(stepwise_impl, "find_kernels", lambda: None)
+        patch.setattr(dispatch, "BACKENDS", [backend for backend in dispatch.BACKENDS if not compiled(backend)])
         yield
 
 
 @pytest.fixture(autouse=True)
 def kernels_where_needed(request, free_steps):
     named = getattr(request.node, "callspec", None)
-    if named and named.params.get("impl") == "stepwise" and stepwise_impl.find_kernels() is None:
-        pytest.skip("without kernels there is no stepwise implementation")
+    if named and not runs_here(named.params.get("impl", "reference")):
+        pytest.skip("without kernels there is no recurrent implementation")
 
 
 def test_the_compiled_steps_serve_where_they_can(free_steps, request):
-    w = torch.zeros(3, 3)
-    assert numba_chunked.supports(tp.RULES["oja"], w) == ("compiled" in request.node.name.split("[")[1])
+    def serves(**scan):
+        return compiled(dispatch.choose("test", scan_of(3, **scan), "chunked"))
+
+    assert serves(rule="oja") == ("compiled" in request.node.name.split("[")[1])
     own = tp.Rule(tp.RULES["oja"].update, lambda v, eta: (1 - eta, eta * v))
-    for rule, matrix in ((own, w), (tp.RULES["oja"], w.half()), (tp.RULES["oja"], w.to("meta"))):
-        assert not numba_chunked.supports(rule, matrix)
+    for scan in ({"rule": own}, {"dtype": torch.half}, {"device": "meta"}, {"alpha": "neuron"}):
+        assert not serves(**scan)
 
 
 @pytest.mark.parametrize("rule", tp.RULES)
@@ -85,16 +89,16 @@ class NothingFromTheHost(TorchDispatchMode):
 @pytest.mark.parametrize("alpha", PLASTIC)
 @pytest.mark.parametrize("rule", tp.RULES)
 def test_the_pytorch_steps_use_no_number_of_the_host(rule, alpha, grads, free_steps):
-    if numba_chunked.find_kernels() is not None:
+    if runs_here("recurrent"):
         pytest.skip("the compiled steps run on a CPU alone")
     told = [True, False, False, True, True, False, True, False, False, False, True]
     leaves = {k: v.requires_grad_(k in grads) for k, v in random_inputs(len(told), 2, 5, alpha=alpha).items()}
     drive, w, alpha, eta, *state = leaves.values()
     clamp = torch.tensor(told).view(-1, 1, 1).expand(drive.shape)
+    run = partial(chunked, rule=rule, clamp=clamp, clamped_steps=told, chunk_size=5)
+    run(drive, w, alpha, eta)  # cuts time, on the host
     with NothingFromTheHost():
-        y, state = chunked(
-            drive, w, alpha, eta, tp.PlasticState(*state), rule=rule, clamp=clamp, clamped_steps=told, chunk_size=5
-        )
+        y, state = run(drive, w, alpha, eta, tp.PlasticState(*state))
         (y.sum() + state.trace.sum()).backward()
 
 
@@ -102,10 +106,12 @@ def test_the_pytorch_steps_use_no_number_of_the_host(rule, alpha, grads, free_st
 def test_a_chosen_length_is_that_length_given(alpha):
     T, B, N = 23, 2, 7
     inputs = random_inputs(T, B, N, alpha=alpha)
-    full = alpha == "full"
-    chosen = longest_chunk(
-        [False] * T, B, N, full=full, profile=numba_chunked.cost_profile("cpu", full=full), itemsize=8
-    )
+    spec = scan_of(N, B, T, alpha=alpha)
+    if runs_here("recurrent", spec) and alpha == "full":
+        from torchplastic.ops.plastic_scan.numba_cpu import chunked as kernels
+    else:
+        kernels = in_pytorch
+    chosen = kernels.schedule(spec).chunk_size
     expected = evaluate(partial(chunked, chunk_size=chosen), inputs)
     for name, got in evaluate(chunked, inputs).items():
         assert torch.equal(got, expected[name]), name
@@ -131,7 +137,7 @@ def test_parity_on_several_cores_and_with_inputs_in_any_layout(B, threads, two_t
 
 
 def with_chunks(*chunks):
-    impls = [chunked] if stepwise_impl.find_kernels() is None else [chunked, stepwise]
+    impls = [chunked, recurrent] if runs_here("recurrent") else [chunked]
     return [partial(impl, chunk_size=chunk) for impl in impls for chunk in chunks]
 
 
@@ -151,7 +157,7 @@ def test_a_held_pattern_is_written_into_the_trace(impl, rule, T, generator):
     eta = torch.tensor(0.11, dtype=torch.float64, requires_grad=True)
     w, alpha = torch.randn(2, N, N, generator=generator, dtype=torch.float64).unbind()
     start = tp.PlasticState(x, torch.zeros(B, N, N, dtype=torch.float64))
-    y, (hidden, trace) = plastic_scan(
+    y, (hidden, trace, _) = plastic_scan(
         x.expand(T, B, N),
         w,
         alpha,
@@ -341,7 +347,7 @@ def test_gradcheck():
         def scan(drive, w, alpha, eta, hidden, trace, rule=rule, clamp=clamp):
             state = tp.PlasticState(hidden, trace)
             y, state = chunked(drive, w, alpha, eta, state, rule=rule, clamp=clamp, chunk_size=2)
-            return y, *state
+            return y, *state[:2]
 
         assert torch.autograd.gradcheck(scan, [inputs[name].requires_grad_() for name in NAMES])
 
@@ -461,7 +467,7 @@ def test_no_state_is_zeros(impl):
     y, state = plastic_scan(*arguments, impl=impl)
     expected, expected_state = plastic_scan(*arguments, zeros, impl=impl)
     assert torch.equal(y, expected)
-    assert all(torch.equal(a, b) for a, b in zip(state, expected_state, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(state[:2], expected_state[:2], strict=True))
 
 
 @pytest.mark.parametrize("with_grad", [False, True])
@@ -514,33 +520,35 @@ def test_a_rule_that_is_not_linear_runs_in_the_reference_form():
     assert_parity(inputs, plastic_scan, rule=rule)
     got = evaluate(plastic_scan, inputs, rule=rule)
     assert (got["final trace"].abs() == 1).any()  # the clip does something here
-    with pytest.raises(ValueError, match='no `linear` form, so impl="chunked" cannot run it'):
+    with pytest.raises(ValueError, match='impl="chunked" cannot run this: this rule has no `linear` form'):
         evaluate(chunked, inputs, rule=rule)
 
 
-def test_a_rule_of_ones_own_has_no_stepwise_impl(free_steps):
-    with pytest.raises(ValueError, match='impl="stepwise" runs hebb and oja'):
-        evaluate(stepwise, random_inputs(4, 2, 3), rule=OWN_RULES["own"])
+def test_a_rule_of_ones_own_has_no_recurrent_impl(free_steps):
+    if not runs_here("recurrent"):
+        pytest.skip("without kernels there is no recurrent implementation")
+    with pytest.raises(ValueError, match='impl="recurrent" cannot run this: it runs hebb and oja'):
+        evaluate(recurrent, random_inputs(4, 2, 3), rule=OWN_RULES["own"])
 
 
 def same(left, right):
     return all(torch.equal(left[name], right[name]) for name in left)
 
 
-@pytest.mark.parametrize(("N", "held"), [(3, True), (stepwise_impl.SMALL + 1, True), (stepwise_impl.SMALL + 1, False)])
-def test_auto_is_stepwise_for_small_networks_and_else_chunked(N, held):
+@pytest.mark.parametrize(("N", "held"), [(3, True), (129, True), (129, False)])
+def test_auto_is_recurrent_for_small_networks_and_else_chunked(N, held):
     inputs = random_inputs(12, 2, N)
     clamp = (torch.arange(12) < 8).unsqueeze(-1).expand(12, N) if held else None
     auto, parts = evaluate(plastic_scan, inputs, clamp=clamp), evaluate(chunked, inputs, clamp=clamp)
-    small = (N == 3 or not held) and stepwise_impl.find_kernels() is not None
-    assert same(auto, evaluate(stepwise, inputs, clamp=clamp) if small else parts)
+    small = (N == 3 or not held) and runs_here("recurrent")
+    assert same(auto, evaluate(recurrent, inputs, clamp=clamp) if small else parts)
     assert same(auto, parts) != small
 
 
-@pytest.mark.parametrize("impl", ["stepwise"])
+@pytest.mark.parametrize("impl", ["recurrent"])
 @pytest.mark.parametrize("B", [3, 40])
-def test_stepwise_sums_do_not_depend_on_the_number_of_threads(B, impl, two_threads, monkeypatch):
-    monkeypatch.setattr(stepwise_impl, "SERIAL", 0)
+def test_sums_do_not_depend_on_the_number_of_threads(B, impl, two_threads, monkeypatch):
+    monkeypatch.setattr("torchplastic.ops.plastic_scan.numba_cpu.recurrent.SERIAL", 0)
     inputs = random_inputs(19, B, 21)
     results = []
     for threads in (1, 2, 3):
@@ -548,10 +556,10 @@ def test_stepwise_sums_do_not_depend_on_the_number_of_threads(B, impl, two_threa
         results.append(evaluate(partial(plastic_scan, impl=impl), inputs, rule="oja"))
     assert same(results[0], results[1])
     assert same(results[0], results[2])
-    assert_parity(inputs, stepwise, rule="oja")
+    assert_parity(inputs, recurrent, rule="oja")
 
 
-@pytest.mark.parametrize("impl", ["stepwise"])
+@pytest.mark.parametrize("impl", ["recurrent"])
 @pytest.mark.parametrize("N", [15, 16, 20])
 def test_a_trace_goes_on_from_its_own_memory_or_from_any_other(N, impl):
     """Returned traces are stored in whole lines; copies and slices of larger tensors are not."""
@@ -575,7 +583,7 @@ def test_a_trace_goes_on_from_its_own_memory_or_from_any_other(N, impl):
         assert torch.equal(trace, before)  # a state is a value
 
 
-@pytest.mark.parametrize("impl", ["chunked", "stepwise"])  # autograd's own graph of the reference forbids such writes
+@pytest.mark.parametrize("impl", ["chunked", "recurrent"])  # autograd's own graph of the reference forbids such writes
 @pytest.mark.parametrize("N", [5, 16, 300, 304])
 @pytest.mark.parametrize("learns", [True, False])
 def test_outputs_share_no_memory(learns, N, impl):

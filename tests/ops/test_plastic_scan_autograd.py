@@ -1,6 +1,5 @@
 """The scan under autograd: graphs kept, freed and used twice; memory; mixed precision."""
 
-import re
 import sys
 from functools import partial
 
@@ -10,11 +9,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import torchplastic as tp
-from tests.ops.parity import ALPHAS, evaluate, random_clamp, random_inputs
+from tests.ops.parity import ALPHAS, evaluate, random_clamp, random_inputs, runs_here
 from torchplastic.functional import plastic_scan
 from torchplastic.ops import cpu_cache
 from torchplastic.ops.plastic_scan.schedule import cut
-from torchplastic.ops.plastic_scan.numba_cpu.recurrent import find_kernels
 
 FREED = (
     "this state belongs to a graph that backward() has freed. Call state.detach() between optimiser steps, "
@@ -29,10 +27,10 @@ def leaves_of(inputs):
 OPTIONS = {"impl": "chunked"}
 
 
-@pytest.fixture(scope="module", params=["chunked", "stepwise"], autouse=True)
+@pytest.fixture(scope="module", params=["chunked", "recurrent"], autouse=True)
 def impl(request):
     """Every test of this file runs with each fast implementation."""
-    if request.param == "stepwise" and find_kernels() is None:
+    if not runs_here(request.param):
         pytest.skip("needs the extra fast, and an OpenMP runtime beside PyTorch")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(OPTIONS, "impl", request.param)
@@ -110,14 +108,21 @@ def test_a_second_derivative_by_the_inputs_alone_is_refused(alpha, name):
 
 def test_a_graph_that_is_done_keeps_no_matrix():
     """Keeping a loss keeps no matrices of its graph."""
-    leaves = leaves_of(random_inputs(4, 1, 200))
+    N, kept = 200, []
+    leaves = leaves_of(random_inputs(4, 1, N))
+    given = {leaf.data_ptr() for leaf in leaves.values()}
     y, _ = run(leaves)
     loss = (y**2).sum()
     before = loss.grad_fn.next_functions[0][0]
-    while not re.search("_Chunked|_WholeEpisode", before.name()):
+    while "_Scan" not in before.name():
         before = before.next_functions[0][0]
+    for tensor in before.saved_tensors:
+        if tensor is not None and tensor.data_ptr() not in given:
+            kept.append(StorageWeakRef(tensor.untyped_storage()))
+    tensor = None
+    assert len(kept) > 1
     loss.backward()
-    assert getattr(before, "prepared", None) is None  # stepwise prepares nothing
+    assert all(storage.expired() for storage in kept)
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
@@ -151,7 +156,10 @@ def test_two_graphs_alive_do_not_disturb_each_other():
     for y, state in outputs:
         generator = torch.Generator().manual_seed(1)  # the projection that evaluate takes
         losses.append(
-            sum((torch.randn(part.shape, generator=generator, dtype=part.dtype) * part).sum() for part in (y, *state))
+            sum(
+                (torch.randn(part.shape, generator=generator, dtype=part.dtype) * part).sum()
+                for part in (y, *state[:2])
+            )
         )
     for loss in losses:
         loss.backward()
@@ -190,7 +198,7 @@ def clamp_of(T, N=40):
 def chunks_of(T):
     """Of at most 8 steps."""
     clamped = clamp_of(T).all(-1).all(-1).tolist()
-    return T // 8 if OPTIONS["impl"] == "stepwise" else len(cut(clamped, 8))
+    return T // 8 if OPTIONS["impl"] == "recurrent" else len(cut(clamped, 8))
 
 
 def peak_of(T, *, with_grad, chunk=4, N=40):
@@ -208,8 +216,8 @@ def peak_of(T, *, with_grad, chunk=4, N=40):
 def test_without_gradients_memory_does_not_grow_with_time():
     with torch.no_grad():
         short, long = peak_of(32, with_grad=True, N=48), peak_of(320, with_grad=True, N=48)
-    assert long <= short + 0.1
-    assert peak_of(320, with_grad=False, N=48) <= short + 0.1  # nothing requires a gradient: the same
+    assert long <= short + 0.2
+    assert peak_of(320, with_grad=False, N=48) <= short + 0.2  # nothing requires a gradient: the same
 
 
 def test_training_keeps_one_trace_per_chunk():

@@ -18,31 +18,33 @@ from tests.ops.parity import (
     ETAS,
     NAMES,
     OUTPUTS,
+    assert_float32_parity,
     assert_parity,
-    evaluate,
     random_clamp,
     random_inputs,
+    scan_of,
     triton,
 )
 from torchplastic.functional import plastic_scan, training_bytes
 from torchplastic.ops.nonlinearity import NONLINEARITIES
-from torchplastic.ops.plastic_scan.triton_gpu import persistent as resident
-from torchplastic.ops.plastic_scan.triton_gpu import support as triton_support
+from torchplastic.ops.plastic_scan.autograd import make_call
+from torchplastic.ops.plastic_scan.spec import Kernel
+
+persistent = pytest.importorskip("torchplastic.ops.plastic_scan.triton_gpu.persistent")
+support = pytest.importorskip("torchplastic.ops.plastic_scan.triton_gpu.support")
 
 pytestmark = [
     pytest.mark.thorough,
-    pytest.mark.skipif(
-        not triton_support.interpreted(), reason="no Triton of the extra gpu, or a GPU: see test_on_gpu.py"
-    ),
+    pytest.mark.skipif(not support.interpreted(), reason="no Triton of the extra gpu, or a GPU: see test_on_gpu.py"),
 ]
 SOME_GRADIENTS = (("w", "alpha"), ("eta",), ("drive",), ("hidden",), ("trace",))
 
 
-@pytest.fixture(params=["resident", "fused"])
+@pytest.fixture(params=["persistent", "fused"])
 def impl(request, monkeypatch):
     """Networks that fit into a GPU's registers, and those that do not."""
-    monkeypatch.setattr(triton_support, "INTERPRETED", 8 if request.param == "resident" else 0)
-    monkeypatch.setattr(resident, "COLUMNS", (32,))
+    monkeypatch.setattr(support, "INTERPRETED", 8 if request.param == "persistent" else 0)
+    monkeypatch.setattr(persistent, "COLUMNS", (32,))
     return request.param
 
 
@@ -92,11 +94,11 @@ def test_nonlinearities(impl, nonlinearity):
 )  # fmt: skip
 def test_any_size_and_any_chunk(T, B, N, chunk, seed, held):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resident, "COLUMNS", (32,))
+        patch.setattr(persistent, "COLUMNS", (32,))
         inputs = random_inputs(T, B, N, seed=seed)
         mask = random_clamp("steps" if seed % 2 else "free", T, B, N, seed)
         for programs in (0, 8) if held else (0,):
-            patch.setattr(triton_support, "INTERPRETED", programs)
+            patch.setattr(support, "INTERPRETED", programs)
             assert_parity(inputs, triton, clamp=mask, chunk_size=chunk)
 
 
@@ -115,22 +117,15 @@ def test_a_scan_without_a_state_and_without_gradients(impl, poisoned_buffers):
 
 
 def test_float32_is_as_near_to_float64_as_the_reference(impl):
-    exact = evaluate(plastic_scan, random_inputs(20, 2, 24), impl="reference")
-    inputs = random_inputs(20, 2, 24, dtype=torch.float32)
-    plain = evaluate(plastic_scan, inputs, impl="reference")
-    for name, got in evaluate(triton, inputs).items():
-        error, of_plain = (got - exact[name]).abs().max(), (plain[name] - exact[name]).abs().max()
-        assert error <= 4 * of_plain + 1e-6 * exact[name].abs().max(), name
+    assert_float32_parity(random_inputs(20, 2, 24), triton)
 
 
-@pytest.mark.parametrize("impl", ["resident"], indirect=True)
+@pytest.mark.parametrize("impl", ["persistent"], indirect=True)
 def test_the_trace_is_kept_once_a_chunk(impl):
-    run = resident.TritonPersistent(
-        resident.PersistentSpec(tp.RULES["hebb"], None, (False,) * 9, "tanh", chunk=4),
-        *(random_inputs(9, 2, 5, eta="neuron")[name] for name in ("w", "alpha", "eta")), 2,
-    )  # fmt: skip
-    inputs = random_inputs(9, 2, 5)
-    (kept,) = run.forward(inputs["drive"], inputs["hidden"], inputs["trace"], (True,) * 6)[2]
+    kernel = Kernel(persistent.schedule, persistent.forward, persistent.backward)
+    inputs = list(random_inputs(9, 2, 5, eta="neuron").values())
+    call = make_call(kernel, scan_of(5, 2, 9, chunk_size=4), inputs, None, (True,) * 6)
+    *_, kept = persistent.forward(call)
     assert kept.shape == (3, 2, 5, 32)
 
 
@@ -158,7 +153,7 @@ def test_what_is_kept_is_counted_beforehand(impl):
      (100, 30, 4, 4), (100, 8, 4, 13), (1001, 1, 8, None), (500, 1, 8, 63), (1, 1, 4, 1)],
 )  # fmt: skip
 def test_what_a_gpu_of_132_multiprocessors_holds(N, B, itemsize, blocks):
-    grid = resident.grid_of(N, B, itemsize, 132)
+    grid = persistent.grid_of(N, B, itemsize, 132)
     assert (grid and grid.blocks) == blocks
     if grid:
         assert grid.R * grid.blocks >= N
@@ -174,24 +169,28 @@ def test_programs_that_share_an_example_wait_for_each_other(rule, clamp, monkeyp
         for tensor in tensors:
             tensor.share_memory_()
         each = [(kernel, (1,), tensors, (*sizes, program)) for program in range(programs)]
-        assert run_process.fork(triton_support.launch, each, **options) == [0] * programs
+        assert run_process.fork(support.launch, each, **options) == [0] * programs
 
-    monkeypatch.setattr(triton_support, "run_together", each_in_a_process)
-    monkeypatch.setattr(triton_support, "INTERPRETED", 6)
+    monkeypatch.setattr(support, "run_together", each_in_a_process)
+    monkeypatch.setattr(support, "INTERPRETED", 6)
     inputs = random_inputs(6, 2, 19, eta="neuron")
-    assert resident.grid_of(19, 2, 8, 6).blocks == 3
+    assert persistent.grid_of(19, 2, 8, 6).blocks == 3
     assert_parity(inputs, triton, rule=rule, clamp=random_clamp(clamp, 6, 2, 19))
 
 
 def test_where_it_cannot_run(monkeypatch):
     inputs = random_inputs(3, 1, 4)
     leaves = [inputs[name] for name in NAMES[:4]]
-    with pytest.raises(ValueError, match=r'impl="triton" runs hebb and oja on a CUDA device .* got another rule'):
+    with pytest.raises(
+        ValueError, match='impl="triton" cannot run this: it runs hebb and oja, and this is another rule'
+    ):
         triton(*leaves, rule=tp.Rule(tp.RULES["hebb"].update, tp.RULES["hebb"].linear))
-    monkeypatch.setattr(triton_support, "interpreted", lambda: False)
-    with pytest.raises(ValueError, match=r"extra gpu.* got torch.float64 on cpu. Use impl=\"auto\""):
+    monkeypatch.setattr(support, "interpreted", lambda: False)
+    with pytest.raises(
+        ValueError, match=r"it runs on a CUDA device .*, not in torch.float64 on cpu. Use impl=\"auto\""
+    ):
         triton(*leaves)
-    monkeypatch.setattr(triton_support, "find_kernels", lambda: None)
+    monkeypatch.setattr(support, "find_kernels", lambda: None)
     torch.testing.assert_close(plastic_scan(*leaves)[0], plastic_scan(*leaves, impl="reference")[0])
 
 
@@ -206,7 +205,7 @@ def test_the_kernels_compile_for_a_gpu(run_process):
 
 def test_a_gradient_that_comes_in_is_not_written_to(impl):
     """Also if rows need no padding."""
-    N = resident.LINE
+    N = persistent.LINE
     inputs = random_inputs(2, 1, N)
     w = inputs["w"].requires_grad_()
     _, state = triton(inputs["drive"], w, *(inputs[name] for name in ("alpha", "eta")))

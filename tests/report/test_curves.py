@@ -5,7 +5,7 @@ import pytest
 
 from tests.report.builders import write_run
 from torchplastic.report.curves import Curve, curve_of, interval95
-from torchplastic.report.loading import read_run
+from torchplastic.runs import RunDirectory
 
 
 def curve(episodes, values):
@@ -75,8 +75,8 @@ def test_log_grid_repeats_no_episode():
 
 def test_rows_without_a_number_are_left_out(tmp_path):
     run = write_run(tmp_path / "run", extra=lambda e: {"eta": None if e < 200 else 0.02})
-    assert curve_of(read_run(run), "eta").episodes[0] == 200
-    assert curve_of(read_run(run), "reward") is None
+    assert curve_of(RunDirectory(run).read(), "eta").episodes[0] == 200
+    assert curve_of(RunDirectory(run).read(), "reward") is None
 
 
 def test_interval_by_students_t():

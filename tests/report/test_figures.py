@@ -10,9 +10,9 @@ from torchplastic.report.figures import maps, profiles, samples, scaling
 from torchplastic.report.figures.learning import draw_learning, linear_below
 from torchplastic.report.figures.style import COLOURS, Drawing, few_ticks, plain, render, style
 from torchplastic.report.grouping import group_runs
-from torchplastic.report.loading import read_bench, read_sources
 from torchplastic.report.page_sections import make_sections
 from torchplastic.report.published import published
+from torchplastic.report.sources import read_bench, read_sources
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@ import json
 
 from tests.report.builders import write_run, write_sweep
 from torchplastic.report.grouping import differing_keys, group_runs
-from torchplastic.report.loading import read_sources
+from torchplastic.report.sources import read_sources
 from torchplastic.runs import flatten
 
 

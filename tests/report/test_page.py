@@ -203,7 +203,7 @@ def test_wrong_paths(tmp_path):
 
 def test_chance_that_is_a_drawn_level_is_not_drawn_twice():
     told = {"reward": {"chance": 0.5}, "baselines": {"random walk": 0.5, "perfect knowledge": 9.0}}
-    groups = [SimpleNamespace(runs=[SimpleNamespace(evaluations={"episodes-10": told})])]
+    groups = [SimpleNamespace(runs=[SimpleNamespace(evaluations=[told])])]
     assert page_sections._chance(groups, "reward", {"random walk": 0.6}) is None
     assert page_sections._chance(groups, "reward", {"perfect knowledge": 9.1}) == 0.5
     assert page_sections._chance(groups, "reward", {}) == 0.5

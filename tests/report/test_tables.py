@@ -4,8 +4,8 @@ import pytest
 from tests.report.builders import write_bench, write_run, write_sweep
 from torchplastic.report import comparison, tables
 from torchplastic.report.grouping import group_runs
-from torchplastic.report.loading import read_bench, read_sources
 from torchplastic.report.published import published
+from torchplastic.report.sources import read_bench, read_sources
 
 
 def grouped(*paths):

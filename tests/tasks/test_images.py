@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchplastic.data.pictures import Pictures
+from torchplastic.tasks.base import unclamped
 from torchplastic.tasks.images import (
     ImageEpisodes,
     Images,
     _different,
     training_and_validation,
     trivial_answers,
-    unclamped,
 )
 
 

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests.train.test_trainer import Kept, plain, trainer
-from torchplastic.experiments import registry
+from torchplastic.experiments import catalog
 from torchplastic.train.metric_buffer import PATIENCE, MetricBuffer
 from torchplastic.train.objectives import Score
 from torchplastic.train.precision import whole_inputs
@@ -170,7 +170,7 @@ class Waits(TorchDispatchMode):
 
 
 def small(name, **model):
-    config = registry.settings(name, "smoke", model.pop("kind", "plastic"))
+    config = catalog.settings(name, "smoke", model.pop("kind", "plastic"))
     config = replace(config, model=replace(config.model, **model))
     if name == "maze":
         return replace(config, task=replace(config.task, steps=5), model=replace(config.model, neurons=6))
@@ -198,7 +198,7 @@ def test_an_update_never_waits_for_the_device(name, model, monkeypatch):
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: False)  # it does not know this device
     monkeypatch.setattr(torch, "autocast", lambda kind, enabled: contextlib.nullcontext())
     config = small(name, **model)
-    parts = registry.get(name).build(config)
+    parts = catalog.get(name).build(config)
     run = trainer_on(Nowhere(), parts.model.to("meta"), parts.learner, parts.medians)
     run._update(4)
     with Waits() as waits:
@@ -228,7 +228,7 @@ def test_the_test_sees_who_waits():
 @pytest.mark.parametrize("name", ["patterns", "images", "omniglot", "maze"])
 def test_an_update_on_a_gpu_never_waits(name, precision):
     """As PyTorch itself sees it, Fabric included."""
-    parts = registry.get(name).build(small(name))
+    parts = catalog.get(name).build(small(name))
     fabric = whole_inputs(Fabric(accelerator="cuda", devices=1, precision=precision))
     run = trainer_on(fabric, parts.model, parts.learner, parts.medians)
     run._update(4)

@@ -7,7 +7,7 @@ import torch
 from lightning_fabric import Fabric
 
 from tests.command import plastic, rows, timeless, tiny
-from torchplastic.experiments import registry
+from torchplastic.experiments import catalog
 from torchplastic.runs import RunDirectory
 from torchplastic.tasks.envs import BatchedMaze
 from torchplastic.train.a2c import rollout
@@ -17,7 +17,7 @@ TOLERANCE = 0.03  # of a gradient's norm; bfloat16 has 8 bits, and 0.012 was the
 
 
 def config_of(name, kind="plastic"):
-    config = registry.settings(name, "smoke", kind)
+    config = catalog.settings(name, "smoke", kind)
     if name == "maze":
         return replace(config, model=replace(config.model, neurons=12), task=replace(config.task, steps=30))
     return config
@@ -30,7 +30,7 @@ def fabric_of(precision):
 def update(name, precision, kind="plastic"):
     """Loss of 8 episodes and the gradients of one update, in that precision; of mazes, of one and the same rollout."""
     config = config_of(name, kind)
-    parts, fabric = registry.get(name).build(config), fabric_of(precision)
+    parts, fabric = catalog.get(name).build(config), fabric_of(precision)
     generator = torch.Generator().manual_seed(0)
     taken = rollout(parts.model, BatchedMaze(config.task), 8, generator) if name == "maze" else None
     model, _ = fabric.setup(parts.model, torch.optim.Adam(parts.model.parameters()))
@@ -71,10 +71,10 @@ def test_a_network_without_input_weights_loses_nothing(name):
 @pytest.mark.parametrize("kind", ["plastic", "rnn", "lstm"])
 def test_a_lesson_of_mazes_in_mixed_precision(kind):
     """Rollout, scan and loss; observations, rewards and what is carried stay in float32."""
-    parts = registry.get("maze").build(config_of("maze", kind))
+    parts = catalog.get("maze").build(config_of("maze", kind))
     fabric = fabric_of("bf16-mixed")
     model, _ = fabric.setup(parts.model, torch.optim.Adam(parts.model.parameters()))
-    score = parts.learner.score(model, parts.learner.draw(model, 4, torch.Generator().manual_seed(0), fabric))
+    score = parts.learner.score(model, parts.learner.draw(parts.model, 4, torch.Generator().manual_seed(0), fabric))
     assert score.loss.dtype == score.measured.dtype == torch.float32
     assert score.loss.isfinite().all()
     with fabric.autocast():

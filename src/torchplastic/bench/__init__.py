@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from torchplastic.bench.measure import copy_bandwidth, peak_bytes, seconds_in_turn, spread
-from torchplastic.bench.suites import ONLY_ON_GPU, SUITES, Measured
-from torchplastic.experiments.launch import hardware, versions
+from torchplastic.bench.suites import ONLY_ON_GPU, SUITES, Measured, TrainingStep
+from torchplastic.machine import hardware, versions
 
 MIB = 2**20
 ROUNDS_OF_SCALING = 5
@@ -29,6 +27,9 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
     names: suites to measure; if empty, all that suit the device.
     Raises ValueError for an unknown suite or a missing device.
     """
+    from rich.console import Console
+    from rich.table import Table
+
     if unknown := [name for name in names if name not in SUITES]:
         raise ValueError(f"unknown suite {unknown[0]!r}; choose from {', '.join(SUITES)}.")
     if device == "cuda" and not torch.cuda.is_available():
@@ -51,32 +52,18 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
     for name in names or [name for name in SUITES if where.type == "cuda" or name not in ONLY_ON_GPU]:
         for case in SUITES[name]():
             errors.print(f"{case.suite}: {case.label} …", style="dim", highlight=False)
-            found = measure(case, rounds if not name.startswith("scaling") else min(rounds, ROUNDS_OF_SCALING), where)
+            rounds_here = rounds if not name.startswith("scaling") else min(rounds, ROUNDS_OF_SCALING)
+            found = measure(case, rounds_here, where, bandwidth)
             rows += found
             for row in found:
-                row["floor_share"] = _floor_share(row, bandwidth)
                 time = row["seconds"]
                 quartiles = f"{1e3 * time['median']:.2f} ({1e3 * time['q1']:.2f} – {1e3 * time['q3']:.2f})"
                 table.add_row(
                     case.suite, case.label, row["impl"], quartiles, _rate(row), f"{row['peak_bytes'] / MIB:.1f}",
                     *_compared(found[0], row), _percent(row["floor_share"]),
                 )  # fmt: skip
-    machine = hardware(where)
-    result = {
-        "kind": "bench",
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "hardware": machine,
-        "versions": versions(),
-        "copy_bytes_per_second": bandwidth,
-        "rows": rows,
-        "ratios": [
-            {"suite": row["suite"], "case": row["case"], "impl": row["impl"], **_ratio(base, row)}
-            for base in rows
-            if base["impl"] == "reference"
-            for row in rows
-            if row["impl"] != "reference" and (row["suite"], row["case"]) == (base["suite"], base["case"])
-        ],
-    }
+    result = as_file(rows, where, bandwidth)
+    machine = result["hardware"]
     out_console = Console()
     if not out_console.is_terminal:
         out_console.width = max(out_console.width, PIPE_WIDTH)
@@ -94,33 +81,53 @@ def run_bench(names: Sequence[str], rounds: int, device: str = "auto", out: Path
     return result
 
 
-def measure(case: Measured, rounds: int, device: torch.device) -> list[dict[str, Any]]:
-    """A row for each implementation of a case, the reference first."""
+def as_file(rows: list[dict[str, Any]], device: torch.device, bandwidth: float | None) -> dict[str, Any]:
+    """The content of a bench file: these rows of `measure`, the machine, and ratios to the plain loop."""
+    return {
+        "kind": "bench",
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "hardware": hardware(device),
+        "versions": versions(),
+        "copy_bytes_per_second": bandwidth,
+        "rows": rows,
+        "ratios": [
+            {"suite": row["suite"], "case": row["case"], "impl": row["impl"], **_ratio(base, row)}
+            for base in rows
+            if base["impl"] == "reference"
+            for row in rows
+            if row["impl"] != "reference" and (row["suite"], row["case"]) == (base["suite"], base["case"])
+        ],
+    }
+
+
+def measure(case: Measured, rounds: int, device: torch.device, bandwidth: float | None) -> list[dict[str, Any]]:
+    """A row for each implementation of a case, the reference first; bandwidth: bytes per second of a copy, if known."""
     steps, persistent = case.steps(device)
-    peaks = {impl: peak_bytes(getattr(step, "once", step), persistent, device) for impl, step in steps.items()}
+    peaks = {
+        impl: peak_bytes(step.once if isinstance(step, TrainingStep) else step, persistent, device)
+        for impl, step in steps.items()
+    }
     seconds = seconds_in_turn(steps, rounds, device)
     del steps, persistent
     gc.collect()
-    return [
-        {
+    rows = []
+    for impl in peaks:
+        median, floor = statistics.median(seconds[impl]), case.floor_bytes(impl, device)
+        row = {
             "suite": case.suite,
             "case": case.name,
             "label": case.label,
             **case.sizes(),
             "impl": impl,
             "counted": case.counted,
-            "per_second": case.count() / statistics.median(seconds[impl]),
+            "per_second": case.count() / median,
             "seconds": spread(seconds[impl]),
             "peak_bytes": peaks[impl],
-            "floor_bytes": case.floor_bytes(impl, device),
+            "floor_bytes": floor,
+            "floor_share": floor / bandwidth / median if floor and bandwidth else None,
         }
-        for impl in peaks
-    ]
-
-
-def _floor_share(row: dict[str, Any], bandwidth: float) -> float | None:
-    """The time that the counted bytes of a step take as a copy, over the time of the step."""
-    return row["floor_bytes"] and row["floor_bytes"] / bandwidth / row["seconds"]["median"]
+        rows.append(row)
+    return rows
 
 
 def _percent(share: float | None) -> str:

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from torchplastic.bench.measure import tensors_of
-from torchplastic.experiments import registry
+from torchplastic.experiments import catalog
 from torchplastic.experiments.maze import MazeConfig, agent
+from torchplastic.tasks.base import BatchedEnv
 from torchplastic.tasks.envs import BatchedGym, BatchedMaze
 from torchplastic.tasks.maze import ACTIONS, Maze
-from torchplastic.train.a2c import A2C, ActorCritic, BatchedEnv, Rollout, rollout, sample_action
+from torchplastic.train.a2c import A2C, ActorCritic, Rollout, rollout, sample_action
 
 MOST_SINGLE = 30
 
@@ -65,7 +66,7 @@ class MazeCase:
     @property
     def config(self) -> MazeConfig:
         """The preset `paper`, with episodes of `steps_of_episode` steps."""
-        config = registry.settings("maze", "paper")
+        config = catalog.settings("maze", "paper")
         assert isinstance(config, MazeConfig)
         return replace(config, task=replace(config.task, steps=self.steps_of_episode))
 

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from torchplastic import RULES, PlasticClassifier
 from torchplastic.data.classes import synthetic_glyphs
-from torchplastic.experiments import registry
+from torchplastic.experiments import catalog
 from torchplastic.experiments.omniglot import OmniglotConfig, network
 from torchplastic.tasks.omniglot import FewShotBatch, FewShotEpisodes
 from torchplastic.train.objectives import classification
@@ -67,7 +67,7 @@ class OmniglotCase:
 
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
         """The steps by implementation, and the tensors that persist."""
-        config = registry.settings("omniglot", "paper")
+        config = catalog.settings("omniglot", "paper")
         assert isinstance(config, OmniglotConfig)
         glyphs = synthetic_glyphs(config.task.side)
         single = replace(config.task, pool=0, queries=1)

@@ -1,4 +1,6 @@
-"""The suites of `plastic bench`: the recurrent experiments at their sizes, and how cost grows with each size.
+"""The suites of `plastic bench`: the experiments at their sizes, and how cost grows with each size.
+
+`NETWORKS` need no package of the laboratory; what the other suites need is imported when they are made.
 
 Axes: T time, B batch, N neurons.
 """
@@ -14,17 +16,10 @@ import torch
 from torch import Tensor
 
 from torchplastic import RULES, CapturedStep, PlasticRNN, Rule
-from torchplastic.bench.maze import CASES
 from torchplastic.bench.measure import tensors_of
-from torchplastic.bench.omniglot import OmniglotCase
-from torchplastic.data.pictures import photograph_patches
-from torchplastic.experiments import registry
-from torchplastic.experiments.images import ImagesConfig
-from torchplastic.experiments.pattern_recall import RecallConfig
-from torchplastic.ops.plastic_scan.numba_cpu import chunked as kernels
-from torchplastic.ops.plastic_scan.schedule import PASSES, cut, longest_chunk
-from torchplastic.tasks.base import Episode, RecallTask
-from torchplastic.tasks.images import ImageEpisodes, unclamped
+from torchplastic.ops.plastic_scan import dispatch
+from torchplastic.ops.plastic_scan.spec import ScanSpec
+from torchplastic.tasks.base import Episode, RecallTask, unclamped
 from torchplastic.tasks.patterns import Patterns
 
 
@@ -36,18 +31,19 @@ class Implementation(NamedTuple):
     """Whether the plain loop's step runs under torch.compile."""
     graph: bool = False
     """Whether a CUDA graph replays the training step, optimiser included."""
-    devices: tuple[str, ...] = ("cpu", "cuda")
 
 
-IMPLEMENTATIONS = {
-    "reference": Implementation("reference"),
-    "compiled step": Implementation("reference", compiled=True),
-    "chunked": Implementation("chunked"),
-    "chunked, CUDA graph": Implementation("chunked", graph=True, devices=("cuda",)),
-    "stepwise": Implementation("stepwise", devices=("cpu",)),
-    "triton": Implementation("triton", devices=("cuda",)),
-    "triton, CUDA graph": Implementation("triton", graph=True, devices=("cuda",)),
-}
+def implementations(device: str) -> dict[str, Implementation]:
+    """The ways to make a step on a device, the reference first: every implementation of the package, by its name."""
+    ways = {"reference": Implementation("reference"), "compiled step": Implementation("reference", compiled=True)}
+    for impl in dispatch.impls():
+        if impl not in ("auto", "reference"):
+            ways[impl] = Implementation(impl)
+            if device == "cuda":
+                ways[f"{impl}, CUDA graph"] = Implementation(impl, graph=True)
+    return ways
+
+
 NEEDED = ("reference", "chunked")  # a case fails without these; others are skipped if they cannot run
 PLAIN = ("reference", "compiled step")
 ONLY_ON_GPU = ("large",)  # suites that take too long, or too much memory, on a CPU
@@ -79,15 +75,18 @@ class Case:
         return {"N": self.task.neurons, "T": len(episode.clamped_steps), "B": self.batch}
 
     def floor_bytes(self, impl: str, device: torch.device) -> int | None:
-        """The bytes that a training step by chunks must move, by count (ops/README.md)."""
-        if impl in (*PLAIN, "stepwise"):
-            return None
-        episode = self.part(self.task.episodes(1, torch.Generator().manual_seed(0)))
-        profile = kernels.cost_profile(device.type)
-        longest = longest_chunk(episode.clamped_steps, self.batch, self.task.neurons, profile=profile)
-        chunks = cut(episode.clamped_steps, longest)
-        free = sum(len(chunk.free) for chunk in chunks)
-        return 4 * self.task.neurons**2 * (2 * (2 + self.batch) * free + PASSES * self.batch * len(chunks))
+        """The bytes that a training step of this implementation must move, if plastic_scan/README.md counts them."""
+        way = implementations(device.type)[impl]
+        moved = dispatch.choose("bench", self.spec(device), way.impl).moved_bytes
+        return None if moved is None else moved(self.spec(device))
+
+    def spec(self, device: torch.device) -> ScanSpec:
+        """The scan of a step."""
+        steps = tuple(self.part(self.task.episodes(1, torch.Generator().manual_seed(0))).clamped_steps)
+        return ScanSpec(
+            len(steps), self.batch, self.task.neurons, "full", RULES["hebb"], "tanh", steps, device.type,
+            torch.float32,
+        )  # fmt: skip
 
     def steps(self, device: torch.device) -> tuple[dict[str, Callable[[], None]], list[Tensor]]:
         """The training step of each implementation (forward, backward, Adam), and the tensors that persist."""
@@ -95,8 +94,8 @@ class Case:
         episode = self.part(self.task.episodes(self.batch, generator)).to(device)
         steps: dict[str, Callable[[], None]] = {}
         persistent = [episode.inputs, episode.target, *([] if episode.clamp is None else [episode.clamp])]
-        for name, (impl, compiled, graph, devices) in IMPLEMENTATIONS.items():
-            if device.type not in devices or (name in PLAIN and not self.plain):
+        for name, (impl, compiled, graph) in implementations(device.type).items():
+            if (name in PLAIN and not self.plain) or not dispatch.runs(self.spec(device), impl):
                 continue
             rnn = PlasticRNN(None, self.task.neurons, learn_eta=self.learn_eta, impl=impl, device=device)
             run = compiled_loop(rnn) if compiled else rnn
@@ -170,29 +169,33 @@ def compiled_loop(rnn: PlasticRNN) -> Callable[..., tuple[Tensor, None]]:
     return run
 
 
-def _recall(experiment: str, *presets: str) -> list[Case]:
-    """The episodes of an experiment on bit patterns."""
+# --- the networks of the experiments; the tests compare them with the presets
 
-    def case(preset: str) -> Case:
-        config = registry.settings(experiment, preset)
-        assert isinstance(config, RecallConfig)
-        task = config.task
-        label = f"{task.neurons} neurons, {task.steps} steps, {task.input}"
-        return Case(experiment, preset, label, task, learn_eta=config.model.learn_eta)
 
-    return [case(preset) for preset in presets]
+def _patterns() -> list[Case]:
+    """1000 bits: the paper's episode, and the released program's."""
+    additive = Patterns(shown=6, gap=4, cycles=2, test=6, input="additive", balanced=True)
+    return [_recall("patterns", "paper", Patterns(), False), _recall("patterns", "additive", additive, True)]
+
+
+def _fifty_bit() -> list[Case]:
+    """The paper's episode of 50 bits."""
+    task = Patterns(bits=50, patterns=2, shown=3, gap=1, cycles=3, test=3)
+    return [_recall("fifty-bit", "paper", task, True)]
+
+
+def _recall(suite: str, preset: str, task: Patterns, learn_eta: bool) -> Case:
+    label = f"{task.neurons} neurons, {task.steps} steps, {task.input}"
+    return Case(suite, preset, label, task, learn_eta=learn_eta)
 
 
 def _images() -> list[Case]:
-    """The paper's episode, on pictures that need no download, and the same without its clamped steps."""
-    config = registry.settings("images", "paper")
-    assert isinstance(config, ImagesConfig)
-    task = ImageEpisodes(config.task, photograph_patches(config.task.side).train)
-    free = sum(not clamped for clamped in config.task.clamped_steps())
+    """The paper's episode, with random bits for pictures, and the same without its clamped steps."""
+    task = Patterns(bits=1024, patterns=3, shown=20, gap=2, cycles=3, test=3)
+    free = task.clamped_steps().count(False)
 
     def case(name: str, steps: str, part: Callable[[Episode], Episode] = lambda episode: episode) -> Case:
-        label = f"{task.neurons} neurons, {steps}"
-        return Case("images", name, label, task, learn_eta=config.model.learn_eta, part=part)
+        return Case("images", name, f"{task.neurons} neurons, {steps}", task, learn_eta=True, part=part)
 
     return [
         case("paper", f"{task.steps} steps, {free} of them free"),
@@ -263,14 +266,26 @@ class Measured(Protocol):
         """The steps to time, by implementation, the reference first, and the tensors that persist between steps."""
 
 
-SUITES: dict[str, Callable[[], Sequence[Measured]]] = {
-    "patterns": lambda: _recall("patterns", "paper", "additive"),
-    "fifty-bit": lambda: _recall("fifty-bit", "paper"),
+def _omniglot() -> Sequence[Measured]:
+    from torchplastic.bench.omniglot import OmniglotCase
+
+    return [OmniglotCase()]
+
+
+def _maze() -> Sequence[Measured]:
+    from torchplastic.bench.maze import CASES
+
+    return [*CASES, _network_of_the_maze()]
+
+
+NETWORKS: dict[str, Callable[[], Sequence[Measured]]] = {
+    "patterns": _patterns,
+    "fifty-bit": _fifty_bit,
     "images": _images,
-    "omniglot": lambda: [OmniglotCase()],
-    "maze": lambda: [*CASES, _network_of_the_maze()],
+    "maze": lambda: [_network_of_the_maze()],
     "large": _large,
     "scaling-n": lambda: _scaling("N"),
     "scaling-t": lambda: _scaling("T"),
     "scaling-b": lambda: _scaling("B"),
 }
+SUITES: dict[str, Callable[[], Sequence[Measured]]] = {**NETWORKS, "maze": _maze, "omniglot": _omniglot}

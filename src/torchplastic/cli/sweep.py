@@ -52,7 +52,7 @@ def run(args: Sequence[str]) -> int:
             raise ValueError(f"--{name} must be at least 1; got {getattr(own, name)}.")
     if any(argument == "--seed" or argument.startswith("--seed=") for argument in rest):
         raise ValueError("a sweep sets the seeds itself, 0 to N - 1; omit --seed and set their number with --seeds N.")
-    flags = train_flags("plastic sweep", "Train each seed as plastic train does.", experiment, rest)
+    _, flags = train_flags("plastic sweep", "Train each seed as plastic train does.", experiment, rest)
     from torchplastic.experiments import signals
     from torchplastic.experiments.sweep import Sweep, default_jobs, default_path, make_pool, run_sweep
 

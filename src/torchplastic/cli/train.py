@@ -15,6 +15,7 @@ from torchplastic.cli.parsing import before, parse
 from torchplastic.experiments import catalog
 
 if TYPE_CHECKING:
+    from torchplastic.experiments.base import Experiment
     from torchplastic.experiments.launch import RunResult
 
 KINDS = ("plastic", "rnn", "lstm")
@@ -36,22 +37,20 @@ def run(args: Sequence[str]) -> int:
         print("       plastic train --resume RUN [--episodes N] [--device DEVICE] [--devices N] [--data-dir DIR]")
         print("\nplastic train EXPERIMENT --help lists the flags of an experiment; plastic list describes the presets.")
         return 0
-    flags = train_flags("plastic train", "Train an experiment in a new run directory.", experiment, args[1:])
+    found, flags = train_flags("plastic train", "Train an experiment in a new run directory.", experiment, args[1:])
     from torchplastic.experiments import launch
 
-    return _print_result(launch.start(flags.config, flags.out, flags.device, flags.devices))
+    return _print_result(launch.start(found, flags.config, flags.out, flags.device, flags.devices))
 
 
-def train_flags(prog: str, about: str, experiment: str, args: Sequence[str]) -> Any:
-    """Parse the flags that train an experiment -> config, out, device, devices."""
+def train_flags(prog: str, about: str, experiment: str, args: Sequence[str]) -> tuple["Experiment", Any]:
+    """Parse the flags that train an experiment -> the experiment; config, out, device, devices."""
     chosen, rest = before(args, preset={"default": "quick"}, model__kind={"default": "plastic", "choices": KINDS})
     kind, presets = vars(chosen)["model.kind"], tuple(catalog.entry(experiment).presets)
     catalog.preset(experiment, chosen.preset)
     with loading("torch", "PyTorch"):
-        from torchplastic.experiments import registry
-
-        settings = registry.get(experiment).config
-    config = registry.settings(experiment, chosen.preset, kind)
+        found = catalog.get(experiment)
+    settings, config = found.config, found.settings(chosen.preset, kind)
 
     @dataclass
     class Train:  # the most used flags first
@@ -72,7 +71,7 @@ def train_flags(prog: str, about: str, experiment: str, args: Sequence[str]) -> 
     flags = parse(Train, f"{prog} {experiment}", rest, Train(chosen.preset, "auto", None, 1, config))
     if flags.devices < 1:
         raise ValueError(f"--devices must be at least 1; got {flags.devices}.")
-    return flags
+    return found, flags
 
 
 def _resume(args: Sequence[str]) -> int:

@@ -1,11 +1,18 @@
-"""Descriptions of the experiments and their presets. It imports nothing, so that `plastic list` answers at once.
+"""Descriptions of the experiments and their presets, and the lookup by name.
+
+Importing it imports nothing else, so that `plastic list` answers at once.
 
 Unless stated otherwise, a cost is the time on the two CPU cores of docs/results.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torchplastic.experiments.base import Experiment
+    from torchplastic.experiments.config import Config
 
 
 class Preset(NamedTuple):
@@ -104,3 +111,15 @@ def preset(name: str, which: str) -> Preset:
     if which not in presets:
         raise ValueError(f"{name} has no preset {which!r}; choose one of {', '.join(presets)}.")
     return presets[which]
+
+
+def get(name: str) -> Experiment:
+    """Import the experiment of that name. ValueError for an unknown one."""
+    experiment: Experiment = import_module(f"torchplastic.experiments.{entry(name).module}").EXPERIMENT
+    return experiment
+
+
+def settings(name: str, which: str, kind: str = "plastic") -> Config:
+    """The config of a preset. ValueError for an unknown experiment or preset."""
+    preset(name, which)
+    return get(name).settings(which, kind)

@@ -8,14 +8,18 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import dacite
 import tyro
 
-from torchplastic import RULES
+from torchplastic import RULES, functional
 
 C = TypeVar("C", bound="Config")
+if TYPE_CHECKING:
+    Impl = str
+else:
+    Impl = Literal[functional.impls()]
 
 
 def at_least(name: str, value: float, smallest: float) -> None:
@@ -58,7 +62,7 @@ class Model(PlasticConfig):
     """Plastic network, the same network without plasticity (rnn), or an LSTM."""
     clamped: bool = True
     """LSTM only: input bits override their cells (input and output gates open, forget gate shut)."""
-    impl: Literal["auto", "reference", "chunked", "stepwise", "triton"] = "auto"
+    impl: Impl = "auto"
     """Implementation of the plastic layer; auto: the fastest for this run."""
 
     @property

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torchplastic import functional
 from torchplastic.data.pictures import Pictures, photograph_patches
 from torchplastic.data.resolve import load_pictures
+from torchplastic.experiments.base import Components, Experiment
 from torchplastic.experiments.build import generator, lstm_training_bytes, make_network
 from torchplastic.experiments.config import DataConfig, Model, Optim
-from torchplastic.experiments.registry import Components, Experiment
 from torchplastic.experiments.samples import matrices, picture_row
 from torchplastic.tasks.images import ImageEpisodes, Images, training_and_validation, trivial_answers
 from torchplastic.train.evaluate import evaluate, interval
@@ -80,7 +80,8 @@ def build(config: ImagesConfig) -> Components:
         _, errors = evaluate(network, validation, OBJECTIVE, config.eval_episodes, evaluation_batch(config), stream)
         return {"val_error": errors.mean().item(), "val_error_median": errors.double().quantile(0.5).item()}
 
-    return Components(SupervisedLearner(training, OBJECTIVE), model, validate, medians=True)
+    learner = SupervisedLearner(training, OBJECTIVE)
+    return Components(learner, model, validate, medians=True, eval_every=config.eval_every)
 
 
 def needed_bytes(config: ImagesConfig) -> int:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from torchplastic import LSTM, PlasticRNN, PlasticState, functional
+from torchplastic.experiments.base import Components, Experiment
 from torchplastic.experiments.build import generator, lstm_training_bytes, rescale
 from torchplastic.experiments.config import Config, Model, Optim, at_least
-from torchplastic.experiments.registry import Components, Experiment
 from torchplastic.experiments.samples import layer_matrices
 from torchplastic.tasks.envs import BatchedMaze
 from torchplastic.tasks.maze import ACTIONS, AGENT, Maze, MazeState

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torchplastic import PlasticClassifier
 from torchplastic.data.classes import Classes, synthetic_glyphs
 from torchplastic.data.resolve import load_characters
+from torchplastic.experiments.base import Components, Experiment
 from torchplastic.experiments.build import generator
 from torchplastic.experiments.config import DataConfig, Optim, PlasticConfig, at_least
-from torchplastic.experiments.registry import Components, Experiment
 from torchplastic.experiments.samples import feature_map, layer_matrices, picture_row
 from torchplastic.tasks.omniglot import FewShot, FewShotBatch, FewShotEpisodes, nearest_in_pixels
 from torchplastic.train.evaluate import evaluate, interval
@@ -134,7 +134,8 @@ def build(config: OmniglotConfig) -> Components:
         _, errors = evaluate(network, test, classification, config.eval_episodes, _at_once(config), stream)
         return {"test_error": errors.mean().item()}
 
-    return Components(SupervisedLearner(training_episodes(config), classification), network(config), test_values)
+    learner = SupervisedLearner(training_episodes(config), classification)
+    return Components(learner, network(config), test_values, eval_every=config.eval_every)
 
 
 def network(config: OmniglotConfig) -> PlasticClassifier:

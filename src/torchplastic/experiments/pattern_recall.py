@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from torchplastic import functional
+from torchplastic.experiments.base import Components, Experiment
 from torchplastic.experiments.build import generator, lstm_training_bytes, make_network
 from torchplastic.experiments.config import Config, Model
-from torchplastic.experiments.registry import Components, Experiment
 from torchplastic.experiments.samples import matrices, picture_row
 from torchplastic.tasks.patterns import Patterns, wrong_bits
 from torchplastic.train.evaluate import evaluate, interval

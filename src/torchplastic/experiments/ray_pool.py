@@ -11,13 +11,13 @@ from types import TracebackType
 
 import ray
 
-from torchplastic.experiments.workers import Job, launch, send
+from torchplastic.experiments.workers import SeedJob, launch, send
 
 POLL = 0.5  # seconds between two checks of a process
 PATIENCE = 60.0  # seconds that a process has to save
 
 
-def work(job: Job) -> int:
+def work(job: SeedJob) -> int:
     """A Ray task: run the job on the task's machine; when cancelled, let it save and end."""
     process = launch(job)
     try:
@@ -36,8 +36,8 @@ class RayPool:
 
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
-        self._waiting: list[Job] = []
-        self._tasks: dict[ray.ObjectRef, Job] = {}
+        self._waiting: list[SeedJob] = []
+        self._tasks: dict[ray.ObjectRef, SeedJob] = {}
         self._stopping = False
 
     def __enter__(self) -> RayPool:
@@ -54,7 +54,7 @@ class RayPool:
             self.ended(POLL)
         ray.shutdown()
 
-    def start(self, jobs: Sequence[Job]) -> None:
+    def start(self, jobs: Sequence[SeedJob]) -> None:
         for job in jobs:
             for name, needed in (("CPU", job.threads), ("GPU", job.gpus)):
                 most = max((node["Resources"].get(name, 0) for node in ray.nodes() if node["Alive"]), default=0)
@@ -69,10 +69,10 @@ class RayPool:
     def unfinished(self) -> bool:
         return bool(self._tasks or self._waiting)
 
-    def running(self) -> list[Job]:
+    def running(self) -> list[SeedJob]:
         return list(self._tasks.values())
 
-    def ended(self, timeout: float) -> list[tuple[Job, int]]:
+    def ended(self, timeout: float) -> list[tuple[SeedJob, int]]:
         done, _ = ray.wait(list(self._tasks), timeout=timeout) if self._tasks else ([], [])
         found = [(self._tasks.pop(task), _code(task)) for task in done]
         self._fill()

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from torchplastic.experiments import launch, registry, signals
+from torchplastic.experiments import catalog, environment, signals
 from torchplastic.experiments.config import Config
-from torchplastic.experiments.workers import Job, LocalPool, Pool
+from torchplastic.experiments.workers import LocalPool, Pool, SeedJob
 from torchplastic.legacy import modern
 from torchplastic.runs import RunDirectory, RunError, flatten, locked, read_json, refuse_link, write_json
 from torchplastic.train import memory
@@ -67,10 +67,10 @@ def default_jobs(sweep: Sweep, backend: str) -> int:
 
     A single seed leaves a GPU idle most of the time. Each seed needs a CPU core to launch its kernels.
     """
-    device = launch.place(sweep.config, sweep.device)
+    device = environment.place(sweep.config, sweep.device)
     if device.type != "cuda" or sweep.devices > 1 or backend != "local":
         return JOBS
-    needed = registry.get(sweep.config.experiment).needed_bytes(sweep.config)
+    needed = catalog.get(sweep.config.experiment).needed_bytes(sweep.config)
     return max(1, min(len(sweep.seeds), _cores(), memory.side_by_side(needed, device)))
 
 
@@ -89,7 +89,7 @@ def run_sweep(sweep: Sweep, pool: Pool, jobs: int) -> tuple[list[JobStatus], int
     pool: runs the processes, `jobs` at a time. A failing seed does not stop the others.
     """
     threads = sweep.config.threads or max(1, _cores() // jobs)
-    registry.get(sweep.config.experiment).data(sweep.config)  # raises before anything is written
+    catalog.get(sweep.config.experiment).data(sweep.config)  # raises before anything is written
     _claim(sweep)
     LOG.info("sweep %s", sweep.path)
     with locked(sweep.path):
@@ -128,18 +128,8 @@ def run_sweep(sweep: Sweep, pool: Pool, jobs: int) -> tuple[list[JobStatus], int
 
 
 def position(path: Path) -> tuple[int, float | None, str]:
-    """A run's last episode, its last error or reward, and the name of that measure, from the end of metrics.jsonl."""
-    file = path / "metrics.jsonl"
-    if not file.is_file():
-        return 0, None, ""
-    with file.open("rb") as stream:
-        stream.seek(max(0, file.stat().st_size - 4096))
-        lines = [line for line in stream.read().splitlines(keepends=True) if line.endswith(b"\n")]
-    if not lines:
-        return 0, None, ""
-    try:
-        row = json.loads(lines[-1])
-    except ValueError:
+    """A run's last episode, its last error or reward, and the name of that measure."""
+    if not (row := RunDirectory(path).last_row()):
         return 0, None, ""
     measure = "error" if "error" in row else "reward"
     return row["episode"], row.get(measure), measure
@@ -174,7 +164,7 @@ def _claim(sweep: Sweep) -> None:
     write_json(file, about)
 
 
-def _job(sweep: Sweep, seed: int, threads: int) -> Job | None:
+def _job(sweep: Sweep, seed: int, threads: int) -> SeedJob | None:
     """The job that finishes a seed; None if it is finished. RunError if it cannot continue."""
     path, episodes = sweep.run_path(seed), sweep.config.episodes
     command = ["-m", "torchplastic", "train"]
@@ -194,7 +184,7 @@ def _job(sweep: Sweep, seed: int, threads: int) -> Job | None:
     log = sweep.path / "logs" / f"seed-{seed}.log"
     for place in (log.parent, log):
         refuse_link(place)
-    return Job(seed, tuple(command), log, threads, sweep.devices if on_gpu else 0)
+    return SeedJob(seed, tuple(command), log, threads, sweep.devices if on_gpu else 0)
 
 
 def _clear(path: Path) -> None:
@@ -228,7 +218,7 @@ def _done(run: RunDirectory) -> int:
         return 0
 
 
-def _outcome(job: Job, code: int, log_start: int, stopping: bool) -> tuple[str, str]:
+def _outcome(job: SeedJob, code: int, log_start: int, stopping: bool) -> tuple[str, str]:
     """The state of an ended job, and the reason; its log had `log_start` bytes before."""
     if code == 0:
         return "finished", ""

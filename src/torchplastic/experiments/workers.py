@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 from torchplastic.experiments.signals import PARENT
 
 
-class Job(NamedTuple):
+class SeedJob(NamedTuple):
     """A process to run: its command, its log and its resources."""
 
     seed: int
@@ -35,23 +35,23 @@ class Pool(Protocol):
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
-    def start(self, jobs: Sequence[Job]) -> None:
+    def start(self, jobs: Sequence[SeedJob]) -> None:
         """Start the jobs; returns at once."""
 
     def unfinished(self) -> bool:
         """Whether any job is running or waiting."""
 
-    def running(self) -> list[Job]:
+    def running(self) -> list[SeedJob]:
         """The running jobs."""
 
-    def ended(self, timeout: float) -> list[tuple[Job, int]]:
+    def ended(self, timeout: float) -> list[tuple[SeedJob, int]]:
         """Wait up to `timeout` seconds -> ended jobs with their return codes (negative: the signal)."""
 
     def interrupt(self) -> None:
         """Start no further job and let the running ones save and end; a second call kills them."""
 
 
-def launch(job: Job) -> subprocess.Popen[bytes]:
+def launch(job: SeedJob) -> subprocess.Popen[bytes]:
     """Start a job in its own process group, appending its output to its log; it ends with this process."""
     job.log.parent.mkdir(exist_ok=True)
     with job.log.open("ab") as log:
@@ -82,8 +82,8 @@ class LocalPool:
 
     def __init__(self, jobs: int) -> None:
         self._executor = ThreadPoolExecutor(jobs)
-        self._waiting: dict[Future[int | None], Job] = {}
-        self._processes: dict[Job, subprocess.Popen[bytes]] = {}
+        self._waiting: dict[Future[int | None], SeedJob] = {}
+        self._processes: dict[SeedJob, subprocess.Popen[bytes]] = {}
         self._lock = threading.RLock()  # reentrant: a signal handler may run while it is held
         self._stopping = False
 
@@ -95,16 +95,16 @@ class LocalPool:
             self.interrupt()
         self._executor.shutdown()
 
-    def start(self, jobs: Sequence[Job]) -> None:
+    def start(self, jobs: Sequence[SeedJob]) -> None:
         self._waiting |= {self._executor.submit(self._run, job): job for job in jobs}
 
     def unfinished(self) -> bool:
         return bool(self._waiting)
 
-    def running(self) -> list[Job]:
+    def running(self) -> list[SeedJob]:
         return list(self._processes)
 
-    def ended(self, timeout: float) -> list[tuple[Job, int]]:
+    def ended(self, timeout: float) -> list[tuple[SeedJob, int]]:
         done = wait(self._waiting, timeout, FIRST_COMPLETED).done
         codes = [(self._waiting.pop(future), future.result()) for future in done]
         return [(job, code) for job, code in codes if code is not None]
@@ -116,7 +116,7 @@ class LocalPool:
             for process in self._processes.values():
                 send(process, number)
 
-    def _run(self, job: Job) -> int | None:
+    def _run(self, job: SeedJob) -> int | None:
         """Run a job -> its return code; None if it was never started."""
         with self._lock:
             if self._stopping:

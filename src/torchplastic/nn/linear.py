@@ -11,7 +11,7 @@ from torch import Tensor
 from torchplastic.nn.plasticity import Plasticity
 from torchplastic.ops import checks
 from torchplastic.ops.nonlinearity import ACTIVATIONS
-from torchplastic.ops.plastic_linear import plastic_linear
+from torchplastic.ops.plastic_linear.run import run
 from torchplastic.rules import Rule
 from torchplastic.state import PlasticState
 
@@ -117,13 +117,8 @@ class PlasticLinear(Plasticity):
         swap = self.batch_first and x.dim() == 3
         if swap:
             x, drive = x.transpose(0, 1), None if drive is None else drive.transpose(0, 1)
-        checks.plastic_state(
-            type(self).__name__, state, x.shape[1] if x.dim() == 3 else None, self.in_features, self.out_features,
-            self.alpha is not None, self.w,
-        )  # fmt: skip
-        y, state = plastic_linear(
-            x, self.w, self.alpha, self.eta, state, rule=self.rule, drive=drive, activation=self.activation
-        )
+        who = type(self).__name__
+        y, state = run(who, x, self.w, self.alpha, self.eta, state, self.rule, drive, self.activation)
         return (y.transpose(0, 1) if swap else y), state
 
     def effective_weight(self, state: PlasticState | None = None) -> Tensor:

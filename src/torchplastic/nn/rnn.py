@@ -14,8 +14,10 @@ from torchplastic.nn.plasticity import Plasticity
 from torchplastic.nn.stepper import Stepper
 from torchplastic.ops import checks
 from torchplastic.ops.nonlinearity import NONLINEARITIES
-from torchplastic.ops.plastic_scan import IMPLS, plastic_scan
-from torchplastic.rules import Rule
+from torchplastic.ops.plastic_scan import dispatch
+from torchplastic.ops.plastic_scan.run import run
+from torchplastic.ops.plastic_scan.spec import ScanSpec
+from torchplastic.rules import Rule, get_rule
 from torchplastic.state import PlasticState
 
 
@@ -81,7 +83,7 @@ class PlasticRNNCell(Plasticity):
         if input_size is not None and input_size < 1:
             raise ValueError(f"{type(self).__name__}: input_size must be at least 1, or None; got {input_size}.")
         checks.one_of("nonlinearity", nonlinearity, NONLINEARITIES)
-        checks.one_of("impl", impl, IMPLS)
+        impl = checks.impl(impl, dispatch.impls(), dispatch.ALIASES)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.nonlinearity = nonlinearity
@@ -166,7 +168,13 @@ class PlasticRNNCell(Plasticity):
         hidden, trace = checks.plastic_state(
             type(self).__name__, state, batch, self.hidden_size, self.hidden_size, self.alpha is not None, self.w
         )
-        return Stepper(self, PlasticState(hidden, trace))
+        spec = ScanSpec(
+            1, batch, self.hidden_size, self.alpha_kind, get_rule(self.rule), self.nonlinearity, (False,),
+            self.w.device.type, self.w.dtype, self.chunk_size,
+        )  # fmt: skip
+        return Stepper(
+            type(self).__name__, spec, self.impl, self.w, self.alpha, self.eta, self.i2h, PlasticState(hidden, trace)
+        )
 
     def _input_units(self) -> int:
         return self.hidden_size if self.input_size is None else self.input_size
@@ -184,24 +192,10 @@ class PlasticRNNCell(Plasticity):
             raise ValueError(
                 f"{who}: clamp needs input_size=None, one input unit per neuron; got input_size={self.input_size}."
             )
-        # plastic_scan checks it too; this message names the layer
-        checks.plastic_state(
-            who, state, x.shape[1] if x.dim() == 3 else None, self.hidden_size, self.hidden_size,
-            self.alpha is not None, self.w,
+        return run(
+            who, x if self.i2h is None else self.i2h(x), self.w, self.alpha, self.eta, state, self.rule, clamp,
+            clamped_steps, self.nonlinearity, self.impl, self.chunk_size,
         )  # fmt: skip
-        return plastic_scan(
-            x if self.i2h is None else self.i2h(x),
-            self.w,
-            self.alpha,
-            self.eta,
-            state,
-            rule=self.rule,
-            clamp=clamp,
-            clamped_steps=clamped_steps,
-            nonlinearity=self.nonlinearity,
-            impl=self.impl,
-            chunk_size=self.chunk_size,
-        )
 
     def extra_repr(self) -> str:
         lines = [f"{self.input_size}, {super().extra_repr().split(', ', 1)[1]}"]

@@ -5,20 +5,15 @@ Axes: B batch, I inputs, N neurons; matrices are `[pre, post]`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from torchplastic.ops import checks
-from torchplastic.ops.nonlinearity import NONLINEARITIES
-from torchplastic.ops.plastic_scan.numba_cpu import recurrent as stepwise
-from torchplastic.rules import get_rule
+from torchplastic.ops.plastic_scan import dispatch
+from torchplastic.ops.plastic_scan.run import run
+from torchplastic.ops.plastic_scan.spec import ScanSpec
 from torchplastic.state import PlasticState
-
-if TYPE_CHECKING:
-    from torchplastic.nn.rnn import PlasticRNNCell
 
 
 class Stepper:
@@ -28,7 +23,13 @@ class Stepper:
     layer's parameters while it is in use.
 
     Args:
-        layer: the recurrent layer.
+        who: the layer's name, for errors.
+        spec: the scan of one step.
+        impl: as in `plastic_scan`.
+        w: as in `plastic_scan`, and so are the next two.
+        alpha: plasticity coefficients.
+        eta: plasticity rate.
+        i2h: input weights, or None: x is the drive.
         state: batched state to continue from; it is copied.
 
     Examples:
@@ -37,16 +38,20 @@ class Stepper:
         torch.Size([4, 32])
     """
 
-    def __init__(self, layer: PlasticRNNCell, state: PlasticState) -> None:
-        self._layer, self._state = layer, state.detach()
-        self._steps: stepwise.Steps | None = None
-        rule = get_rule(layer.rule)
-        if layer.alpha is not None and layer.impl != "reference" and stepwise.supports(rule, layer.w):
-            assert layer.eta is not None
-            assert state.trace is not None
-            self._steps = stepwise.Steps(
-                layer.w, layer.alpha, layer.eta, state.hidden, state.trace, rule, layer.nonlinearity
-            )
+    def __init__(
+        self,
+        who: str,
+        spec: ScanSpec,
+        impl: str,
+        w: Tensor,
+        alpha: Tensor | None,
+        eta: Tensor | None,
+        i2h: nn.Linear | None,
+        state: PlasticState,
+    ) -> None:
+        self._who, self._spec, self._impl, self._i2h, self._state = who, spec, impl, i2h, state.detach()
+        self._w, self._alpha, self._eta = w, alpha, eta
+        self._steps = dispatch.steps(spec, impl, w, alpha, eta, *self._state[:2])
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
@@ -65,31 +70,30 @@ class Stepper:
             >>> tp.PlasticRNN(8, 32).stepper(4)(torch.randn(4, 8)).shape
             torch.Size([4, 32])
         """
-        layer, (hidden, trace) = self._layer, self._state
-        expected = (len(hidden), layer._input_units())
+        w, i2h, spec = self._w, self._i2h, self._spec
+        expected = (spec.B, spec.N if i2h is None else i2h.in_features)
         if x.shape != expected:
             raise ValueError(
                 f"stepper: x must be [B, I] = {expected}; got {tuple(x.shape)}. "
                 "For another batch size call layer.stepper(batch)."
             )
-        if trace is not None and self._steps is None:
-            y, self._state = layer._scan(x.unsqueeze(0), self._state, None, None)
-            return y.squeeze(0)
-        drive = x if layer.i2h is None else linear(x, layer.i2h.weight, layer.i2h.bias)
+        drive = x if i2h is None else linear(x, i2h.weight, i2h.bias)
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
-                return self._step(drive.to(layer.w.dtype))
-        if drive.dtype != layer.w.dtype or drive.device != layer.w.device:
-            checks.same_kind(type(layer).__name__, input=drive, w=layer.w)
+                return self._step(drive.to(w.dtype))
+        if drive.dtype != w.dtype or drive.device != w.device:
+            checks.same_kind(self._who, input=drive, w=w)
         return self._step(drive)
 
     def _step(self, drive: Tensor) -> Tensor:
         if self._steps is not None:
             return self._steps(drive)
-        layer = self._layer
-        y = NONLINEARITIES[layer.nonlinearity].f(torch.addmm(drive, self._state.hidden, layer.w))
-        self._state = PlasticState(y, None)
-        return y.clone()
+        spec = self._spec
+        y, self._state = run(
+            self._who, drive.unsqueeze(0), self._w, self._alpha, self._eta, self._state, spec.rule, None, None,
+            spec.nonlinearity, self._impl, spec.chunk_size,
+        )  # fmt: skip
+        return y.squeeze(0)
 
     def state(self) -> PlasticState:
         """Copy the current state.
@@ -103,5 +107,5 @@ class Stepper:
         """
         if self._steps is not None:
             return PlasticState(*self._steps.state())
-        hidden, trace = self._state
+        hidden, trace, _ = self._state
         return PlasticState(hidden.clone(), None if trace is None else trace.clone())

@@ -5,7 +5,8 @@ Axes: B batch, I presynaptic and N postsynaptic neurons (recurrent: I = N).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -17,6 +18,19 @@ def one_of(what: str, value: str, allowed: Iterable[str]) -> None:
     """Check a name against a table."""
     if value not in allowed:
         raise ValueError(f"{what} must be one of {', '.join(allowed)}; got {value!r}.")
+
+
+def impl(value: str, allowed: Iterable[str], aliases: Mapping[str, str]) -> str:
+    """Check the name of an implementation; a name of an earlier version is replaced with a warning."""
+    if value in aliases:
+        warnings.warn(
+            f'impl="{value}" has the name "{aliases[value]}" now; the old one goes with the next version.',
+            FutureWarning,
+            stacklevel=2,
+        )
+        return aliases[value]
+    one_of("impl", value, allowed)
+    return value
 
 
 def connections(who: str, I: int, N: int, w: Tensor, alpha: Tensor | None) -> None:
@@ -64,7 +78,12 @@ def plastic_state(
     B = 1 if batch is None else batch
     if state is None:
         return like.new_zeros(B, N), like.new_zeros(B, I, N) if plastic else None
-    hidden, trace = state
+    hidden, trace, eligibility = state
+    if eligibility is not None:
+        raise ValueError(
+            f"{who}: the state has an eligibility trace but the rule has one trace only. "
+            "Pass PlasticState(state.hidden, state.trace)."
+        )
     if plastic != (trace is not None):
         raise ValueError(
             f"{who}: the state has {'no' if plastic else 'a'} trace but the layer "

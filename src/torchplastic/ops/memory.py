@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torchplastic.ops.plastic_scan.numba_cpu import chunked as numba_chunked
-from torchplastic.ops.plastic_scan.triton_gpu import persistent as resident
-from torchplastic.ops.plastic_scan.numba_cpu import recurrent as stepwise
-from torchplastic.ops.plastic_scan.schedule import cut, longest_chunk
+import torch
 
-STEP_MATRICES = 4  # N² tensors that autograd stores per step of the plain loop: alpha H, w + alpha H, eta u v, H
+from torchplastic.ops.plastic_scan import dispatch
+from torchplastic.ops.plastic_scan.spec import ScanSpec
+from torchplastic.rules import HEBB
 
 
 def training_bytes(
@@ -50,25 +49,11 @@ def training_bytes(
         ... )
         True
     """
-    T, matrix = len(clamped_steps), N * N
-    learned = 2 * matrix if alpha == "full" else matrix
-    vectors = 8 * T * B * N
-    if alpha == "none":
-        traces = 0
-    elif impl == "reference":
-        traces = STEP_MATRICES * T * B * matrix
-    else:
-        if longest is None:
-            full = alpha == "full"
-            profile = numba_chunked.cost_profile(device, full=full)
-            longest = longest_chunk(clamped_steps, B, N, full=full, profile=profile, itemsize=itemsize)
-        chunks = cut(clamped_steps, longest, longest_run=0) if impl == "triton" else cut(clamped_steps, longest)
-        tables = sum(len(c.free) * B * (c.inner * (N if alpha == "full" else 1) + N) for c in chunks)
-        traces = (len(chunks) + 5) * B * matrix + tables + 2 * matrix
-        padded = N * (N + stepwise.LONGEST_PADDING)
-        by_step = ((-(-T // stepwise.CHUNK) + 4) * B + min(B, stepwise.GROUPS) + 2 * stepwise.CHUNK) * padded
-        if impl == "triton":  # the larger of its two algorithms
-            traces = max(traces, (-(-T // resident.CHUNK) + 6) * B * N * (N + resident.LINE - 1))
-        if impl == "stepwise" or (impl == "auto" and stepwise.is_preferred(clamped_steps, N)):
-            traces = by_step if impl == "stepwise" else max(traces, by_step)  # auto falls back to chunked
-    return itemsize * (4 * learned + traces + vectors)
+    spec = ScanSpec(
+        len(clamped_steps), B, N, alpha, HEBB, "tanh", tuple(clamped_steps), device,
+        torch.float64 if itemsize == 8 else torch.float32, longest,
+    )  # fmt: skip
+    named = [backend for backend in dispatch.BACKENDS if backend.impl == impl and alpha != "none"]
+    traces = max(backend.training_bytes(spec) for backend in named or [dispatch.choose("training_bytes", spec)])
+    learned, vectors = N * N * (2 if alpha == "full" else 1), 8 * spec.T * B * N
+    return traces + itemsize * (4 * learned + vectors)

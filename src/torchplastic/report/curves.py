@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from torchplastic.report.loading import LoadedRun
+from torchplastic.runs import RunRecord
 
 Floats = NDArray[np.float64]
 
@@ -97,7 +97,7 @@ def window_start(last: ArrayLike) -> Floats:
     return np.asarray(np.maximum(0.0, np.minimum(last * (1 - TENTH), last - FEWEST_EPISODES)))
 
 
-def curve_of(run: LoadedRun, measure: str) -> Curve | None:
+def curve_of(run: RunRecord, measure: str) -> Curve | None:
     """The run's curve of `measure`, a key of its rows; None if no row has a finite value."""
     points: list[tuple[float, float, float]] = []
     done = 0.0
@@ -112,7 +112,7 @@ def curve_of(run: LoadedRun, measure: str) -> Curve | None:
     return Curve(episodes, values, seconds)
 
 
-def curves_of(runs: Sequence[LoadedRun], measure: str) -> list[Curve]:
+def curves_of(runs: Sequence[RunRecord], measure: str) -> list[Curve]:
     """The curves of the runs that have this measure."""
     return [curve for curve in (curve_of(run, measure) for run in runs) if curve is not None]
 
@@ -126,7 +126,7 @@ def interval95(values: Sequence[float]) -> tuple[float, float] | None:
     return mean - half, mean + half
 
 
-def held_out_curves(runs: Sequence[LoadedRun], measure: str) -> dict[str, list[Curve]]:
+def held_out_curves(runs: Sequence[RunRecord], measure: str) -> dict[str, list[Curve]]:
     """Curves of a measure on data that are never used for training, by the name of the data: validation, test."""
     found = {kind: curves_of(runs, f"{prefix}_{measure}") for prefix, kind in HELD_OUT.items()}
     return {kind: curves for kind, curves in found.items() if curves}

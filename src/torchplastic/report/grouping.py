@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from torchplastic.report.loading import Json, LoadedRun
-from torchplastic.runs import flatten
+from torchplastic.report.sources import Json
+from torchplastic.runs import RunRecord, flatten
 
 #: Keys (last part) that may differ within a group: seed, length, place and machine, but not the recipe.
 IGNORED = {
@@ -35,7 +35,7 @@ class Group:
     """Runs that differ only in the keys of `IGNORED`, ordered by seed."""
 
     label: str
-    runs: tuple[LoadedRun, ...]
+    runs: tuple[RunRecord, ...]
 
     @property
     def config(self) -> Json:
@@ -50,19 +50,19 @@ class Group:
         return json.dumps(kept, sort_keys=True, default=str)
 
     @property
-    def whole(self) -> tuple[LoadedRun, ...]:
+    def whole(self) -> tuple[RunRecord, ...]:
         """The finished runs, or all runs if none has finished: means and intervals are over these."""
         return tuple(run for run in self.runs if run.finished) or self.runs
 
     @property
-    def shown(self) -> LoadedRun:
+    def shown(self) -> RunRecord:
         """The run whose samples are drawn for the group: the first finished one, or else the first."""
         return self.whole[0]
 
 
-def group_runs(runs: Iterable[LoadedRun]) -> dict[str, list[Group]]:
+def group_runs(runs: Iterable[RunRecord]) -> dict[str, list[Group]]:
     """The groups of each experiment, in the order of the runs; within a group the runs are ordered by seed."""
-    experiments: dict[str, dict[str, list[LoadedRun]]] = {}
+    experiments: dict[str, dict[str, list[RunRecord]]] = {}
     for run in runs:
         recipe = json.dumps(_recipe(run.config), sort_keys=True, default=str)
         experiments.setdefault(run.experiment, {}).setdefault(recipe, []).append(run)
@@ -133,6 +133,6 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
-def _seed_order(run: LoadedRun) -> tuple[bool, float, str]:
+def _seed_order(run: RunRecord) -> tuple[bool, float, str]:
     is_number = isinstance(run.seed, int)
     return not is_number, float(run.seed) if is_number else 0.0, str(run.path)

@@ -13,8 +13,8 @@ import jinja2
 
 from torchplastic.report.figures.style import Animation, Drawing, render, style
 from torchplastic.report.folder import require_free, require_own, write
-from torchplastic.report.loading import Sources, read_sources
 from torchplastic.report.page_sections import Section, make_sections
+from torchplastic.report.sources import Sources, read_sources
 
 LOG = logging.getLogger("torchplastic")
 

@@ -15,8 +15,8 @@ from torchplastic.report.figures import learning, maps, profiles, samples, scali
 from torchplastic.report.figures.style import Animation, Drawing
 from torchplastic.report.formatting import listing, number, percent, plural, slug
 from torchplastic.report.grouping import Group, group_runs
-from torchplastic.report.loading import Bench, Samples, Sources
 from torchplastic.report.published import Literature, published
+from torchplastic.report.sources import Bench, Samples, Sources
 from torchplastic.report.tables import Table
 
 
@@ -181,7 +181,7 @@ def _chance(groups: Sequence[Group], measure: str, levels: Mapping[str, float]) 
         evaluation[measure]["chance"]
         for group in groups
         for run in group.runs
-        for evaluation in run.evaluations.values()
+        for evaluation in run.evaluations
         if isinstance(evaluation.get(measure), dict)
         and (level := evaluation[measure].get("chance")) is not None
         and level not in [value for name, value in evaluation.get("baselines", {}).items() if name in levels]

@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 
 from torchplastic.report.grouping import Group
-from torchplastic.report.loading import Json
+from torchplastic.report.sources import Json
 from torchplastic.runs import flatten
 
 DEFAULT_LABELS = {

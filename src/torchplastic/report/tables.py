@@ -23,8 +23,9 @@ from torchplastic.report.formatting import (
     with_interval,
 )
 from torchplastic.report.grouping import Group
-from torchplastic.report.loading import Bench, Json, LoadedRun
 from torchplastic.report.published import Literature
+from torchplastic.report.sources import Bench, Json
+from torchplastic.runs import RunRecord
 
 MEASURES = ("error", "reward", "accuracy")
 COMPLETE = "complete"
@@ -101,7 +102,7 @@ def variants_table(groups: Sequence[Group]) -> Table | None:
     """Evaluations of the complete network and of variants with less plasticity; None without such evaluations."""
     rows = []
     for group in groups:
-        evaluations = [each for run in group.runs for each in run.evaluations.values() if "variants" in each]
+        evaluations = [each for run in group.runs for each in run.evaluations if "variants" in each]
         if not any(evaluation["variants"] for evaluation in evaluations):
             continue
         measure = _kind_of(evaluations[0])[0]
@@ -119,7 +120,7 @@ def position_table(groups: Sequence[Group]) -> Table | None:
     """Accuracy by the step that last showed the query's class; None without evaluations that have it."""
     rows = []
     for group in groups:
-        found = [e["by_position"] for run in group.runs for e in run.evaluations.values() if e.get("by_position")]
+        found = [e["by_position"] for run in group.runs for e in run.evaluations if e.get("by_position")]
         lengths = {len(each) for each in found}
         if len(lengths) == 1:
             rows.append((group.label, *(number(float(value)) for value in np.mean(found, axis=0))))
@@ -135,7 +136,7 @@ def evaluation_table(groups: Sequence[Group]) -> Table | None:
     """The results of `plastic eval`: a row for each group, data and measure."""
     rows = []
     for group in groups:
-        by_kind = [(_kind_of(each), each) for run in group.runs for each in run.evaluations.values()]
+        by_kind = [(_kind_of(each), each) for run in group.runs for each in run.evaluations]
         for (measure, split), members in groupby(sorted(by_kind, key=lambda item: item[0]), key=lambda item: item[0]):
             found = [evaluation for _, evaluation in members]
             if not measure:
@@ -175,7 +176,7 @@ def evaluation_table(groups: Sequence[Group]) -> Table | None:
     )
 
 
-def provenance_table(runs: Sequence[LoadedRun]) -> Table | None:
+def provenance_table(runs: Sequence[RunRecord]) -> Table | None:
     """Hardware, versions and data of all runs; one row for runs with the same."""
     rows: dict[tuple[str, str, str], list[Any]] = {}
     for run in runs:

@@ -1,6 +1,7 @@
-"""The protocols of supervised tasks: a `Task` makes a `Batch` of episodes; recall tasks make an `Episode`.
+"""The protocols: a `Task` makes a `Batch` of episodes, recall tasks an `Episode`; a `BatchedEnv` is acted in.
 
-Axes: T time, B batch, N input units (one per neuron), M scored neurons, S, Q support and query.
+Axes: T time, B batch, N input units (one per neuron), M scored neurons, S, Q support and query,
+F observed numbers, A actions.
 """
 
 from __future__ import annotations
@@ -62,6 +63,31 @@ class Task(Protocol[B_co]):
         """
 
 
+class BatchedEnv(Protocol):
+    """A batch of environments. Their state is a value that `reset` and `step` return, or kept inside."""
+
+    @property
+    def obs_dim(self) -> int:
+        """F."""
+
+    @property
+    def actions(self) -> int:
+        """A."""
+
+    @property
+    def steps(self) -> int | None:
+        """T if all episodes have the same length, else None."""
+
+    def reset(self, batch: int, generator: torch.Generator, device: torch.device | None = None) -> tuple[Any, Tensor]:
+        """Start B episodes -> state, observations `[B, F]`, on the device (None: the generator's)."""
+
+    def step(self, state: Any, action: Tensor) -> tuple[Any, Tensor, Tensor, Tensor]:
+        """Actions int64 `[B]` -> state, observations `[B, F]`, rewards `[B]`, done bool `[B]`.
+
+        Callers ignore the values of finished episodes.
+        """
+
+
 class Episode(NamedTuple):
     """A batch of episodes, ready for `model(inputs, clamp=clamp, clamped_steps=clamped_steps)`.
 
@@ -101,6 +127,13 @@ class Episode(NamedTuple):
         """The output of the last step, `[B, N]`."""
         y: Tensor = model(self.inputs, clamp=self.clamp, clamped_steps=self.clamped_steps)[0]
         return y[-1]
+
+
+def unclamped(episode: Episode) -> Episode:
+    """The same episode without its fully clamped steps."""
+    free = [t for t, clamped in enumerate(episode.clamped_steps) if not clamped]
+    clamp = None if episode.clamp is None else episode.clamp[free]
+    return episode._replace(inputs=episode.inputs[free], clamp=clamp, clamped_steps=(False,) * len(free))
 
 
 class RecallTask(Task[Episode], Protocol):

@@ -1,6 +1,6 @@
 """Batched environments: the maze as tensors, and any Gymnasium environment with discrete actions.
 
-Both follow the protocol `torchplastic.train.a2c.BatchedEnv`. Axes: B episodes, F observed numbers.
+Both follow the protocol `BatchedEnv`. Axes: B episodes, F observed numbers.
 """
 
 from __future__ import annotations

@@ -167,13 +167,6 @@ def training_and_validation(options: Images, pictures: Pictures) -> tuple[ImageE
     return ImageEpisodes(options, pictures.train), ImageEpisodes(options, pictures.validation)
 
 
-def unclamped(episode: Episode) -> Episode:
-    """The same episode without its fully clamped steps."""
-    free = [t for t, clamped in enumerate(episode.clamped_steps) if not clamped]
-    clamp = None if episode.clamp is None else episode.clamp[free]
-    return episode._replace(inputs=episode.inputs[free], clamp=clamp, clamped_steps=(False,) * len(free))
-
-
 # --- trivial answers
 
 

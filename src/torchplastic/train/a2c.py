@@ -11,39 +11,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, cast
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from torchplastic.tasks.base import to_device
+from torchplastic.tasks.base import BatchedEnv, to_device
 from torchplastic.train.objectives import Score
 
 
-class BatchedEnv(Protocol):
-    """A batch of environments. Their state is a value that `reset` and `step` return, or kept inside."""
+@runtime_checkable
+class SteppedCore(Protocol):
+    """A recurrent network that also runs one step at a time, without gradients: `PlasticRNN`."""
 
-    @property
-    def obs_dim(self) -> int:
-        """F."""
-
-    @property
-    def actions(self) -> int:
-        """A."""
-
-    @property
-    def steps(self) -> int | None:
-        """T if all episodes have the same length, else None."""
-
-    def reset(self, batch: int, generator: torch.Generator, device: torch.device | None = None) -> tuple[Any, Tensor]:
-        """Start B episodes -> state, observations `[B, F]`, on the device (None: the generator's)."""
-
-    def step(self, state: Any, action: Tensor) -> tuple[Any, Tensor, Tensor, Tensor]:
-        """Actions int64 `[B]` -> state, observations `[B, F]`, rewards `[B]`, done bool `[B]`.
-
-        Callers ignore the values of finished episodes.
-        """
+    def stepper(self, batch: int) -> Callable[[Tensor], Tensor]:
+        """A function from x `[B, F]` to y `[B, N]`: a step per call from the zero state."""
 
 
 class ActorCritic(nn.Module):
@@ -74,9 +57,8 @@ class ActorCritic(nn.Module):
 
         The parameters must not change while it is in use.
         """
-        begin: Callable[[int], Callable[[Tensor], Tensor]] | None = getattr(self.core, "stepper", None)
-        if begin is not None:
-            step, weight, bias = begin(batch), self.policy.weight.detach(), self.policy.bias.detach()
+        if isinstance(self.core, SteppedCore):
+            step, weight, bias = self.core.stepper(batch), self.policy.weight.detach(), self.policy.bias.detach()
             return lambda observed: nn.functional.linear(step(observed), weight, bias)
         memory: Any = None
 
@@ -272,9 +254,9 @@ class ActorCriticLearner:
         """A rollout of new episodes. Each of several processes plays its share with its own seed."""
         shares = torch.randint(2**62, (fabric.world_size,), generator=generator).tolist()
         own = torch.Generator(generator.device).manual_seed(shares[fabric.global_rank])
-        agent = cast(ActorCritic, getattr(model, "module", model))  # unwrapped: a rollout needs no gradient exchange
+        assert isinstance(model, ActorCritic)
         with fabric.autocast():
-            return rollout(agent, self.env, batch // fabric.world_size, own)
+            return rollout(model, self.env, batch // fabric.world_size, own)
 
     def score(self, model: nn.Module, drawn: Rollout) -> Score:
         """Loss and reward of the episodes, `[B]` each."""

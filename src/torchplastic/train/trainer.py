@@ -36,7 +36,8 @@ class Learner(Protocol):
     def draw(self, model: nn.Module, batch: int, generator: torch.Generator, fabric: Fabric) -> Any:
         """`batch` new episodes on the device, as (nested) tensors without gradients; all randomness from the generator.
 
-        Several processes call it with generators in the same state; each returns its share of the episodes.
+        The model comes without its wrapper: drawing exchanges no gradients. Several processes call it with generators
+        in the same state; each returns its share of the episodes.
         """
 
     def score(self, model: nn.Module, drawn: Any) -> Score:
@@ -179,7 +180,7 @@ class Trainer:
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
-        drawn = self.learner.draw(self.model, batch, self.generator, self.fabric)
+        drawn = self.learner.draw(self.module, batch, self.generator, self.fabric)
         if self._captured:
             self._queue_metrics(batch, *self._captured(drawn))
         else:
@@ -265,7 +266,7 @@ class Trainer:
 def plasticity_rate(model: nn.Module) -> float | None:
     """eta of the first plastic layer (the mean, if it is per neuron); None without plasticity."""
     for module in model.modules():
-        eta = getattr(module, "eta", None)
-        if isinstance(eta, Tensor):
+        eta = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}.get("eta")
+        if eta is not None:
             return eta.detach().mean().item()
     return None

@@ -5,13 +5,10 @@ Axes: T time, B batch, I presynaptic and J postsynaptic neurons; matrices are `[
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from torchplastic.ops import checks
-from torchplastic.ops.nonlinearity import ACTIVATIONS
-from torchplastic.ops.plastic_linear.reference import reference
-from torchplastic.rules import Rule, get_rule
+from torchplastic.ops.plastic_linear.run import run
+from torchplastic.rules import Rule
 from torchplastic.state import PlasticState
 
 
@@ -61,29 +58,4 @@ def plastic_linear(
         tensor([[1.0000, 0.0000],
                 [2.5000, 0.0000]])
     """
-    rule = get_rule(rule)
-    if x.dim() not in (2, 3) or x.shape[0] < 1:
-        raise ValueError(f"plastic_linear: x must be [T, B, I] or [T, I] with T >= 1; got {tuple(x.shape)}.")
-    if torch.is_autocast_enabled(x.device.type):
-        with torch.autocast(x.device.type, enabled=False):
-            drive = None if drive is None else drive.to(w.dtype)
-            return plastic_linear(x.to(w.dtype), w, alpha, eta, state, rule=rule, drive=drive, activation=activation)
-    if w.dim() != 2:
-        raise ValueError(f"plastic_linear: w must be [pre, post]; got {tuple(w.shape)}.")
-    batched = x.dim() == 3
-    I, J = x.shape[-1], w.shape[1]
-    checks.connections("plastic_linear", I, J, w, alpha)
-    checks.same_kind("plastic_linear", x=x, w=w, alpha=alpha, drive=drive)
-    checks.one_of("activation", activation, ACTIVATIONS)
-    rate = checks.plasticity_rate("plastic_linear", J, eta, alpha, like=w)
-    if drive is not None and tuple(drive.shape) != (*x.shape[:-1], J):
-        raise ValueError(f"plastic_linear: drive must be {(*x.shape[:-1], J)}; got {tuple(drive.shape)}.")
-    hidden, trace = checks.plastic_state(
-        "plastic_linear", state, x.shape[1] if batched else None, I, J, alpha is not None, x
-    )
-    if not batched:
-        x, drive = x.unsqueeze(1), None if drive is None else drive.unsqueeze(1)
-    y, hidden, trace = reference(x, w, alpha, rate, hidden, trace, rule=rule, drive=drive, activation=activation)
-    if batched:
-        return y, PlasticState(hidden, trace)
-    return y.squeeze(1), PlasticState(hidden.squeeze(0), None if trace is None else trace.squeeze(0))
+    return run("plastic_linear", x, w, alpha, eta, state, rule, drive, activation)

@@ -1,75 +1,94 @@
-"""The autograd function of implementations that run a whole episode, and the errors of hand-written backward passes."""
+"""Implementations with a backward pass of their own under autograd: the one autograd.Function, and its errors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from torchplastic.ops.plastic_scan.spec import Call, Kernel, ScanSpec
+from torchplastic.rules import key_of, rule_of
 
-class EpisodeDriver(Protocol):
-    """Runs an episode forward and backward. Axes: T time, B batch, N neurons; rows are stored M ≥ N long."""
-
-    def forward(
-        self, drive: Tensor, hidden: Tensor, trace: Tensor, needs: Sequence[bool] | None
-    ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
-        """-> x `[T + 1, B, M]` from the initial hidden on, the final trace, and what `backward` takes.
-
-        needs: which of drive, w, alpha, eta, hidden, trace need a gradient; None stores nothing.
-        """
-
-    def backward(
-        self, x: Tensor, kept: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Sequence[bool]
-    ) -> tuple[Tensor, ...]:
-        """Gradients of drive, w, alpha, eta, hidden, trace from those of y, the final hidden, the final trace.
-
-        Entries whose `needs` flag is False are unspecified.
-        """
+INPUTS = 6  # the first fields of a call, which have gradients
 
 
-def run_episode(
-    make: Callable[..., EpisodeDriver],
-    spec: Any,
+def run_kernel(
+    kernel: Kernel,
+    spec: ScanSpec,
     drive: Tensor,
     w: Tensor,
-    alpha: Tensor,
-    eta: Tensor,
+    alpha: Tensor | None,
+    eta: Tensor | None,
     hidden: Tensor,
-    trace: Tensor,
+    trace: Tensor | None,
+    clamp: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """-> y `[T, B, N]`, hidden, trace, by `make(spec, w, alpha, eta, batch)`.
+    """-> y `[T, B, N]`, hidden, trace. Without gradients nothing is kept, whatever T.
 
-    spec has a `clamp`. Without gradients nothing is stored, whatever T.
+    `drive [T, B, N]`, `w [N, N]`, alpha and eta as in `plastic_scan`, `hidden [B, N]`, `trace [B, N, N]`.
     """
     inputs = (drive, w, alpha, eta, hidden, trace)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        return _WholeEpisode.apply(*inputs, make, spec)
-    x, H, _ = make(spec, w, alpha, eta, drive.shape[1]).forward(drive, hidden, trace, None)
-    x = x[..., : len(w)]
-    return x[1:].contiguous(), x[-1].clone(), H  # a copy only where rows were padded
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs):
+        return _Scan.apply(*inputs, clamp, kernel, spec)
+    y, last, H, *_ = kernel.forward(make_call(kernel, spec, inputs, clamp, (False,) * INPUTS))
+    return y, last, H
 
 
-class _WholeEpisode(torch.autograd.Function):
+def outputs_of(x: Tensor, N: int, keep: bool) -> tuple[Tensor, Tensor]:
+    """y and the last hidden from x `[T + 1, B, ≥ N]`. If x is not kept, y may be part of it."""
+    y = x[1:, :, :N]
+    return y.clone(memory_format=torch.contiguous_format) if keep else y.contiguous(), x[-1, :, :N].clone()
+
+
+def run_kernel_per_connection(
+    kernel: Kernel, spec: ScanSpec, drive: Tensor, w: Tensor, alpha: Tensor, eta: Tensor, *others: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`run_kernel` of a kernel that takes alpha `[K, N, N]` and eta `[K, N]` only."""
+    return run_kernel(kernel, spec, drive, w, alpha.expand_as(w), eta.expand(len(w)), *others)
+
+
+def make_call(
+    kernel: Kernel, spec: ScanSpec, inputs: Sequence[Tensor | None], clamp: Tensor | None, needs: tuple[bool, ...]
+) -> Call:
+    """The call of a scan with one parameter set."""
+    plain = [tensor.detach() if tensor is not None and tensor.requires_grad else tensor for tensor in inputs]
+    rest: list[Any] = [*kernel.schedule(spec), key_of(spec.rule), spec.nonlinearity, spec.fresh, needs]
+    return Call._make([*_with_sets(plain), clamp, *rest])
+
+
+def _with_sets(inputs: Sequence[Tensor | None]) -> list[Any]:
+    """The same with an axis for the parameter sets of w, alpha and eta."""
+    return [
+        tensor.unsqueeze(0) if tensor is not None and 1 <= place <= 3 else tensor for place, tensor in enumerate(inputs)
+    ]
+
+
+class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        drive, w, alpha, eta, hidden, trace, make, spec = inputs
-        run = make(spec, w, alpha, eta, drive.shape[1])
-        x, H, kept = run.forward(drive, hidden, trace, ctx.needs_input_grad[:6])
-        ctx.make, ctx.spec = make, spec
-        ctx.save_for_backward(drive, w, alpha, eta, hidden, trace, spec.clamp, x, *kept)
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        *inputs, clamp, kernel, spec = arguments
+        call = make_call(kernel, spec, inputs, clamp, ctx.needs_input_grad[:INPUTS])
+        y, last, H, *kept = kernel.forward(call)
+        ctx.kernel, ctx.rest = kernel, call[INPUTS + 1 :]
+        ctx.rule = rule_of(call.rule)  # alive until backward
+        ctx.save_for_backward(*inputs, clamp, *kept)
         ctx.set_materialize_grads(False)
-        y, last = x[1:, :, : len(w)], x[-1, :, : len(w)]
-        return y.clone(memory_format=torch.contiguous_format), last.clone(), H.contiguous()  # none a view of another
+        return y, last, H
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        drive, w, alpha, eta, hidden, trace, _, x, *kept = saved_tensors(ctx)
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            results = ctx.make(ctx.spec, w, alpha, eta, x.shape[1]).backward(x, kept, grads, ctx.needs_input_grad)
-        wanted = tuple(g if need else None for g, need in zip(results, ctx.needs_input_grad, strict=False))
-        return *refuse_second_derivative((drive, w, alpha, eta, hidden, trace, *grads), wanted), None, None
+        saved = saved_tensors(ctx)
+        inputs, clamp, kept = saved[:INPUTS], saved[INPUTS], saved[INPUTS + 1 :]
+        with torch.no_grad(), torch.autocast(inputs[0].device.type, enabled=False):
+            call = Call._make([*_with_sets(inputs), clamp, *ctx.rest])
+            results = ctx.kernel.backward(call, kept, grads)
+        wanted = tuple(
+            result.view_as(tensor) if need and result is not None and tensor is not None else None
+            for result, tensor, need in zip(results, inputs, call.needs, strict=True)
+        )
+        return *refuse_second_derivative((*inputs, *grads), wanted), None, None, None
 
 
 # --- errors of the hand-written backward passes

@@ -1,4 +1,4 @@
-"""Cuts time into chunks for the chunked implementation, and chooses their length. ops/README.md explains both."""
+"""Cuts time into chunks of steps. cost_model.py chooses their length; README.md explains both."""
 
 from __future__ import annotations
 
@@ -7,30 +7,12 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
+import torch
+from torch import Tensor
+
 RUN = 2  # free steps that a clamped run inside a chunk counts as: a clamped pattern is two rows of pairs
 LONGEST_RUN = 32  # the most steps of a clamped run inside a chunk
-LENGTHS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 18, 20, 24, 28, 32, 40, 48, 64)  # free steps, to choose from
-PASSES = 14  # matrices per example that a chunk reads or writes, with a full alpha
-VECTOR_PASSES = 10
-PAIR_VECTORS = 60  # vectors per example that a pair reads or writes
-
-
-class CostProfile(NamedTuple):
-    """Speed of a machine, for the choice of a chunk length."""
-
-    bandwidth: float
-    """Bytes per second of passes over matrices"""
-    arithmetic: float
-    """Operations per second of the products of pairs"""
-    calls: float
-    """Constant cost of a chunk, in seconds"""
-
-
-COST_PROFILES = {
-    "cpu": CostProfile(50e9, 160e9, 4.5e-4),  # measured: two cores, docs/performance.md
-    "numba": CostProfile(50e9, 160e9, 2e-5),  # the same through numba_chunked.py: no calls between chunks
-    "cuda": CostProfile(2e12, 2e13, 5e-4),  # from data sheets and the launches of a chunk, not measured
-}
 
 
 def runs(steps: Sequence[int]) -> list[tuple[int, int]]:
@@ -77,40 +59,6 @@ class Chunk(NamedTuple):
         return self.inner < self.stop - self.start
 
 
-def longest_chunk(
-    clamped_steps: Sequence[bool], B: int, N: int, *, full: bool = True, profile: str = "cpu", itemsize: int = 4
-) -> int:
-    """The `longest` to pass to `cut`: the entry of `LENGTHS` with the lowest estimated cost.
-
-    full: whether alpha is a matrix; profile: one of `COST_PROFILES`; itemsize: bytes of a number.
-    """
-    known = COST_PROFILES.get(profile, COST_PROFILES["cuda"])
-    return _longest_chunk(tuple(clamped_steps), B, N, full, known, itemsize)
-
-
-@lru_cache(maxsize=256)
-def _longest_chunk(
-    clamped_steps: tuple[bool, ...], B: int, N: int, full: bool, profile: CostProfile, itemsize: int
-) -> int:
-    return min(LENGTHS, key=lambda length: seconds(cut(clamped_steps, length), B, N, full, profile, itemsize))
-
-
-def seconds(chunks: Sequence[Chunk], B: int, N: int, full: bool, profile: CostProfile, itemsize: int) -> float:
-    """Estimated cost of a cut, without the terms that are the same for every cut of these steps.
-
-    Every chunk moves some matrices of each example, every pair some vectors. With a full alpha, pairs are products with
-    it too: a step reads alpha once for all pairs and examples, and the arithmetic of few pairs hides behind that.
-    """
-    matrix = N * N * itemsize / profile.bandwidth
-    passes = profile.calls + B * matrix * (PASSES if full else VECTOR_PASSES)
-    pairs = [pairs_of_step for chunk in chunks for pairs_of_step in chunk.pairs()]
-    moved = len(chunks) * passes + sum(pairs) * B * PAIR_VECTORS * N * itemsize / profile.bandwidth
-    if not full:
-        return moved
-    product = 4 * B * N * N / profile.arithmetic  # of a pair, both ways
-    return moved + sum(max(2 * matrix, pairs_of_step * product) for pairs_of_step in pairs)
-
-
 def cut(clamped_steps: Sequence[bool], longest: int, longest_run: int = LONGEST_RUN) -> list[Chunk]:
     """Chunks of at most `longest` free steps; a fully clamped run between them counts as `RUN` steps.
 
@@ -146,3 +94,50 @@ def _append(chunks: list[Chunk], t: int, size: int, longest: int, longest_run: i
             chunks[-1] = Chunk(last.start, t + size, (*last.free, *offsets))
             return
     chunks.append(Chunk(t, t + size, tuple(range(size))))
+
+
+class Schedule(NamedTuple):
+    """How time is cut, as implementations read it; `Call` in spec.py has the same fields."""
+
+    bounds: Tensor
+    free: Tensor
+    free_steps: int
+    longest: int
+    pairs: int
+    chunk_size: int
+
+
+@lru_cache(maxsize=256)
+def in_chunks(clamped_steps: tuple[bool, ...], longest: int, longest_run: int = LONGEST_RUN) -> Schedule:
+    """The schedule of `cut`."""
+    return _schedule(clamped_steps, tuple(cut(clamped_steps, longest, longest_run)), longest)
+
+
+@lru_cache(maxsize=256)
+def in_steps(clamped_steps: tuple[bool, ...], chunk_size: int) -> Schedule:
+    """The schedule of an implementation that takes one step after the other and keeps every chunk_size-th trace."""
+    T = len(clamped_steps)
+    free = [t for t in range(T) if not clamped_steps[t]]
+    starts = range(0, T, chunk_size)
+    chunks = (Chunk(t, min(T, t + chunk_size), tuple(k - t for k in free if t <= k < t + chunk_size)) for t in starts)
+    return _schedule(clamped_steps, tuple(chunks), chunk_size)
+
+
+def _schedule(clamped_steps: tuple[bool, ...], chunks: tuple[Chunk, ...], chunk_size: int) -> Schedule:
+    return Schedule(
+        bounds=torch.from_numpy(np.array([0, *(chunk.stop for chunk in chunks)], np.int64)),
+        free=torch.from_numpy(1 - np.array(clamped_steps, np.int64)),
+        free_steps=len(clamped_steps) - sum(clamped_steps),
+        longest=max(chunk.inner for chunk in chunks),
+        pairs=sum(sum(chunk.free) for chunk in chunks),
+        chunk_size=chunk_size,
+    )
+
+
+def chunks_of(bounds: Tensor, free: Tensor) -> list[Chunk]:
+    """The chunks of a schedule."""
+    flags = free.numpy().tolist()
+    return [
+        Chunk(start, stop, tuple(k for k in range(stop - start) if flags[start + k]))
+        for start, stop in pairwise(bounds.numpy().tolist())
+    ]

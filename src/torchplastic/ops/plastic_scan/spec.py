@@ -1,7 +1,8 @@
 """A scan as the caller sees it, and as an implementation sees it.
 
 `ScanSpec` describes a scan to the list of backends, which choose by it. `Call` is what crosses the boundary to the one
-that runs: tensors, numbers and strings alone, in one flat tuple, so that it can become an operator of torch.library.
+that runs: tensors, numbers and strings only, in one flat tuple, so that it can become an operator of torch.library.
+A `Kernel` is an implementation behind that boundary, a `Backend` one that the list of dispatch.py offers.
 
 Axes: T time, B batch, N neurons, K parameter sets (1 today: an ensemble would have one for each of K groups of
 examples); matrices are `[pre, post]`.
@@ -9,11 +10,13 @@ examples); matrices are `[pre, post]`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from torchplastic.ops.plastic_scan.schedule import Schedule
 from torchplastic.rules import Rule
 
 
@@ -35,6 +38,8 @@ class ScanSpec(NamedTuple):
     """Steps between two stored traces; None: the implementation's choice."""
     fresh: bool = False
     """Whether the initial trace is known to be zero."""
+    trains_rule: bool = False
+    """Whether the rule's functions use tensors that require a gradient."""
     sets: int = 1
     """K"""
 
@@ -47,28 +52,21 @@ class ScanSpec(NamedTuple):
 class Call(NamedTuple):
     """The arguments of an implementation: a flat tuple of tensors, numbers and strings.
 
-    An implementation has two functions, both of which run without autograd and return tensors that alias neither each
-    other nor an argument:
-
-        forward(call) -> (y [T, B, N], hidden [B, N], trace [B, N, N], *kept)
-        backward(call, y, kept, grads) -> gradients of the first six fields, in their shapes
-
-    `kept` is empty if nothing needs a gradient. The sizes of what is kept follow from shapes and numbers of the call,
-    never from the values of its tensors. `y` is the output, and grads are those of y, hidden and trace, None where there
-    is none. A gradient that is not needed may be None or anything.
+    No tensor of it is part of an autograd graph. Sizes of what an implementation keeps for its backward pass follow
+    from shapes and numbers of the call, never from the values of its tensors.
     """
 
     drive: Tensor
     """`[T, B, N]`"""
     w: Tensor
     """`[K, N, N]`"""
-    alpha: Tensor
-    """`[K, N, N]`, `[K, N]` or `[K]`"""
-    eta: Tensor
+    alpha: Tensor | None
+    """`[K, N, N]`, `[K, N]` or `[K]`; None without plasticity, as eta and trace"""
+    eta: Tensor | None
     """`[K, N]` or `[K]`"""
     hidden: Tensor
     """`[B, N]`"""
-    trace: Tensor
+    trace: Tensor | None
     """`[B, N, N]`"""
     clamp: Tensor | None
     """bool `[T, B, N]`"""
@@ -81,12 +79,69 @@ class Call(NamedTuple):
     longest: int
     """The most steps of a chunk up to its last free one"""
     pairs: int
-    """The sum over free steps of the steps before it in its chunk"""
+    """The sum over free steps of the steps before each in its chunk"""
     chunk_size: int
     rule: str
     """The rule's key, for `rules.rule_of`"""
     nonlinearity: str
     fresh: bool
     """Whether the trace is zero; it is then not read"""
-    needs: tuple[bool, bool, bool, bool, bool, bool]
-    """Which of the first six fields need a gradient"""
+    needs: tuple[bool, ...]
+    """Which of the first six fields need a gradient. If none does, nothing is kept"""
+
+    def only_set(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """w, alpha and eta of a plastic network with one parameter set, and the trace."""
+        w, alpha, eta, trace = self.w, self.alpha, self.eta, self.trace
+        assert alpha is not None
+        assert eta is not None
+        assert trace is not None
+        return w[0], alpha[0], eta[0], trace
+
+
+Grads = Sequence["Tensor | None"]
+
+
+class Kernel(NamedTuple):
+    """An implementation with a backward pass of its own. Both passes return tensors that alias nothing."""
+
+    schedule: Callable[[ScanSpec], Schedule]
+    """How it cuts time"""
+    forward: Callable[[Call], Sequence[Tensor]]
+    """-> y `[T, B, N]`, hidden `[B, N]`, trace `[B, N, N]` (without plasticity anything), and what it keeps"""
+    backward: Callable[[Call, Sequence[Tensor], Grads], Grads]
+    """call, kept, gradients of y, hidden and trace (None: zero) -> those of the first six fields, in their shapes.
+
+    A gradient that is not needed may have any value."""
+
+
+class Steps(Protocol):
+    """Single steps without gradients, with the weights at the time of construction."""
+
+    def __call__(self, drive: Tensor) -> Tensor:
+        """`[B, N]` -> y `[B, N]`."""
+
+    def state(self) -> tuple[Tensor, Tensor | None]:
+        """Hidden and trace, copies."""
+
+
+class Backend(NamedTuple):
+    """An entry of the list in dispatch.py."""
+
+    impl: str | None
+    """The name that users choose by: the algorithm, or "triton"; None: they do not choose it"""
+    name: str
+    """What runs, in a few words"""
+    best_for: str
+    """What "auto" takes it for, in words"""
+    supports: Callable[[ScanSpec], str | None]
+    """None, or the reason why it cannot run this scan"""
+    is_preferred: Callable[[ScanSpec], bool]
+    """Whether "auto" takes it, if it can run"""
+    run: Callable[..., tuple[Tensor, Tensor, Tensor | None]]
+    """`(spec, drive, w, alpha, eta, hidden, trace, clamp)` as `reference`, differentiable -> y, hidden, trace"""
+    training_bytes: Callable[[ScanSpec], int]
+    """The memory of its traces and tables, to train"""
+    moved_bytes: Callable[[ScanSpec], int] | None = None
+    """What a training step must read and write at least, if it is counted"""
+    steps: Callable[..., Steps] | None = None
+    """`(spec, w, alpha, eta, hidden, trace)` -> single steps without gradients, if it has a faster way than `run`"""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.scale import SymmetricalLogTransform
 from matplotlib.ticker import FixedLocator, LogLocator, SymmetricalLogLocator
 
 from torchplastic.report.curves import Curve, Floats, curves_of, held_out_curves
@@ -92,8 +93,8 @@ def has_quartiles(groups: Sequence[Group], measure: str) -> bool:
 
 def linear_below(axes: Axes) -> dict[str, float]:
     """For each symlog axis, "horizontal" or "vertical": the value below which it is linear."""
-    transforms = {"horizontal": axes.xaxis.get_transform(), "vertical": axes.yaxis.get_transform()}
-    return {name: float(kind.linthresh) for name, kind in transforms.items() if hasattr(kind, "linthresh")}
+    scales = {"horizontal": axes.xaxis.get_transform(), "vertical": axes.yaxis.get_transform()}
+    return {name: float(kind.linthresh) for name, kind in scales.items() if isinstance(kind, SymmetricalLogTransform)}
 
 
 def _draw_group(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torchplastic.report.curves import Floats
 from torchplastic.report.figures.samples import SHADES, by_kind
 from torchplastic.report.figures.style import COLOURS, PAGE, new_figure
-from torchplastic.report.loading import Samples
+from torchplastic.report.sources import Samples
 
 #: Markers of a map's classes; the next one is taken when all colours are used.
 MARKERS = ("o", "^", "s", "D")

@@ -30,7 +30,7 @@ from torchplastic.report.figures.style import (
     new_figure,
 )
 from torchplastic.report.formatting import number, percent
-from torchplastic.report.loading import Samples
+from torchplastic.report.sources import Samples
 
 #: Bits: an exact zero, a missing bit, has a separate colour instead of a grey between black and white.
 BITS = LinearSegmentedColormap.from_list("bits", ["#101010", "#f0b429", "#ffffff"])

@@ -10,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from torchplastic.report.curves import Floats
 from torchplastic.report.figures.style import COLUMN, few_ticks, label_plainly, legend_below, line_style, new_figure
-from torchplastic.report.loading import Json
+from torchplastic.report.sources import Json
 
 #: The legend omits a power law that misses a point by more than this share.
 LARGEST_MISFIT = 0.2

@@ -1,55 +1,84 @@
-"""The chunked implementation: exact, stores one trace per chunk of steps. ops/README.md derives it.
+"""The chunked algorithm in PyTorch: exact, stores one trace per chunk of steps. README.md derives it.
+
+It runs on every device, for every rule that has `linear` and for every kind of alpha.
 
 Axes: T time, B batch, N neurons; matrices are `[pre, post]`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
-import torch
 from torch import Tensor
 
-from torchplastic.ops.plastic_scan.numba_cpu import chunked as numba_chunked
-from torchplastic.ops.plastic_scan.autograd import refuse_second_derivative, run_episode, saved_tensors
+from torchplastic.ops.plastic_scan.autograd import run_kernel
 from torchplastic.ops.plastic_scan.chunked.backward import Backward
-from torchplastic.ops.plastic_scan.chunked.forward import ChunkedSpec, run_forward
+from torchplastic.ops.plastic_scan.chunked.forward import Forward
+from torchplastic.ops.plastic_scan.cost_model import PASSES, CostProfile, longest_chunk
+from torchplastic.ops.plastic_scan.schedule import Schedule, chunks_of, in_chunks
+from torchplastic.ops.plastic_scan.spec import Backend, Call, Grads, Kernel, ScanSpec
+
+COST_PROFILES = {
+    "cpu": CostProfile(50e9, 160e9, 4.5e-4),  # measured: two cores, docs/performance.md
+    "cuda": CostProfile(2e12, 2e13, 5e-4),  # from data sheets and the launches of a chunk, not measured
+}
 
 
-def chunked(
-    drive: Tensor, w: Tensor, alpha: Tensor, eta: Tensor, hidden: Tensor, trace: Tensor, problem: ChunkedSpec
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`drive [T, B, N]`, `w [N, N]`, `hidden [B, N]`, `trace [B, N, N]` -> y `[T, B, N]`, hidden, trace.
-
-    Equal to `reference` in values and gradients. Without gradients nothing is stored, whatever T.
-    """
-    if alpha.dim() == 2 and not problem.fused and numba_chunked.supports(problem.rule, w):
-        return run_episode(numba_chunked.NumbaChunked, problem, drive, w, alpha, eta.expand(len(w)), hidden, trace)
-    inputs = (drive, w, alpha, eta, hidden, trace)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
-        return _Chunked.apply(*inputs, problem)
-    x, H = run_forward(*inputs, problem, kept=None)[:2]  # frees what was prepared before the output is copied
-    x = x[..., : drive.shape[-1]]
-    return x[1:].contiguous(), x[-1].clone(), H  # a copy only where rows were padded
+def schedule(spec: ScanSpec, profile: CostProfile | None = None) -> Schedule:
+    """Chunks of `chunk_size` free steps, or as many as cost least by the profile."""
+    profile = profile or COST_PROFILES.get(spec.device, COST_PROFILES["cuda"])
+    longest = spec.chunk_size or longest_chunk(
+        spec.clamped_steps, spec.B, spec.N, spec.alpha == "full", profile, spec.itemsize
+    )
+    return in_chunks(spec.clamped_steps, longest)
 
 
-class _Chunked(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-        drive, w, alpha, eta, hidden, trace, problem = inputs
-        kept: list[Tensor] = []
-        merge = not ctx.needs_input_grad[0]  # the drive's gradient needs each step apart
-        x, H, ctx.prepared, ctx.groups = run_forward(drive, w, alpha, eta, hidden, trace, problem, kept, merge)
-        ctx.problem = problem
-        ctx.save_for_backward(drive, hidden, trace, w, alpha, eta, x, *kept)
-        x = x[..., : drive.shape[-1]]
-        ctx.set_materialize_grads(False)
-        return x[1:].clone(memory_format=torch.contiguous_format), x[-1].clone(), H  # none a view of another
+def supports(spec: ScanSpec) -> str | None:
+    """Whether the rule is linear in the trace, and trains nothing of its own."""
+    if spec.rule.linear is None:
+        return "this rule has no `linear` form"
+    if spec.trains_rule:
+        return (
+            "this rule uses tensors of its own that require a gradient, and it computes none for them "
+            "(requires_grad_(False) freezes them)"
+        )
+    if spec.sets != 1:
+        return f"it runs one parameter set, not {spec.sets}"
+    return None
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved = saved_tensors(ctx)
-        prepared, ctx.prepared = ctx.prepared, None  # large; a second pass through a retained graph prepares it again
-        with torch.no_grad():
-            results = Backward(ctx.problem, prepared, ctx.groups, saved[3:], grads, ctx.needs_input_grad).run()
-        return *refuse_second_derivative((*saved[:6], *grads), results), None
+
+def training_bytes(spec: ScanSpec, cut: Schedule) -> int:
+    """Traces at the starts of chunks and some more, the tables of pairs, and P and alpha."""
+    B, N, full = spec.B, spec.N, spec.alpha == "full"
+    chunks = chunks_of(cut.bounds, cut.free)
+    tables = sum(len(c.free) * B * (c.inner * (N if full else 1) + N) for c in chunks)
+    return spec.itemsize * ((len(chunks) + 5) * B * N * N + tables + 2 * N * N)
+
+
+def moved_bytes(spec: ScanSpec, cut: Schedule) -> int:
+    """The matrices that free steps and chunks pass over, there and back (README.md), with a full alpha."""
+    matrices = 2 * (2 + spec.B) * cut.free_steps + PASSES * spec.B * (len(cut.bounds) - 1)
+    return spec.itemsize * spec.N**2 * matrices
+
+
+def forward(call: Call) -> Sequence[Tensor]:
+    """As `Kernel.forward`."""
+    return Forward(call).run()
+
+
+def backward(call: Call, kept: Sequence[Tensor], grads: Grads) -> Grads:
+    """As `Kernel.backward`."""
+    return Backward(call, kept, grads).run()
+
+
+BACKEND = Backend(
+    impl="chunked",
+    name="chunked, in PyTorch",
+    best_for="what no compiled implementation runs",
+    supports=supports,
+    is_preferred=lambda spec: True,
+    run=partial(run_kernel, Kernel(schedule, forward, backward)),
+    training_bytes=lambda spec: training_bytes(spec, schedule(spec)),
+    moved_bytes=lambda spec: moved_bytes(spec, schedule(spec)),
+)

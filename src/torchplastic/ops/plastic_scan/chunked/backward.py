@@ -1,4 +1,4 @@
-"""The backward pass of the chunked implementation in PyTorch, written by hand. ops/README.md derives it.
+"""The backward pass of the chunked algorithm in PyTorch, written by hand. README.md derives it.
 
 Axes: T time, B batch, N neurons; matrices are `[pre, post]`, vectors are rows over neurons.
 Steps of a chunk: k is the current one, l an earlier, m a later one; n in all, F of them free, the others fully clamped.
@@ -18,8 +18,9 @@ from torch import Tensor
 from torchplastic.ops import cpu_cache
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.ops.plastic_scan.chunked import algebra
-from torchplastic.ops.plastic_scan.chunked.forward import ChunkedSpec, Prepared, prepare
-from torchplastic.ops.plastic_scan.triton_gpu.fused import Fused
+from torchplastic.ops.plastic_scan.chunked.forward import Kept, Scan
+from torchplastic.ops.plastic_scan.schedule import Chunk
+from torchplastic.ops.plastic_scan.spec import Call, Grads
 
 
 class Tables(NamedTuple):
@@ -44,69 +45,66 @@ class Tables(NamedTuple):
     """L_k `[≥ inner, 1 or B, 1 or N]`"""
 
 
-class Backward:
+class Backward(Scan):
     """One backward pass: chunks in reverse, the free steps of each in reverse."""
 
-    def __init__(
-        self,
-        problem: ChunkedSpec,
-        prepared: Prepared | None,
-        groups: list[algebra.StepGroups],
-        saved: Sequence[Tensor],
-        grads: Sequence[Tensor | None],
-        needs: Sequence[bool],
-    ) -> None:
-        self.problem = problem
-        self.groups = groups
-        self.w, self.alpha, self.eta, x, *self.kept = saved
-        prepared = prepared or prepare(self.w, self.alpha, self.eta, x.shape[1], problem)
-        self.plastic, self.matrices = prepared
-        self.in_lines, self.x = x, x[..., : self.w.shape[0]]
-        self.needs = needs
-        self.need_drive, _, self.need_alpha, self.need_eta, self.need_hidden, self.need_trace = needs[:6]
-        self.decays = algebra.Decays(problem.rule, self.eta)
-        pairs = max(sum(map(g.before, c.free)) for c, g in zip(problem.chunks, groups, strict=True))
-        self.g_alpha = algebra.AlphaGradient(self.alpha, x.shape[1], 0 if problem.fused else pairs)
+    def __init__(self, call: Call, kept: Sequence[Tensor], grads: Grads) -> None:
+        super().__init__(call)
+        self.kept = Kept(*kept)
+        self.in_lines, self.x = self.kept.x, self.kept.x[..., : len(self.w)]
+        self.of_chunk = [self.groups(self.in_lines, chunk) for chunk in self.chunks]
+        self.need_drive, self.need_w, self.need_alpha, self.need_eta, self.need_hidden, self.need_trace = call.needs
         self.g_eta = torch.zeros_like(self.x[0])  # dL/deta before its sum
-        self.delta_in_lines = delta = torch.zeros_like(x[1:])
-        self.delta = delta[..., : self.w.shape[0]]  # dL/d(input of the nonlinearity)
+        self.delta_in_lines = torch.zeros_like(self.in_lines[1:])
+        self.delta = self.delta_in_lines[..., : len(self.w)]  # dL/d(input of the nonlinearity)
         self.gx = self.x.new_zeros(self.x.shape)  # dL/dx; row 0 belongs to the initial hidden
-        self.M = None if problem.fused else cpu_cache.empty_like(self.kept[0])  # scratch
         g_y, g_hidden, g_trace = grads
         if g_y is not None:
             self.gx[1:] = g_y
         if g_hidden is not None:
             self.gx[-1] += g_hidden
         self.G = None if g_trace is None else cpu_cache.empty_like(g_trace).copy_(g_trace)  # None is 0
+        self.M: Tensor | None = None  # scratch
+        self.prepare()
 
-    def run(self) -> tuple[Tensor | None, ...]:
-        chunks = self.problem.chunks
-        first = 0
+    def prepare(self) -> None:
+        """Bring w and alpha into the layout of the steps, and make room for pairs."""
+        self._matrices = self.matrices()
+        pairs = max(sum(map(g.before, c.free)) for c, g in zip(self.chunks, self.of_chunk, strict=True))
+        self.g_alpha = algebra.AlphaGradient(self.alpha, len(self.trace), pairs)
+        self.M = cpu_cache.empty_like(self.trace)
+
+    def run(self) -> Grads:
+        """-> gradients of drive, w, alpha, eta, hidden, trace."""
+        chunks, first, row = self.chunks, 0, self.call.free_steps
         if not (self.need_drive or self.need_eta or self.need_hidden or self.need_trace):
             while first < len(chunks) and not chunks[first].free:  # fully clamped leading chunks contribute no gradient
                 first += 1
         for i in reversed(range(first, len(chunks))):
-            self.chunk(i, carry=i > first or self.need_trace)
+            row -= len(chunks[i].free)
+            self.chunk(i, row, carry=i > first or self.need_trace)
 
-        gx, clamp, x = self.gx, self.problem.clamp, self.x
-        g_drive = self.delta if clamp is None else torch.where(clamp, gx[1:], self.delta)
+        gx, clamp, x = self.gx, self.call.clamp, self.x
+        g_drive = self.delta if clamp is None or not self.need_drive else torch.where(clamp, gx[1:], self.delta)
         g_w = None
-        if self.needs[1]:
+        if self.need_w:
             steps = [c.start + k for c in chunks for k in c.free]
             left, right = (algebra.take(rows, steps).flatten(0, 1) for rows in (x, self.delta))
             g_w = cpu_cache.empty(self.w.shape, self.w)
             torch.mm(left.T, right, out=g_w)
         g_eta = self.g_eta.sum(0) if self.eta.dim() else self.g_eta.sum()
         if self.need_trace and self.G is None:
-            self.G = torch.zeros_like(self.kept[0])
-        results = (g_drive, g_w, self.g_alpha.result(), g_eta, gx[0], self.G)
-        return tuple(g if need else None for g, need in zip(results, self.needs, strict=False))
+            self.G = torch.zeros_like(self.trace)
+        return g_drive, g_w, self.g_alpha.result(), g_eta, gx[0].clone(), self.G
 
-    def chunk(self, i: int, carry: bool) -> None:
-        """One chunk. carry: whether an earlier chunk, the initial hidden or the initial trace needs G."""
-        chunk = self.problem.chunks[i]
+    def chunk(self, i: int, row: int, carry: bool) -> None:
+        """One chunk, with so many free steps before it.
+
+        carry: whether an earlier chunk, the initial hidden or the initial trace needs G.
+        """
+        chunk, groups = self.chunks[i], self.of_chunk[i]
         start, stop, free = chunk
-        H = self.kept[3 * i]
+        H, zero = self.kept.traces[i - 1] if i else self.trace, self.is_zero(chunk)
         U, v = self.x[start:stop], self.x[start + 1 : stop + 1]
         gu, gv = self.gx[start:stop], self.gx[start + 1 : stop + 1]
         d, s, before, after = self.decays(v)
@@ -114,16 +112,14 @@ class Backward:
         # dL/du is needed if u is the output of a step whose dL/dv is needed: a free step, or any step if the
         # drive needs a gradient. The same holds for the rows of gs and gd, which eta needs too.
         wanted = [k for k in range(stop - start) if self.need_drive or (k and k - 1 in free)]
-        if not self.need_drive and (self.need_hidden if start == 0 else not self.problem.chunks[i - 1].ends_clamped):
+        if not self.need_drive and (self.need_hidden if start == 0 else not self.chunks[i - 1].ends_clamped):
             wanted.insert(0, 0)
         rows = stop - start if self.need_drive or self.need_eta else chunk.inner
         decay_of_v = d.shape[1:] == s.shape[1:]
 
-        self.zero = self.problem.fresh and start == 0
         need_gd = decay_of_v or self.need_eta
-        groups = self.groups[i]
         uG, sG, Q = self.products_with_g(
-            None if self.zero or not need_gd else H,
+            None if zero or not need_gd else H,
             groups.one_of_each(U[:rows]),
             algebra.take(after * s, wanted) if wanted else None,
             one_decay(d),
@@ -133,8 +129,9 @@ class Backward:
         if sG is not None:
             algebra.add_to(gu, wanted, sG)
         if free:
-            self.free_steps(i, wanted, d[: chunk.inner], s[: chunk.inner], before, gs, gd)
-            self.through_the_trace(i, before, carry)
+            self.load(H, zero)
+            self.inner_steps(chunk, groups, row, wanted, d[: chunk.inner], s[: chunk.inner], before, gs, gd)
+            self.through_the_trace(None if zero else H, chunk, before, carry)
         elif self.G is not None and carry:
             self.G.mul_(before[-1].unsqueeze(-2))
         if self.need_drive:  # a clamped step's dL/dv is its drive's
@@ -144,20 +141,20 @@ class Backward:
         if self.need_eta:
             self.g_eta += self.vjp(v[:rows], gd, gs)[1].sum(0)
 
-    def free_steps(
-        self, i: int, wanted: list[int], d: Tensor, s: Tensor, before: Tensor, gs: Tensor, gd: Tensor | None
-    ) -> None:
-        """The free steps of chunk i in reverse; completes delta, gx, gs and gd of its inner steps.
+    def inner_steps(
+        self, chunk: Chunk, groups: algebra.StepGroups, row: int, wanted: list[int], d: Tensor, s: Tensor,
+        before: Tensor, gs: Tensor, gd: Tensor | None,
+    ) -> None:  # fmt: skip
+        """The free steps of a chunk in reverse; completes delta, gx, gs and gd of its inner steps.
 
-        d and s are those of the inner steps, before is L_k, gs and gd hold the terms from the chunk's end.
+        row is that of the first of them in the tables, d and s are those of the inner steps, before is L_k, gs and gd
+        hold the terms from the chunk's end.
         """
-        chunk = self.problem.chunks[i]
         start, free, inner = chunk.start, chunk.free, chunk.inner
-        H, uP, z = self.kept[3 * i : 3 * i + 3]
-        groups = self.groups[i]
+        rows = slice(row, row + len(free))
+        uP, z = self.kept.recalled[rows], self.kept.z[rows, : groups.before(inner)]
         steps = slice(start, start + inner)
         full = self.plastic.full
-        self.matrices.load(H, self.zero)
         every = self.decays.between(d, s)
         between = algebra.take(every, free)
         of_v = d.shape[1:] == s.shape[1:]  # d may depend on v
@@ -170,10 +167,7 @@ class Backward:
         U = groups.one_of_each(self.x[steps])
         tables = Tables(start, free, groups, U, between, s, z, uP, None if gd_of_v is None else LR, before)
         of_constant = gd is not None and gd_of_v is None  # d is the same at all steps: the loop needs no gd
-        if isinstance(self.matrices, Fused):
-            self.matrices.backward(self.in_lines, self.gx, self.delta_in_lines, tables, 0 in wanted, gs, gd_of_v)
-        else:
-            self.steps_in_turn(tables, wanted, gs[:inner], gd_of_v)
+        self.free_steps(tables, wanted, gs[:inner], gd_of_v)
         self.g_alpha.keep_pairs(self.need_alpha)
         delta = self.delta[steps]
         if of_constant:
@@ -189,14 +183,18 @@ class Backward:
             assert p is not None
             self.g_alpha.add_vectors(algebra.take(delta, free), p)
 
-    def steps_in_turn(self, tables: Tables, wanted: list[int], gs: Tensor, gd: Tensor | None) -> None:
-        """The free steps in reverse, in PyTorch: completes delta, gx, gs and gd (where d depends on v)."""
+    def load(self, H: Tensor, zero: bool) -> None:
+        """Take the trace `[B, N, N]` at the chunk's start; zero: it is known to be zero and not read."""
+        self._matrices.load(H, zero)
+
+    def free_steps(self, tables: Tables, wanted: list[int], gs: Tensor, gd: Tensor | None) -> None:
+        """The free steps in reverse: completes delta, gx, gs and gd (where d depends on v)."""
         start, free, groups, U, between, s, z, _, LR, L = tables
         inner = len(gs)
         S, Lz = groups.sum(between * s, 1), between * groups.spread(z, inner, 1)
         steps, after = slice(start, start + inner), slice(start + 1, start + inner + 1)
-        gu, delta, clamp = self.gx[steps], self.delta[steps], self.problem.clamp
-        df = NONLINEARITIES[self.problem.nonlinearity].backward
+        gu, delta, clamp = self.gx[steps], self.delta[steps], self.call.clamp
+        df = NONLINEARITIES[self.call.nonlinearity].backward
         merged = len(U) < inner
         eps = delta if self.plastic.full else torch.zeros_like(delta)  # dL/dp
         u_rows, v_rows = self.x[steps].unbind(), self.x[after].unbind()
@@ -211,8 +209,7 @@ class Backward:
             if not self.plastic.full:
                 torch.mul(self.alpha, delta_rows[k], out=eps_rows[k])
             if k in wanted:
-                assert isinstance(self.matrices, algebra.StepMatrices)
-                gu_rows[k].add_(self.matrices.backward(torch.stack((delta_rows[k], L[k] * eps_rows[k]))))
+                gu_rows[k].add_(self._matrices.backward(torch.stack((delta_rows[k], L[k] * eps_rows[k]))))
             if g:
                 gs.addcmul_(eps_rows[k], Lz[i])  # 0 from l = k on
                 if gd is not None:
@@ -229,7 +226,7 @@ class Backward:
                     self.g_alpha.add_pairs(u_rows[k] * U[:g], right[:g])
 
     def vjp(self, v: Tensor, gd: Tensor | None, gs: Tensor) -> tuple[Tensor, Tensor]:
-        return algebra.vjp(self.problem.rule, v, self.eta, gd, gs)
+        return algebra.vjp(self.rule, v, self.eta, gd, gs)
 
     def products_with_g(
         self, H: Tensor | None, U: Tensor, E: Tensor | None, summed: bool
@@ -276,16 +273,11 @@ class Backward:
         table = torch.stack(R, 1)
         return torch.stack([table[j, k] for j, k in enumerate(free)]), between * table
 
-    def through_the_trace(self, i: int, before: Tensor, carry: bool) -> None:
-        """Move G to the start of chunk i if `carry`, and add to dL/dalpha of a full alpha; before is L_k."""
-        chunk = self.problem.chunks[i]
-        H = self.kept[3 * i]
-        if isinstance(self.matrices, Fused):
-            dalpha = self.g_alpha.total if self.need_alpha else None
-            self.G = self.matrices.through_the_trace(
-                None if self.zero else H, self.in_lines, self.delta_in_lines, chunk, before[-1], self.G, carry, dalpha
-            )
-            return
+    def through_the_trace(self, H: Tensor | None, chunk: Chunk, before: Tensor, carry: bool) -> None:
+        """Move G to the start of a chunk if `carry`, and add to dL/dalpha of a full alpha.
+
+        H: the trace at its start, None if it is zero; before is L_k.
+        """
         rows = slice(chunk.start, chunk.stop)
         U, eps = (algebra.take(of_steps[rows], chunk.free) for of_steps in (self.x, self.plastic.vector(self.delta)))
         right, total = algebra.take(before, chunk.free) * eps, before[-1] if carry else None
@@ -293,7 +285,7 @@ class Backward:
             self.G.mul_(total.unsqueeze(-2))
         if self.plastic.full:
             assert self.M is not None
-            if self.zero and total is None:
+            if H is None and total is None:
                 return
             M = algebra.add_outer(self.M, U, right, beta=0)
             if total is not None:
@@ -301,11 +293,11 @@ class Backward:
                     self.G = torch.mul(self.plastic.alpha, M, out=cpu_cache.empty_like(M))
                 else:
                     self.G.addcmul_(self.plastic.alpha, M)
-            if self.need_alpha and not self.zero:
+            if self.need_alpha and H is not None:
                 self.g_alpha.add_matrices(H, M)
         elif total is not None:
             if self.G is None:
-                self.G = algebra.add_outer(cpu_cache.empty_like(H), U, right, beta=0)
+                self.G = algebra.add_outer(cpu_cache.empty_like(self.trace), U, right, beta=0)
             else:
                 algebra.add_outer(self.G, U, right)
 

@@ -1,4 +1,4 @@
-"""The forward pass of the chunked implementation in PyTorch. ops/README.md derives it.
+"""The forward pass of the chunked algorithm in PyTorch. README.md derives it.
 
 Axes: T time, B batch, N neurons; matrices are `[pre, post]`, vectors are rows over neurons.
 Steps of a chunk: k is the current one, l an earlier, m a later one; n in all, F of them free, the others fully clamped.
@@ -9,7 +9,6 @@ between l and k, L_k over those before k.  A leading g is dL/d…: gs, gd, gu, g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -18,160 +17,178 @@ from torch import Tensor
 
 from torchplastic.ops import cpu_cache
 from torchplastic.ops.nonlinearity import NONLINEARITIES
+from torchplastic.ops.plastic_scan.autograd import outputs_of
 from torchplastic.ops.plastic_scan.chunked import algebra
-from torchplastic.ops.plastic_scan.schedule import Chunk
-from torchplastic.ops.plastic_scan.triton_gpu.fused import Fused
-from torchplastic.rules import Rule
+from torchplastic.ops.plastic_scan.schedule import Chunk, chunks_of
+from torchplastic.ops.plastic_scan.spec import Call
+from torchplastic.rules import rule_of
 
 
-class ChunkedSpec(NamedTuple):
-    """The arguments of a chunked scan that have no gradient."""
+class Kept(NamedTuple):
+    """What the forward pass keeps. Chunks share the tensors; one without free steps has no rows in the last two."""
 
-    rule: Rule
-    clamp: Tensor | None  # [T, B, N] bool
-    nonlinearity: str
-    chunks: Sequence[Chunk]
-    fresh: bool = False  # whether the initial trace is known to be zero; the first chunk then does not read it
-    fused: bool = False  # whether Triton's kernels run the steps; chunks then have no clamped run inside
-
-
-class Prepared(NamedTuple):
-    """alpha, W and P in the layout of products, which the backward pass reuses."""
-
-    plastic: algebra.AlphaProducts
-    matrices: algebra.StepMatrices | Fused
+    x: Tensor
+    """Outputs from the initial hidden on, zeros from N on, `[T + 1, B, ≥ N]`"""
+    traces: Tensor
+    """Those at the starts of all chunks but the first, `[chunks - 1, B, N, N]`"""
+    recalled: Tensor
+    """u P of the free steps, `[free steps, B, N]`"""
+    z: Tensor
+    """The pairs of each free step with the groups of its chunk, `[free steps, longest, B, N or 1]`"""
 
 
-def prepare(w: Tensor, alpha: Tensor, eta: Tensor, batch: int, problem: ChunkedSpec) -> Prepared:
-    """Prepare what both passes need."""
-    rule, clamp, nonlinearity = problem[:3]
-    if problem.fused:
-        return Prepared(algebra.AlphaProducts(alpha, products=False), Fused(rule, nonlinearity, clamp, w, alpha, eta))
-    plastic = algebra.AlphaProducts(alpha)
-    return Prepared(plastic, algebra.StepMatrices(w, plastic, batch))
+class Tables(NamedTuple):
+    """What the free steps of a chunk fill in and read."""
+
+    U: Tensor
+    """u of each group, `[G, B, ≥ N]`"""
+    z: Tensor
+    """`[F, G, B, N or 1]`"""
+    S: Tensor
+    """L(l..k) s_l, summed over a group, advanced with k, `[G, B, N]`"""
+    L: Tensor
+    """L_k, advanced with k, `[B, N]`"""
+    recalled: Tensor
+    """`[F, B, N]`"""
 
 
-def run_forward(
-    drive: Tensor,
-    w: Tensor,
-    alpha: Tensor,
-    eta: Tensor,
-    hidden: Tensor,
-    trace: Tensor,
-    problem: ChunkedSpec,
-    kept: list[Tensor] | None,
-    merge: bool = True,
-) -> tuple[Tensor, Tensor, Prepared, list[algebra.StepGroups]]:
-    """-> x `[T + 1, B, ≥ N]` with x[0] the initial hidden and zeros from N on, the final trace, what was prepared, the
-    groups of each chunk.
+class Scan:
+    """What both passes share. A subclass may run the steps and the passes over the trace by kernels of its own."""
 
-    `kept` collects for the backward pass, per chunk: the trace at its start, u P of its free steps, its
-    table z. None stores nothing, and the trace is then updated in place.
-    """
-    prepared = prepare(w, alpha, eta, drive.shape[1], problem)
-    plastic, matrices = prepared
-    T, B, N = drive.shape
-    x_padded = drive.new_zeros(T + 1, B, algebra.padded_width(N, drive))
-    x = x_padded[..., :N]
-    x[0] = hidden
-    H = trace
-    decays = algebra.Decays(problem.rule, eta)
-    groups_of_chunks = []
-    for chunk in problem.chunks:
-        start, stop, free = chunk
-        v = x[start + 1 : stop + 1]
-        for low, high in chunk.clamped_runs():
-            v[low:high] = drive[start + low : start + high]
-        groups = _groups(x_padded[start:stop], chunk, merge and not problem.fused)
-        groups_of_chunks.append(groups)
-        inner = groups.before(chunk.inner)
-        U = x_padded[start:stop] if inner == chunk.inner else drive.new_zeros(inner, *x_padded.shape[1:])
-        z = drive.new_zeros(len(free), inner, B, N if plastic.full else 1)
-        S = drive.new_empty(inner, B, N)  # L(l..k) s_l, summed over a group, advanced with k
-        L = drive.new_ones(B, N)  # L_k
-        uP = drive.new_empty(len(free), B, N)
+    merges = True
+    """Whether steps that are clamped to one pattern form a group"""
+    multiplies = True
+    """Whether PyTorch multiplies with alpha"""
+
+    def __init__(self, call: Call) -> None:
+        self.call, self.rule, self.chunks = call, rule_of(call.rule), chunks_of(call.bounds, call.free)
+        self.w, self.alpha, self.eta, self.trace = call.only_set()
+        self.plastic = algebra.AlphaProducts(self.alpha, self.multiplies)
+        self.decays = algebra.Decays(self.rule, self.eta)
+
+    def matrices(self) -> algebra.StepMatrices:
+        """w and P, in the layout of the products of a step."""
+        return algebra.StepMatrices(self.w, self.plastic, len(self.trace))
+
+    def is_zero(self, chunk: Chunk) -> bool:
+        """Whether the trace at the chunk's start is known to be zero."""
+        return self.call.fresh and chunk.start == 0
+
+    def groups(self, x: Tensor, chunk: Chunk) -> algebra.StepGroups:
+        """The groups of a chunk's steps; reads only the rows of `x [T + 1, B, ≥ N]` that follow a clamped step.
+
+        The first step of a clamped run is its own group: its u is the output of a free step, which has a gradient. The
+        drive's gradient needs each step apart.
+        """
+        starts = list(range(chunk.stop - chunk.start))
+        if self.merges and not self.call.needs[0] and x.device.type == "cpu":
+            rows = x[chunk.start : chunk.stop].numpy()  # NumPy compares rows in a fraction of the time of tensors
+            for low, high in chunk.clamped_runs():
+                if high - low > 2:
+                    held = (rows[low + 2 : high] == rows[low + 1 : high - 1]).all((1, 2))
+                    repeats = {low + 2 + i for i, same in enumerate(held) if same}
+                    starts = [k for k in starts if k not in repeats]
+        return algebra.StepGroups(starts, chunk.stop - chunk.start)
+
+
+class Forward(Scan):
+    """One forward pass."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(call)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Bring w and alpha into the layout of the steps."""
+        self._matrices = self.matrices()
+
+    def run(self) -> tuple[Tensor, ...]:
+        """-> y, the final hidden, the final trace, and what is kept, if something needs a gradient."""
+        call, plastic, (T, B, N) = self.call, self.plastic, self.call.drive.shape
+        keep, width, drive = any(call.needs), N if plastic.full else 1, call.drive
+        x_padded = drive.new_zeros(T + 1, B, algebra.padded_width(N, drive))
+        x = x_padded[..., :N]
+        x[0] = call.hidden
+        H = self.trace
+        traces = cpu_cache.empty((len(self.chunks) - 1 if keep else 0, B, N, N), drive)
+        kept_recalled = drive.new_empty(call.free_steps if keep else 0, B, N)
+        kept_z = drive.new_zeros(call.free_steps if keep else 0, call.longest, B, width)
+        row = 0  # free steps before the chunk
+        for number, chunk in enumerate(self.chunks):
+            start, stop, free = chunk
+            v = x[start + 1 : stop + 1]
+            for low, high in chunk.clamped_runs():
+                v[low:high] = drive[start + low : start + high]
+            groups = self.groups(x_padded, chunk)
+            inner = groups.before(chunk.inner)
+            rows = slice(row, row + len(free))
+            tables = Tables(
+                U=x_padded[start:stop] if inner == chunk.inner else drive.new_zeros(inner, *x_padded.shape[1:]),
+                z=kept_z[rows, :inner] if keep else drive.new_zeros(len(free), inner, B, width),
+                S=drive.new_empty(inner, B, N),
+                L=drive.new_ones(B, N),
+                recalled=kept_recalled[rows] if keep else drive.new_empty(len(free), B, N),
+            )
+            zero = self.is_zero(chunk)
+            if free:
+                self.load(H, zero)
+                self.inner_steps(chunk, groups, x_padded, tables)
+            row += len(free)
+            _, s, before, later = self.decays(v)
+            if keep and number < len(traces):
+                out = traces[number]
+            else:
+                out = cpu_cache.empty_like(H) if keep or H is self.trace else H
+            U, E = groups.one_of_each(x[start:stop]), groups.sum(later * s)
+            H = self.next_trace(H, before[-1], U, E, out, zero)
+        y, last = outputs_of(x, N, keep)
+        return (y, last, H, *Kept(x_padded, traces, kept_recalled, kept_z)) if keep else (y, last, H)
+
+    def inner_steps(self, chunk: Chunk, groups: algebra.StepGroups, x: Tensor, tables: Tables) -> None:
+        """The steps of a chunk up to its last free one: fills in x `[T + 1, B, ≥ N]` and the tables."""
+        start, free = chunk.start, chunk.free
+        U, _, S, L, _ = tables
+        v = x[start + 1 : chunk.stop + 1, :, : L.shape[1]]
         i = g = 0  # free steps, and groups, before step k
-        zero = problem.fresh and start == 0
-        if free:
-            matrices.load(H, zero)
-        tables = U, z, S, L, uP
         for k, after in chunk.free_runs():
             more = after < chunk.inner
-            if isinstance(matrices, Fused):
-                matrices.forward(drive, x_padded, tables, start, after)
-            else:
-                _steps_in_turn(prepared, problem, drive, eta, x_padded, tables, start + k, i, g, after - k, more)
+            self.free_steps(x, tables, start + k, i, g, after - k, more)
             i, g = i + after - k, g + after - k
             if more:
-                held = decays(v[after : free[i]])
+                held = self.decays(v[after : free[i]])
                 S[:g].mul_(held.before[-1])
                 L.mul_(held.before[-1])
                 s = held.after * held.s
                 for first, last in pairwise(groups.first[g : groups.before(free[i]) + 1]):
-                    U[g] = x_padded[start + first]
+                    U[g] = x[start + first]
                     S[g] = s[first - after : last - after].sum(0)
                     g += 1
 
-        if kept is not None:
-            kept += [H, uP, z]
-        out = cpu_cache.empty_like(H) if kept is not None or H is trace else H
-        _, s, before, later = decays(v)
-        rows = groups.one_of_each(x[start:stop]), groups.sum(later * s)
-        if isinstance(matrices, Fused):
-            H = matrices.next_trace(H, before[-1], *rows, out, zero)
-        else:
-            H = algebra.add_outer(out, *rows, beta=0) if zero else algebra.next_trace(H, before[-1], *rows, out)
-    return x_padded, H, prepared, groups_of_chunks
+    def load(self, H: Tensor, zero: bool) -> None:
+        """Take the trace `[B, N, N]` at the chunk's start; zero: it is known to be zero and not read."""
+        self._matrices.load(H, zero)
 
+    def free_steps(self, x: Tensor, tables: Tables, t: int, i: int, g: int, steps: int, more: bool) -> None:
+        """Free steps from t on, with i free steps and g groups of the chunk before them; more: others follow."""
+        drive, clamp, (U, z, S, L, uP) = self.call.drive, self.call.clamp, tables
+        f = NONLINEARITIES[self.call.nonlinearity].f
+        N = drive.shape[2]
+        for step in range(steps):
+            u, now, after = x[t], drive[t], x[t + 1, :, :N]
+            a, p = self._matrices.forward(u)
+            uP[i] = p
+            U[g] = u
+            if i:
+                z_k = z[i, :g] = self.plastic.pairs(u * U[: algebra.even(g)])[:g]
+                p = torch.addcmul((S[:g] * z_k).sum(0), L, p)
+            x_k = f(a.add_(now).add_(self.plastic.vector(p)))
+            after.copy_(x_k if clamp is None else torch.where(clamp[t], now, x_k))
+            if more or step + 1 < steps:
+                d, S[g] = self.rule.linear(after, self.eta)  # type: ignore[misc]
+                S[:g].mul_(d)
+                L.mul_(d)
+            t, i, g = t + 1, i + 1, g + 1
 
-def _steps_in_turn(
-    prepared: Prepared,
-    problem: ChunkedSpec,
-    drive: Tensor,
-    eta: Tensor,
-    x: Tensor,
-    tables: tuple[Tensor, ...],
-    t: int,
-    i: int,
-    g: int,
-    steps: int,
-    more: bool,
-) -> None:
-    """`steps` free steps from t on, in PyTorch: fills in x and the chunk's tables."""
-    rule, clamp = problem.rule, problem.clamp
-    f = NONLINEARITIES[problem.nonlinearity].f
-    plastic, matrices = prepared
-    assert isinstance(matrices, algebra.StepMatrices)
-    U, z, S, L, uP = tables
-    N = drive.shape[2]
-    for step in range(steps):
-        u, now, after = x[t], drive[t], x[t + 1, :, :N]
-        a, p = matrices.forward(u)
-        uP[i] = p
-        U[g] = u
-        if i:
-            z_k = z[i, :g] = plastic.pairs(u * U[: algebra.even(g)])[:g]
-            p = torch.addcmul((S[:g] * z_k).sum(0), L, p)
-        x_k = f(a.add_(now).add_(plastic.vector(p)))
-        after.copy_(x_k if clamp is None else torch.where(clamp[t], now, x_k))
-        if more or step + 1 < steps:
-            d, S[g] = rule.linear(after, eta)  # type: ignore[misc]
-            S[:g].mul_(d)
-            L.mul_(d)
-        t, i, g = t + 1, i + 1, g + 1
-
-
-def _groups(U: Tensor, chunk: Chunk, merge: bool) -> algebra.StepGroups:
-    """The groups of a chunk's steps; reads only the rows of `U [n, B, ≥ N]` that follow a clamped step.
-
-    The first step of a clamped run is its own group: its u is the output of a free step, which has a gradient.
-    """
-    starts = list(range(len(U)))
-    if merge and U.device.type == "cpu":
-        rows = U.numpy()  # NumPy compares rows in a fraction of the time of tensors
-        for low, high in chunk.clamped_runs():
-            if high - low > 2:
-                held = (rows[low + 2 : high] == rows[low + 1 : high - 1]).all((1, 2))
-                repeats = {low + 2 + i for i, same in enumerate(held) if same}
-                starts = [k for k in starts if k not in repeats]
-    return algebra.StepGroups(starts, len(U))
+    def next_trace(self, H: Tensor, total: Tensor, U: Tensor, E: Tensor, out: Tensor, zero: bool) -> Tensor:
+        """`total * H + sum over rows of the outer products of U [n, B, N] and E [n, B, N]`, into `out [B, N, N]`."""
+        return algebra.add_outer(out, U, E, beta=0) if zero else algebra.next_trace(H, total, U, E, out)

@@ -1,6 +1,6 @@
-"""The chunked implementation for a full alpha on a CPU, through the compiled kernels.
+"""The chunked algorithm for a full alpha on a CPU, through the compiled kernels.
 
-Same results as the PyTorch calls in forward.py and backward.py, whose letters these are.
+Same results as the PyTorch calls in chunked/forward.py and chunked/backward.py, whose letters these are.
 
 Axes: T time, B batch, N neurons, M = N rounded up to whole lines of the cache.
 """
@@ -8,8 +8,6 @@ Axes: T time, B batch, N neurons, M = N rounded up to whole lines of the cache.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,39 +15,40 @@ import torch
 from torch import Tensor
 
 from torchplastic.ops import cpu_cache
+from torchplastic.ops.plastic_scan import chunked
+from torchplastic.ops.plastic_scan.autograd import outputs_of
 from torchplastic.ops.plastic_scan.chunked import algebra
-from torchplastic.ops.plastic_scan.schedule import Chunk
-from torchplastic.ops.plastic_scan.chunked.forward import ChunkedSpec
-from torchplastic.rules import HEBB, OJA, Rule
+from torchplastic.ops.plastic_scan.cost_model import CostProfile
+from torchplastic.ops.plastic_scan.numba_cpu.scan import Scan, reason_against
+from torchplastic.ops.plastic_scan.schedule import Schedule
+from torchplastic.ops.plastic_scan.spec import Call, Grads, ScanSpec
 
-DTYPES = (torch.float32, torch.float64)
+COST_PROFILE = CostProfile(50e9, 160e9, 2e-5)  # that of PyTorch on a CPU without calls between chunks
 DEEP = 1024  # rows of two factors that are multiplied at a time
 
 
-@cache
-def find_kernels() -> ModuleType | None:
-    """The kernels, or None without numba or an OpenMP runtime of PyTorch's that they can use."""
-    try:
-        from torchplastic.ops.plastic_scan.numba_cpu import chunked_kernels as kernels
-    except ImportError:
-        return None
-    return kernels
+def supports(spec: ScanSpec) -> str | None:
+    """Whether the kernels can take a scan: None or the reason."""
+    return reason_against(spec) if spec.alpha == "full" else f'it runs alpha="full", not "{spec.alpha}"'
 
 
-def supports(rule: Rule, like: Tensor) -> bool:
-    """Whether kernels can take a scan with matrices like this one; not on another device, for another rule."""
-    known = rule is HEBB or rule is OJA
-    return known and like.device.type == "cpu" and like.dtype in DTYPES and find_kernels() is not None
+def schedule(spec: ScanSpec) -> Schedule:
+    """Chunks as in PyTorch, by the cost of these kernels."""
+    return chunked.schedule(spec, COST_PROFILE)
 
 
-def cost_profile(device: str, rule: Rule = HEBB, full: bool = True) -> str:
-    """Which of `chunks.COST_PROFILES` runs a chunked scan on a device of that type; full: whether alpha is a matrix."""
-    known = rule is HEBB or rule is OJA
-    return "numba" if device == "cpu" and full and known and find_kernels() is not None else device
+def training_bytes(spec: ScanSpec) -> int:
+    """As in PyTorch."""
+    return chunked.training_bytes(spec, schedule(spec))
+
+
+def moved_bytes(spec: ScanSpec) -> int:
+    """As in PyTorch."""
+    return chunked.moved_bytes(spec, schedule(spec))
 
 
 class ChunkLayout(NamedTuple):
-    """The cut of time, in the lists that kernels.py describes."""
+    """The cut of time, in the lists that chunked_kernels.py describes."""
 
     bounds: Any
     free: Any
@@ -70,114 +69,90 @@ class ChunkLayout(NamedTuple):
         return self.in_chunks(before * self.free)
 
 
-def chunk_layout(chunks: Sequence[Chunk], group: Any) -> ChunkLayout:
-    """group `[T]`: the number of each step's group."""
-    bounds = np.array([0, *(chunk.stop for chunk in chunks)], np.int64)
-    free = np.zeros(bounds[-1], np.int64)
-    free[[chunk.start + k for chunk in chunks for k in chunk.free]] = 1
-    return ChunkLayout(bounds, free, group, np.flatnonzero(np.diff(group, prepend=-1)))
-
-
-def groups_of(chunks: Sequence[Chunk], drive: Tensor, merge: bool) -> Any:
+def groups_of(call: Call) -> Tensor:
     """The number of each step's group `[T]`, through the episode.
 
-    The first step of a clamped run is a group of its own: its u is what a free step gave, which has a gradient. The u
-    of the next is what the first was clamped to; where it stays the same, so does the group.
+    The first step of a clamped run in a chunk is a group of its own: its u is what a free step gave, which has a
+    gradient. The u of the next is what the first was clamped to; where it stays the same, so does the group. The
+    drive's gradient needs each step apart.
     """
-    opens = np.ones(len(drive), np.int64)
-    rows = drive.detach().numpy()
-    for chunk in chunks if merge else ():
-        for low, high in chunk.clamped_runs():
-            first, last = chunk.start + low, chunk.start + high
-            opens[first + 2 : last] = (rows[first + 1 : last - 1] != rows[first : last - 2]).any((1, 2))
-    return np.cumsum(opens) - 1
+    free, opens = call.free.numpy(), np.ones(len(call.free), np.int64)
+    if not call.needs[0] and not free.all():
+        held = np.flatnonzero(free[2:] + free[1:-1] + free[:-2] == 0) + 2  # clamped as the two steps before it
+        starts = call.bounds.numpy()
+        held = held[~np.isin(held, starts) & ~np.isin(held - 1, starts)]
+        changes = (call.drive[1:] != call.drive[:-1]).flatten(1).any(1).numpy()  # from a step to the next
+        opens[held] = changes[held - 2]
+    return torch.from_numpy(np.cumsum(opens) - 1)
 
 
-class Kernels:
-    """The kernels of an implementation, and a scan as they read it."""
-
-    def __init__(self, kernels: Any, problem: Any, w: Tensor, alpha: Tensor, eta: Tensor) -> None:
-        """problem: with a rule, a clamp and a nonlinearity; eta `[N]`."""
-        codes = kernels.jit
-        self.kernels, self.problem = kernels, problem
-        self.N, self.M = len(w), padded_length(len(w))
-        self.dtype = str(w.dtype).removeprefix("torch.")
-        self.w, self.alpha, self.eta = w.detach(), alpha.detach(), self.rows(eta.detach()).numpy()
-        self.rule = codes.HEBB if problem.rule is HEBB else codes.OJA
-        self.nonlinearity = codes.NONLINEARITIES[problem.nonlinearity]
-        self.clamp = codes.EMPTY_CLAMP if problem.clamp is None else problem.clamp.contiguous().numpy()
-
-    def at(self, name: str) -> int:
-        """The address of one of the kernels' functions."""
-        return int(self.kernels.where(name, self.dtype))
-
-    def rows(self, given: Tensor) -> Tensor:
-        """`[…, N]` with zeros behind each row, `[…, M]`."""
-        if given.is_contiguous() and given.shape[-1] == self.M:
-            return given
-        made = cpu_cache.empty((*given.shape[:-1], self.M), given)
-        made[..., self.N :] = 0
-        made[..., : self.N] = given
-        return made
+def chunk_layout(call: Call, group: Tensor) -> ChunkLayout:
+    """The cut of time, with the groups of steps."""
+    numbers = group.numpy()
+    return ChunkLayout(call.bounds.numpy(), call.free.numpy(), numbers, np.flatnonzero(np.diff(numbers, prepend=-1)))
 
 
-class NumbaChunked(Kernels):
-    """An episode of a chunked scan."""
+class Chunked(Scan):
+    """A chunked scan."""
 
-    def __init__(self, problem: ChunkedSpec, w: Tensor, alpha: Tensor, eta: Tensor, batch: int) -> None:
-        super().__init__(find_kernels(), problem, w, alpha.contiguous(), eta)
-        self.threads = algebra.blocks_of(w.numel(), w.device)
+    def __init__(self, call: Call) -> None:
+        super().__init__(call)
+        self.alpha, self.trace = self.alpha.contiguous(), self.trace.contiguous()
+        self.threads = algebra.blocks_of(self.w.numel(), self.w.device)
+        self.first_trace = None if call.fresh else self.trace  # none is zero
 
-    def empty(self, *shape: int) -> Tensor:
-        """`[*shape, M]`, zeros from N on."""
-        made = cpu_cache.empty((*shape, self.M), self.w)
-        made[..., self.N :] = 0
-        return made
+    def layout_of(self, group: Tensor) -> ChunkLayout:
+        """The cut of time with these groups; its arrays are in every record."""
+        layout = chunk_layout(self.call, group)
+        self.firsts = torch.from_numpy(layout.firsts)
+        self.common |= {
+            "T": len(self.drive), "chunks": len(layout.bounds) - 1, "groups": len(layout.firsts),
+            "threads": self.threads, "most_groups": layout.groups(), "bounds": self.call.bounds,
+            "free": self.call.free, "group": group, "firsts": self.firsts,
+        }  # fmt: skip
+        return layout
 
-    def forward(
-        self, drive: Tensor, hidden: Tensor, trace: Tensor, needs: Sequence[bool] | None
-    ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
-        """-> x `[T + 1, B, M]`, the final trace; kept: traces at the chunks' starts, z, uP, the steps' groups, w."""
-        (T, B, N), M, chunks = drive.shape, self.M, self.problem.chunks
-        keep = needs is not None
-        layout = chunk_layout(chunks, groups_of(chunks, drive, merge=needs is None or not needs[0]))
+    def forward(self) -> tuple[Tensor, ...]:
+        """-> y, hidden, trace; kept: x `[T + 1, B, M]`, traces at the starts of all chunks but the first, z, uP, …"""
+        call, B, N, M = self.call, self.B, self.N, self.M
+        keep, T = any(call.needs), len(self.drive)
+        group = groups_of(call)
+        layout = self.layout_of(group)
         groups, pairs, free = layout.groups(), layout.pairs(), layout.in_chunks(layout.free)
-        x = drive.new_zeros(T + 1, B, M)
-        x[0, :, :N] = hidden.detach()
+        x = self.w.new_zeros(T + 1, B, M)
+        x[0, :, :N] = call.hidden
         w = self.rows(self.w)
         across = cpu_cache.empty((N, M), w)
-        self.kernels.matmul.transpose(self.at("transpose"), self.alpha.numpy(), across.numpy(), self.threads)
-        kept = cpu_cache.empty((len(chunks) - 1 if keep else 0, B, N, N), w)
+        K = self.kernels
+        self.run("transpose", K.matmul.TRANSPOSE, A=self.alpha, out=across, n=N, A_width=N, N=N, width=M)
+        kept = cpu_cache.empty((len(layout.bounds) - 2 if keep else 0, B, N, N), w)
         final = cpu_cache.empty((B, N, N), w)
-        z = self.empty((pairs.sum() if keep else pairs.max()) * B)
-        uP = self.empty(free.sum() if keep else free.max(), B)
-        self.kernels.forward(
-            self.at("forward"), self.at("dots"), self.at("next_trace"), self.at("tanh"), x.numpy(),
-            drive.detach().contiguous().numpy(), self.clamp, self.eta, self.rule, self.nonlinearity, w.numpy(),
-            self.alpha.numpy(), across.numpy(), self.first(trace), keep, kept.numpy(), final.numpy(),
-            cpu_cache.empty((B, N, M), w).numpy(), z.numpy(), uP.numpy(),
-            cpu_cache.empty((self.threads, groups * B, M), w).numpy(), x.new_zeros(B, M).numpy(),
-            x.new_zeros(groups, B, M).numpy(), x.new_zeros(4, B, M).numpy(), *layout, self.threads,
+        z = self.empty((call.pairs if keep else int(pairs.max())) * B)
+        uP = self.empty(call.free_steps if keep else int(free.max()), B)
+        self.run(
+            "chunked_forward", K.chunked.FORWARD, **self.common, dots_at=self.at("dots"),
+            next_at=self.at("next_trace"), tanh_at=self.at("tanh"), z_rows=len(z), uP_rows=len(uP), keep=keep, x=x,
+            drive=self.drive, W=w, alpha=self.alpha, across=across, trace=self.first_trace, kept=kept, final=final,
+            P=cpu_cache.empty((B, N, M), w), z=z, uP=uP, products=cpu_cache.empty((self.threads, groups * B, M), w),
+            a=x.new_zeros(B, M), S=x.new_zeros(groups, B, M), vectors=x.new_zeros(4, B, M), edges=self.edges(),
         )  # fmt: skip
-        return x, final, (trace, kept, z, uP, torch.from_numpy(layout.group), w)
+        y, last = outputs_of(x, N, keep)
+        made = w if w is not self.w else w.new_empty(0)
+        return (y, last, final, x, kept, z, uP, group, made) if keep else (y, last, final)
 
-    def first(self, trace: Tensor) -> Any:
-        """The initial trace; an empty array if it is zero."""
-        return self.none() if self.problem.fresh else trace.detach().contiguous().numpy()
+    def edges(self) -> Tensor:
+        """Room for the tiles at the edges of matrices, as trace_update.py describes."""
+        K = self.kernels
+        return self.w.new_empty(K.EDGES * self.threads, max(1, self.B), K.BAND, K.LINE)
 
-    def none(self) -> Any:
-        """A matrix of each example that is not there."""
-        return self.w.new_empty(0, 0, 0).numpy()
-
-    def backward(
-        self, x: Tensor, kept: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Sequence[bool]
-    ) -> tuple[Tensor, ...]:
+    def backward(self, kept: Sequence[Tensor], grads: Grads) -> Grads:
         """Gradients of drive, w, alpha, eta, hidden, trace."""
-        need_drive, need_w, need_alpha, need_eta, need_hidden, need_trace = needs[:6]
+        call, B, N, M = self.call, self.B, self.N, self.M
+        need_drive, need_w, need_alpha, need_eta, need_hidden, need_trace = call.needs
         g_y, g_hidden, g_trace = grads
-        trace, traces, z, uP, group, w = kept
-        (T, B, M), N, chunks = x[1:].shape, self.N, self.problem.chunks
-        layout = chunk_layout(chunks, group.numpy())
+        x, traces, z, uP, group, made = kept
+        T, w, K = len(self.drive), made if len(made) else self.w, self.kernels
+        layout = self.layout_of(group)
         gx, delta = x.new_zeros(T + 1, B, M), x.new_zeros(T, B, M)
         if g_y is not None:
             gx[1:, :, :N] = g_y
@@ -185,9 +160,9 @@ class NumbaChunked(Kernels):
             gx[-1, :, :N] += g_hidden
         back_to = 0
         if not (need_drive or need_eta or need_hidden or need_trace):
-            while back_to < len(chunks) and not chunks[back_to].free:  # a clamped start has nothing to say
-                back_to += 1
-        G, given = cpu_cache.empty((B, N, N), x), g_trace is not None
+            with_free = np.flatnonzero(layout.in_chunks(layout.free))
+            back_to = int(with_free[0]) if len(with_free) else len(layout.bounds) - 1  # a clamped start adds nothing
+        G = cpu_cache.empty((B, N, N), x)
         if g_trace is not None:
             G.copy_(g_trace)
         elif need_trace and not layout.free.any():
@@ -195,26 +170,27 @@ class NumbaChunked(Kernels):
         g_alpha, g_eta = cpu_cache.empty((N, N), x), x.new_zeros(M)
         if need_alpha:
             g_alpha.zero_()
-        every, need_gd = need_drive or need_eta, need_eta or self.problem.rule is OJA
-        wanted = np.array([need_hidden, *layout.free[:-1]], np.int64)
+        every, need_gd = need_drive or need_eta, need_eta or self.common["rule"] == K.jit.OJA
+        wanted = torch.from_numpy(np.array([need_hidden, *layout.free[:-1]], np.int64))
         if need_drive:
             wanted[:] = 1
-        groups, most = layout.groups(), layout.in_chunks(wanted).max()
-        steps = max(chunk.stop - chunk.start if every else chunk.inner for chunk in chunks)
-        gs, UG, D = (cpu_cache.empty((rows, B, M), x).numpy() for rows in (steps, groups, groups))
-        E, EG = cpu_cache.empty((B, most, N), x).numpy(), self.empty(B, most).numpy()
-        self.kernels.backward(
-            self.at("backward"), self.at("dots"), self.at("through_the_trace"), x.numpy(), gx.numpy(), delta.numpy(),
-            self.clamp, self.eta, self.rule, self.nonlinearity, w.numpy(), self.alpha.unsqueeze(0).numpy(),
-            self.rows(self.alpha).numpy(), self.first(trace), traces.numpy(), z.numpy(), uP.numpy(), G.numpy(), given,
-            g_alpha.unsqueeze(0).numpy() if need_alpha else self.none(), g_eta.numpy(), need_gd, every, back_to,
-            need_trace, wanted, gs, x.new_zeros(steps, B, M).numpy(), UG, D, E, EG, x.new_zeros(6, B, M).numpy(),
-            x.new_empty(steps, M).numpy(), x.new_zeros(2, groups * B, M).numpy(), x.new_zeros(groups * B, M).numpy(),
-            *layout, self.threads,
+        groups, most = layout.groups(), int(layout.in_chunks(wanted.numpy()).max())
+        steps = int(np.diff(layout.bounds).max()) if every else call.longest
+        gs, UG, D = (cpu_cache.empty((rows, B, M), x) for rows in (steps, groups, groups))
+        self.run(
+            "chunked_backward", K.chunked.BACKWARD, **self.common, dots_at=self.at("dots"),
+            back_at=self.at("through_the_trace"), most_wanted=most, steps=steps,
+            z_rows=int(layout.pairs().sum()) * B, uP_rows=call.free_steps, given=g_trace is not None, need_gd=need_gd,
+            every=every, back_to=back_to, carry_on=need_trace, x=x, gx=gx, delta=delta, W=w, alpha=self.alpha,
+            in_lines=self.rows(self.alpha), trace=self.first_trace, kept=traces, z=z, uP=uP, G=G,
+            dalpha=g_alpha if need_alpha else None, geta=g_eta, wanted=wanted, gs=gs, gd=x.new_zeros(steps, B, M),
+            UG=UG, D=D, E=cpu_cache.empty((B, most, N), x), EG=self.empty(B, most), vectors=x.new_zeros(6, B, M),
+            recalled=x.new_empty(steps, M), right=x.new_zeros(2, groups * B, M), q=x.new_zeros(groups * B, M),
+            edges=self.edges(),
         )  # fmt: skip
         g_drive = delta[..., :N]
-        if self.problem.clamp is not None:
-            g_drive = torch.where(self.problem.clamp, gx[1:, :, :N], g_drive) if need_drive else g_drive
+        if call.clamp is not None and need_drive:
+            g_drive = torch.where(call.clamp, gx[1:, :, :N], g_drive)
         g_w = cpu_cache.empty((N, N), x)
         if need_w:
             free = torch.from_numpy(np.flatnonzero(layout.free))
@@ -223,19 +199,27 @@ class NumbaChunked(Kernels):
         return g_drive, g_w, g_alpha, g_eta[:N], gx[0, :, :N].contiguous(), G
 
     def product(self, left: Tensor, right: Tensor, out: Tensor) -> None:
-        """`out = left^T @ right`; left, right `[n, ≥ N]`."""
-        N = len(out)
-        scratch = cpu_cache.empty((self.threads, self.kernels.matmul.ROWS, N), out).numpy()
-        for start in range(0, max(1, len(left)), DEEP):
+        """`out = left^T @ right`; left, right `[n, ≥ N]`, contiguous."""
+        N, K = len(out), self.kernels
+        if not len(left):
+            out.zero_()
+        scratch = cpu_cache.empty((self.threads, K.matmul.ROWS, N), out)
+        for start in range(0, len(left), DEEP):
             U, V = left[start : start + DEEP], right[start : start + DEEP]
-            columns, rows = cpu_cache.empty((2, N, padded_length(len(U))), out).numpy()
-            self.kernels.matmul.add_product(
-                self.at("add_product"), self.at("dots"), U.numpy(), V.numpy(), columns, rows, scratch, start == 0,
-                out.numpy(), self.threads,
+            width = -(-len(U) // K.LINE) * K.LINE
+            self.run(
+                "add_product", K.matmul.PRODUCT, dots_at=self.at("dots"), left=U, right=V,
+                columns=cpu_cache.empty((N, width), out), rows=cpu_cache.empty((N, width), out), scratch=scratch,
+                out=out, n=len(U), left_width=U.shape[1], right_width=V.shape[1], N=N, width=width,
+                threads=self.threads, fresh=start == 0,
             )  # fmt: skip
 
 
-def padded_length(N: int) -> int:
-    """N rounded up to whole lines of the cache."""
-    line = find_kernels().LINE  # type: ignore[union-attr]
-    return -(-N // line) * line
+def forward(call: Call) -> Sequence[Tensor]:
+    """As `Kernel.forward`."""
+    return Chunked(call).forward()
+
+
+def backward(call: Call, kept: Sequence[Tensor], grads: Grads) -> Grads:
+    """As `Kernel.backward`."""
+    return Chunked(call).backward(kept, grads)

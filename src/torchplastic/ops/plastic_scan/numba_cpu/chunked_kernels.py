@@ -1,13 +1,12 @@
-"""The chunked algorithm for a full alpha, compiled by numba for the CPU: one call forward, one backward.
+"""The chunked algorithm for a full alpha, compiled by numba for the CPU: one kernel forward, one backward.
 
 Axes: t time, B batch, N neurons; M is N rounded up to whole lines of the cache. Arrays `[…, M]` hold zeros from N on.
 Matrices are `[pre, post]`. All arrays are contiguous, of one dtype; an empty array stands for a missing one.
-Letters as in forward.py and backward.py; l is a step before t.
+Letters as in chunked/forward.py and chunked/backward.py; l is a step before t.
 
-`forward` and `backward` start a team of threads that call the function of the same name behind a `_`, whose address is
-`body`; the other addresses are those of functions that several others call. Linked code would be compiled again in each
-function that links it, which takes seconds. Each thread has its share of the neurons, or of the rows of a matrix, and
-writes only there; a barrier precedes every read of what others wrote.
+The threads of a team call a kernel together. Each has its share of the neurons, or of the rows of a matrix, and writes
+only there; a barrier precedes every read of what others wrote. What several kernels call, they call by its address:
+linked code would be compiled again in each of them, which takes seconds.
 
 How time is cut, for all steps: `bounds`, the first step of each chunk, with T behind them; `free`, whether a step is;
 `group`, the number of the step's group, and `firsts`, the first step of each group. Groups are steps of a chunk that
@@ -18,8 +17,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchplastic.ops.plastic_scan.numba_cpu import jit
-from torchplastic.ops.plastic_scan.numba_cpu import matmul
 from torchplastic.ops.plastic_scan.numba_cpu.elementwise import (
     activate,
     add,
@@ -32,7 +29,7 @@ from torchplastic.ops.plastic_scan.numba_cpu.elementwise import (
     through_the_activation,
     through_the_rule,
 )
-from torchplastic.ops.plastic_scan.numba_cpu.jit import inner, jitted
+from torchplastic.ops.plastic_scan.numba_cpu.jit import TABLE, inner, kernel, present
 from torchplastic.ops.plastic_scan.numba_cpu.matmul import (
     ROWS,
     add_dots_of_product,
@@ -41,9 +38,10 @@ from torchplastic.ops.plastic_scan.numba_cpu.matmul import (
     dots,
     share,
 )
-from torchplastic.ops.plastic_scan.numba_cpu.openmp import barrier, call_at, in_team, thread
+from torchplastic.ops.plastic_scan.numba_cpu.openmp import barrier, call_at, thread
+from torchplastic.ops.plastic_scan.numba_cpu.record import array, fields, mask, number, numbers
 from torchplastic.ops.plastic_scan.numba_cpu.simd import LINE, load, splat, store
-from torchplastic.ops.plastic_scan.numba_cpu.trace_update import next_trace, through_the_trace
+from torchplastic.ops.plastic_scan.numba_cpu.trace_update import BAND, EDGES, next_trace, through_the_trace
 
 Array = Any  # np.ndarray, of the dtype of w
 
@@ -94,14 +92,42 @@ def pairs_of_step(
     call_at(dots_at, dots, (across, low, high, rows[: len(z)], z))
 
 
-@inner
-def _forward(
-    dots_at: int, next_at: int, tanh_at: int, x: Array, drive: Array, clamp: Array, eta: Array, rule: int,
-    nonlinearity: int, W: Array, alpha: Array, across: Array, trace: Array, keep: bool, kept: Array, final: Array,
-    P: Array, z: Array, uP: Array, products: Array, a: Array, S: Array, vectors: Array, bounds: Array, free: Array,
-    group: Array, firsts: Array,
-) -> None:  # fmt: skip
-    T, B, N = drive.shape
+FORWARD = fields(
+    "dots_at next_at tanh_at T B N M chunks groups most_groups threads z_rows uP_rows rule nonlinearity keep"
+    " x drive clamp eta W alpha across trace kept final P z uP products a S vectors edges bounds free group firsts"
+)
+
+
+@kernel
+def forward(args: Any) -> None:
+    """All steps, by chunks: makes x, the traces, z and uP.
+
+    x `[T + 1, B, M]`, of which x[0] is given; drive `[T, B, N]`; clamp likewise or none; eta `[M]`; W `[N, M]`, alpha
+    `[N, N]`, and across, transposed, `[N, M]`; trace `[B, N, N]`, the first one, or none: zero; kept
+    `[chunks - 1, B, N, N]`: if `keep`, the traces after all chunks but the last; final `[B, N, N]`, that after it; z
+    `[z_rows, M]`, for each free step and each group before it B rows; uP `[uP_rows, B, M]`, of each free step. Where
+    nothing is kept, z and uP are those of a chunk. Scratch: P `[B, N, M]`; products `[threads, most_groups · B, M]`;
+    a `[B, M]`; S `[most_groups, B, M]`; vectors `[4, B, M]`; edges as in trace_update.py.
+    """
+    F = FORWARD
+    T, B, N, M = number(args, F.T), number(args, F.B), number(args, F.N), number(args, F.M)
+    chunks, most, count = number(args, F.chunks), number(args, F.most_groups), number(args, F.threads)
+    dots_at, next_at, tanh_at = number(args, F.dots_at), number(args, F.next_at), number(args, F.tanh_at)
+    rule, nonlinearity, keep = number(args, F.rule), number(args, F.nonlinearity), number(args, F.keep)
+    x, drive, clamp = (
+        array(args, F.x, (T + 1, B, M)),
+        array(args, F.drive, (T, B, N)),
+        mask(args, F.clamp, (present(args, F.clamp, T), B, N)),
+    )
+    eta, W, alpha = array(args, F.eta, (M,)), array(args, F.W, (N, M)), array(args, F.alpha, (N, N))
+    across, trace = array(args, F.across, (N, M)), array(args, F.trace, (present(args, F.trace, B), N, N))
+    kept, final = array(args, F.kept, (chunks - 1, B, N, N)), array(args, F.final, (B, N, N))
+    P, z = array(args, F.P, (B, N, M)), array(args, F.z, (number(args, F.z_rows), M))
+    uP, products = array(args, F.uP, (number(args, F.uP_rows), B, M)), array(args, F.products, (count, most * B, M))
+    a, S, vectors = array(args, F.a, (B, M)), array(args, F.S, (most, B, M)), array(args, F.vectors, (4, B, M))
+    edges = array(args, F.edges, (EDGES * count, max(1, B), BAND, LINE))
+    bounds, free = numbers(args, F.bounds, (chunks + 1,)), numbers(args, F.free, (T,))
+    group, firsts = numbers(args, F.group, (T,)), numbers(args, F.firsts, (number(args, F.groups),))
     low, high, end = lines_of(N)
     mine, pairs_first = products[thread()], thread() % 2 == 1  # so that one reads while the other computes
     L, d, s = vectors[0], vectors[1, 0], vectors[2, 0]
@@ -182,32 +208,8 @@ def _forward(
             multiply(left, low, end, L[b])
         barrier()
         out = kept[chunk] if keep and chunk < len(kept) else final
-        call_at(next_at, next_trace, (H, x, firsts[base : base + groups], S, L, out))
+        call_at(next_at, next_trace, (H, x, firsts[base : base + groups], S, L, out, edges))
         barrier()
-
-
-@jitted
-def forward(
-    body: int, dots_at: int, next_at: int, tanh_at: int, x: Array, drive: Array, clamp: Array, eta: Array, rule: int,
-    nonlinearity: int, W: Array, alpha: Array, across: Array, trace: Array, keep: bool, kept: Array, final: Array,
-    P: Array, z: Array, uP: Array, products: Array, a: Array, S: Array, vectors: Array, bounds: Array, free: Array,
-    group: Array, firsts: Array, count: int,
-) -> None:  # fmt: skip
-    """All steps, by chunks: makes x, the traces, z and uP.
-
-    x `[T + 1, B, M]`, of which x[0] is given; drive `[T, B, N]`; clamp likewise or empty; eta `[M]`; W `[N, M]`, alpha
-    `[N, ≥ N]`, and across, transposed, `[N, M]`; trace `[B, N, N]`, the first one, or empty: zero; kept
-    `[chunks - 1, B, N, N]`: if not empty, the traces after all chunks but the last; final `[B, N, N]`, that after
-    it; z `[rows, M]`, for each free step and each group before it B rows; uP `[free steps, B, M]`. Where nothing is
-    kept, z and uP are those of a chunk. Scratch: P `[B, N, M]`; products `[threads, most groups · B, M]`; a `[B, M]`;
-    S `[most groups, B, M]`; vectors `[4, B, M]`.
-    """
-    in_team(
-        body, _forward,
-        (dots_at, next_at, tanh_at, x, drive, clamp, eta, rule, nonlinearity, W, alpha, across, trace, keep, kept,
-         final, P, z, uP, products, a, S, vectors, bounds, free, group, firsts),
-        count,
-    )  # fmt: skip
 
 
 # --- backward
@@ -318,15 +320,52 @@ def through_w(dots_at: int, W: Array, low: int, high: int, end: int, delta: Arra
         add(q[b], low, end, gu[b])
 
 
-@inner
-def _backward(
-    dots_at: int, back_at: int, x: Array, gx: Array, delta: Array, clamp: Array, eta: Array, rule: int,
-    nonlinearity: int, W: Array, alpha: Array, in_lines: Array, trace: Array, kept: Array, z: Array, uP: Array,
-    G: Array, given: bool, dalpha: Array, geta: Array, need_gd: bool, every: bool, back_to: int, carry_on: bool,
-    wanted: Array, gs: Array, gd: Array, UG: Array, D: Array, E: Array, EG: Array, vectors: Array, recalled: Array,
-    right: Array, q: Array, bounds: Array, free: Array, group: Array, firsts: Array,
-) -> None:  # fmt: skip
-    B, N = x.shape[1], len(W)
+BACKWARD = fields(
+    "dots_at back_at T B N M chunks groups most_groups most_wanted steps threads z_rows uP_rows rule nonlinearity given"
+    " need_gd every back_to carry_on x gx delta clamp eta W alpha in_lines trace kept z uP G dalpha geta wanted gs gd"
+    " UG D E EG vectors recalled right q edges bounds free group firsts"
+)
+
+
+@kernel
+def backward(args: Any) -> None:
+    """All chunks from the last to number `back_to`, in reverse.
+
+    x, clamp, eta, W, trace, kept, z, uP as `forward` takes or leaves them; alpha `[1, N, N]`, and `[N, M]` in lines;
+    gx `[T + 1, B, M]`, dL/dx from outside, is completed; delta `[T, B, M]`, zeros, gets dL/da of the free steps; G
+    `[B, N, N]`, the adjoint of the final trace, if one is given, becomes that of the first one if told to carry on;
+    dalpha `[1, N, N]` is added to, or none; geta `[M]`, of zeros. need_gd: whether dL/dd is needed, for eta or v;
+    every: whether gs and gd are, of the clamped steps after a chunk's last free one; wanted: of which steps dL/du is.
+    Scratch, by the most of any chunk: gs and gd `[steps, B, M]`, gd of zeros; UG and D `[groups, B, M]`; E
+    `[B, wanted, N]` and EG `[B, wanted, M]`, zeros from N on; vectors `[6, B, M]`, of zeros; recalled `[steps, M]`;
+    right `[2, groups · B, M]` and q `[groups · B, M]`, of zeros; edges as in trace_update.py.
+    """
+    F = BACKWARD
+    T, B, N, M = number(args, F.T), number(args, F.B), number(args, F.N), number(args, F.M)
+    chunks, most, count = number(args, F.chunks), number(args, F.most_groups), number(args, F.threads)
+    steps, most_wanted = number(args, F.steps), number(args, F.most_wanted)
+    dots_at, back_at, back_to = number(args, F.dots_at), number(args, F.back_at), number(args, F.back_to)
+    rule, nonlinearity, given = number(args, F.rule), number(args, F.nonlinearity), number(args, F.given) != 0
+    need_gd, every, carry_on = (
+        number(args, F.need_gd) != 0, number(args, F.every) != 0, number(args, F.carry_on) != 0
+    )  # fmt: skip
+    x, gx = array(args, F.x, (T + 1, B, M)), array(args, F.gx, (T + 1, B, M))
+    delta, clamp = array(args, F.delta, (T, B, M)), mask(args, F.clamp, (present(args, F.clamp, T), B, N))
+    eta, W, alpha = array(args, F.eta, (M,)), array(args, F.W, (N, M)), array(args, F.alpha, (1, N, N))
+    in_lines, trace = array(args, F.in_lines, (N, M)), array(args, F.trace, (present(args, F.trace, B), N, N))
+    kept, z = array(args, F.kept, (chunks - 1, B, N, N)), array(args, F.z, (number(args, F.z_rows), M))
+    uP, G = array(args, F.uP, (number(args, F.uP_rows), B, M)), array(args, F.G, (B, N, N))
+    dalpha, geta = array(args, F.dalpha, (present(args, F.dalpha, 1), N, N)), array(args, F.geta, (M,))
+    gs, gd = array(args, F.gs, (steps, B, M)), array(args, F.gd, (steps, B, M))
+    UG, D = array(args, F.UG, (most, B, M)), array(args, F.D, (most, B, M))
+    E, EG = array(args, F.E, (B, most_wanted, N)), array(args, F.EG, (B, most_wanted, M))
+    vectors, recalled = array(args, F.vectors, (6, B, M)), array(args, F.recalled, (steps, M))
+    right, q = array(args, F.right, (2, most * B, M)), array(args, F.q, (most * B, M))
+    edges = array(args, F.edges, (EDGES * count, max(1, B), BAND, LINE))
+    bounds, free, wanted = (
+        numbers(args, F.bounds, (chunks + 1,)), numbers(args, F.free, (T,)), numbers(args, F.wanted, (T,))
+    )  # fmt: skip
+    group, firsts = numbers(args, F.group, (T,)), numbers(args, F.firsts, (number(args, F.groups),))
     low, high, end = lines_of(N)
     pairs_first = thread() % 2 == 1  # so that one reads while the other computes
     alive = given  # whether G holds a gradient
@@ -419,7 +458,7 @@ def _backward(
                 call_at(
                     back_at, through_the_trace,
                     (H, alpha, x, delta, eta, rule, stop, free, firsts[base : base + groups],
-                     group[inside - 1] - base + 1, UG, D, vectors[0], not alive, G if carry else G[:0], dalpha),
+                     group[inside - 1] - base + 1, UG, D, vectors[0], not alive, G if carry else G[:0], dalpha, edges),
                 )  # fmt: skip
             alive = carry
         elif alive and carry:
@@ -432,42 +471,4 @@ def _backward(
         barrier()
 
 
-@jitted
-def backward(
-    body: int, dots_at: int, back_at: int, x: Array, gx: Array, delta: Array, clamp: Array, eta: Array, rule: int,
-    nonlinearity: int, W: Array, alpha: Array, in_lines: Array, trace: Array, kept: Array, z: Array, uP: Array,
-    G: Array, given: bool, dalpha: Array, geta: Array, need_gd: bool, every: bool, back_to: int, carry_on: bool,
-    wanted: Array, gs: Array, gd: Array, UG: Array, D: Array, E: Array, EG: Array, vectors: Array, recalled: Array,
-    right: Array, q: Array, bounds: Array, free: Array, group: Array, firsts: Array, count: int,
-) -> None:  # fmt: skip
-    """All chunks from the last to number `back_to`, in reverse.
-
-    x, clamp, eta, W, trace, kept, z, uP as `forward` takes or leaves them; alpha `[1, N, N]`, and `[N, M]` in lines;
-    gx `[T + 1, B, M]`, dL/dx from outside, is completed; delta `[T, B, M]`, zeros, gets dL/da of the free steps; G
-    `[B, N, N]`, the adjoint of the final trace, if one is given, becomes that of the first one if told to carry on;
-    dalpha `[1, N, N]` is added to, or empty; geta `[M]`, of zeros. need_gd: whether dL/dd is needed, for eta or v;
-    every: whether gs and gd are, of the clamped steps after a chunk's last free one; wanted: of which steps dL/du is.
-    Scratch, by the most of any chunk: gs and gd `[steps, B, M]`, gd of zeros; UG and D `[groups, B, M]`; E
-    `[B, wanted, N]` and EG `[B, wanted, M]`, zeros from N on; vectors `[6, B, M]`, of zeros; recalled `[steps, M]`;
-    right `[2, groups · B, M]` and q `[groups · B, M]`, of zeros.
-    """
-    in_team(
-        body, _backward,
-        (dots_at, back_at, x, gx, delta, clamp, eta, rule, nonlinearity, W, alpha, in_lines, trace, kept, z, uP, G,
-         given, dalpha, geta, need_gd, every, back_to, carry_on, wanted, gs, gd, UG, D, E, EG, vectors, recalled,
-         right, q, bounds, free, group, firsts),
-        count,
-    )  # fmt: skip
-
-
-TAKES = matmul.TAKES | {
-    "next_trace": (next_trace, "3 3 n 3 2 3"),
-    "through_the_trace": (through_the_trace, "3 3 3 3 1 i i n n i 3 3 2 b 3 3"),
-    "forward": (_forward, "i i i 3 3 m 1 i i 2 2 2 3 b 4 3 3 2 3 3 2 3 3 n n n n"),
-    "backward": (_backward, "i i 3 3 3 m 1 i i 2 3 2 3 4 2 3 3 b 3 1 b b i b n 3 3 3 3 3 3 3 2 3 2 n n n n"),
-}
-
-
-def where(name: str, dtype: str) -> int:
-    """The address of a function for arrays of that dtype."""
-    return jit.find(TAKES, name, dtype)
+TABLE.update(chunked_forward=(forward, "r"), chunked_backward=(backward, "r"))

@@ -1,8 +1,7 @@
 """Compiles the CPU kernels with numba, and defines the codes of rules and nonlinearities in them.
 
-numba caches compiled code on disk by the date of the function's own file, although callees from other files are part
-of it. After a change in openmp.py, simd.py, elementwise.py, matmul.py or trace_update.py, touch kernels.py and
-stepwise_kernels.py.
+Kernels, which take a record, and functions that several kernels call by address are compiled by themselves; cache.py
+keeps their code on disk. What they call is compiled into them.
 """
 
 from __future__ import annotations
@@ -11,39 +10,63 @@ import logging
 from functools import cache
 from typing import Any
 
+import numba
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.core import event
 
-from torchplastic.ops.plastic_scan.numba_cpu.openmp import address
+from torchplastic.ops.plastic_scan.numba_cpu import cache as on_disk
+from torchplastic.ops.plastic_scan.numba_cpu.openmp import in_team
+from torchplastic.ops.plastic_scan.numba_cpu.record import Record, number
 from torchplastic.ops.plastic_scan.numba_cpu.simd import find_tanh
 
+njit: Any = numba.njit
 LOG = logging.getLogger("torchplastic")
 HEBB, OJA = 0, 1
 TANH, RELU, SIGMOID, IDENTITY = 0, 1, 2, 3
 NONLINEARITIES = {"tanh": TANH, "relu": RELU, "sigmoid": SIGMOID, "identity": IDENTITY}
-EMPTY_CLAMP = np.empty((0, 0, 0), np.bool_)
 
-# sums may be taken in any order
+# sums may be taken in any order; no array is made in a kernel, so none is counted
 OPTIONS: dict[str, Any] = {
     "nogil": True,
     "no_cfunc_wrapper": True,
     "error_model": "numpy",
     "fastmath": {"contract", "reassoc", "nsz"},
+    "_nrt": False,
 }
 
 
-def jitted(function: Any, **more: Any) -> Any:
-    """Compile at the first call, and cache on disk if a folder is writable."""
-    try:
-        return njit(cache=True, **OPTIONS, **more)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache is writable
-        return njit(**OPTIONS, **more)(function)
-
-
 def inner(function: Any) -> Any:
-    """`jitted` for functions never called from Python."""
-    return jitted(function, no_cpython_wrapper=True)
+    """Compile into the kernels that call it."""
+    return njit(**OPTIONS, no_cpython_wrapper=True)(function)
+
+
+def kernel(function: Any) -> Any:
+    """Compile by itself, when its address is wanted, and cache on disk."""
+    with on_disk.used() as there:
+        return njit(**OPTIONS, no_cpython_wrapper=True, cache=there)(function)
+
+
+@inner
+def present(args: Any, place: int, length: int) -> int:
+    """The length of the first axis of an array that may be missing: 0 if it is."""
+    return length if number(args, place) != 0 else 0
+
+
+def _start(at: int, record: int, count: int) -> None:
+    in_team(at, record, count)
+
+
+@cache
+def _entry() -> Any:
+    """The one function that Python calls."""
+    with on_disk.used() as there, on_disk.locked("start"), event.install_listener("numba:compile", _Compiling()):
+        return njit(types.void(types.int64, types.int64, types.int32), **OPTIONS, cache=there)(_start)
+
+
+def run(at: int, record: np.ndarray, count: int) -> None:
+    """Start a team of at most `count` threads, each of which calls the kernel at an address with the record."""
+    _entry()(at, record.__array_interface__["data"][0], count)
 
 
 class _Compiling(event.Listener):
@@ -58,23 +81,29 @@ class _Compiling(event.Listener):
 
 @cache
 def _log_once() -> None:
-    LOG.info("compiling kernels for this machine, once (about 20 s)")
-
-
-def find(functions: dict[str, tuple[Any, str]], name: str, dtype: str) -> int:
-    """The address of one of the functions, each with its argument types; "tanh" is PyTorch's, 0 if missing."""
-    return find_tanh(dtype) if name == "tanh" else _address_of(*functions[name], dtype)
+    LOG.info("compiling kernels for this machine, once (some seconds)")
 
 
 @cache
-def _address_of(function: Any, takes: str, dtype: str) -> int:
+def find(name: str, dtype: str) -> int:
+    """The address of a kernel, or of what kernels call by address; "tanh" is PyTorch's, 0 if missing."""
+    return find_tanh(dtype) if name == "tanh" else _address_of(name, *TABLE[name], dtype)
+
+
+TABLE: dict[str, tuple[Any, str]] = {}
+"""What has an address: its function, and the kinds of its arguments. Files of kernels add theirs."""
+
+
+def _address_of(name: str, function: Any, takes: str, dtype: str) -> int:
     """The address of a function's machine code; compiles it, or reads it from the cache on disk.
 
-    takes: for each argument, the axes of an array of that dtype; m a mask `[T, B, N]`, n a list of numbers, i an
-    integer, b a flag.
+    takes: for each argument, r a record, the axes of an array of that dtype, n numbers, i an integer, b a flag.
     """
     kinds: dict[str, Any] = {str(axes): types.Array(getattr(types, dtype), axes, "C") for axes in (1, 2, 3, 4)}
-    kinds |= {"m": types.Array(types.boolean, 3, "C"), "n": types.Array(types.int64, 1, "C")}
+    kinds |= {"r": Record(getattr(types, dtype)), "n": types.Array(types.int64, 1, "C")}
     kinds |= {"i": types.int64, "b": types.boolean}
-    with event.install_listener("numba:compile", _Compiling()):
-        return address(function, [kinds[kind] for kind in takes.split()])
+    wanted = tuple(kinds[kind] for kind in takes.split())
+    with on_disk.locked(f"{name}-{dtype}"), event.install_listener("numba:compile", _Compiling()):
+        function.compile(wanted)  # as where a kernel calls it: the cache on disk tells this from a signature
+    made = function.get_compile_result(types.none(*wanted))
+    return int(made.library.get_pointer_to_function(made.fndesc.llvm_func_name))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchplastic.ops.plastic_scan.numba_cpu.jit import inner, jitted
-from torchplastic.ops.plastic_scan.numba_cpu.openmp import barrier, call_at, in_team, thread, threads
+from torchplastic.ops.plastic_scan.numba_cpu.jit import TABLE, inner, kernel
+from torchplastic.ops.plastic_scan.numba_cpu.openmp import barrier, call_at, thread, threads
+from torchplastic.ops.plastic_scan.numba_cpu.record import array, fields, number
 from torchplastic.ops.plastic_scan.numba_cpu.simd import LINE
 
 Array = Any  # np.ndarray, of the dtype of w
@@ -50,7 +51,7 @@ def add_rows_of_all(u: Array, A: Array, low: int, high: int, out: Array) -> None
             add_rows(u[b], A, start, stop, low, high, out[b])
 
 
-@inner
+@kernel
 def dots(A: Array, low: int, high: int, V: Array, out: Array) -> None:
     """`out = V @ A^T`; A `[n, K]`, V `[rows, K]`, out `[rows, n]`; columns low … high - 1 of out, rows of A.
 
@@ -151,7 +152,8 @@ def add_dots_of_product(A: Array, C: Array, low: int, high: int, v: Array, out: 
 
 
 @inner
-def _transpose(A: Array, out: Array) -> None:
+def transpose_into(A: Array, out: Array) -> None:
+    """out `[N, ≥ n]` = A^T, of A `[n, ≥ N]`; zeros behind it. Each thread its share of N."""
     low, high = share(len(out))
     for first in range(low, high, TILE):
         last = min(high, first + TILE)
@@ -162,28 +164,43 @@ def _transpose(A: Array, out: Array) -> None:
         out[first:last, len(A) :] = 0
 
 
-@jitted
-def transpose(body: int, A: Array, out: Array, count: int) -> None:
-    """out `[N, ≥ n]` = A^T, of A `[n, ≥ N]`; zeros behind it."""
-    in_team(body, _transpose, (A, out), count)
+TRANSPOSE = fields("A out n A_width N width")
 
 
-@inner
-def _add_product(
-    dots_at: int, left: Array, right: Array, columns: Array, rows: Array, scratch: Array, fresh: bool, out: Array
-) -> None:
-    N = len(out)
+@kernel
+def transpose(args: Any) -> None:
+    """out `[N, width]` = A^T, of A `[n, A_width]`; zeros behind it."""
+    n, N = number(args, TRANSPOSE.n), number(args, TRANSPOSE.N)
+    A = array(args, TRANSPOSE.A, (n, number(args, TRANSPOSE.A_width)))
+    transpose_into(A, array(args, TRANSPOSE.out, (N, number(args, TRANSPOSE.width))))
+
+
+PRODUCT = fields("dots_at left right columns rows scratch out n left_width right_width N width threads fresh")
+
+
+@kernel
+def add_product(args: Any) -> None:
+    """`out += left^T @ right`; `fresh`: out holds nothing yet. left, right `[n, ≥ N]`, out `[N, N]`.
+
+    Scratch: columns and rows `[N, width]`, width ≥ n of whole lines, scratch `[threads, ROWS, N]`.
+    """
+    n, N, width = number(args, PRODUCT.n), number(args, PRODUCT.N), number(args, PRODUCT.width)
+    left = array(args, PRODUCT.left, (n, number(args, PRODUCT.left_width)))
+    right = array(args, PRODUCT.right, (n, number(args, PRODUCT.right_width)))
+    columns, rows = array(args, PRODUCT.columns, (N, width)), array(args, PRODUCT.rows, (N, width))
+    out = array(args, PRODUCT.out, (N, N))
+    product = array(args, PRODUCT.scratch, (number(args, PRODUCT.threads), ROWS, N))[thread()]
     low, high = share(N)
-    product, none = scratch[thread()], 0
-    _transpose(left, columns)
-    _transpose(right, rows)
+    none = 0
+    transpose_into(left, columns)
+    transpose_into(right, rows)
     barrier()
     for first in range(low, high, ROWS):
         last = min(high, first + ROWS)
-        call_at(dots_at, dots, (rows, none, N, columns[first:last], product))
+        call_at(number(args, PRODUCT.dots_at), dots, (rows, none, N, columns[first:last], product))
         for i in range(first, last):
             to, more = out[i], product[i - first]
-            if fresh:
+            if number(args, PRODUCT.fresh):
                 for j in range(N):
                     to[j] = more[j]
             else:
@@ -191,29 +208,4 @@ def _add_product(
                     to[j] += more[j]
 
 
-@jitted
-def add_product(
-    body: int,
-    dots_at: int,
-    left: Array,
-    right: Array,
-    columns: Array,
-    rows: Array,
-    scratch: Array,
-    fresh: bool,
-    out: Array,
-    count: int,
-) -> None:
-    """`out += left^T @ right`; `fresh`: out holds nothing yet. left, right `[n, ≥ N]`, out `[N, N]`.
-
-    Scratch: columns and rows `[N, ≥ n]` of whole lines, scratch `[threads, ROWS, N]`.
-    """
-    in_team(body, _add_product, (dots_at, left, right, columns, rows, scratch, fresh, out), count)
-
-
-TAKES = {
-    "dots": (dots, "2 i i 2 2"),
-    "transpose": (_transpose, "2 2"),
-    "add_product": (_add_product, "i 2 2 2 2 3 b 2"),
-}
-"""What is called by its address, and the kinds of its arguments, as `jit.find` reads them."""
+TABLE.update(dots=(dots, "2 i i 2 2"), transpose=(transpose, "r"), add_product=(add_product, "r"))

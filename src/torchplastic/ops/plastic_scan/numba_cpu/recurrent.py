@@ -1,4 +1,4 @@
-"""The stepwise implementation, for small networks: exact, step by step, with an example's matrices in a core's cache.
+"""The recurrent algorithm on a CPU, for small networks: step by step, with an example's matrices in a core's cache.
 
 A step is one pass over the example's trace, alpha and w, which stay in the cache for all its steps; there are no
 products of pairs of steps. One trace per chunk of steps is stored; the backward pass recomputes the others.
@@ -11,119 +11,102 @@ that the next call needs no copy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from types import ModuleType
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from torchplastic.ops import cpu_cache
-from torchplastic.ops.plastic_scan.numba_cpu import chunked as fast
-from torchplastic.ops.plastic_scan.autograd import run_episode
-from torchplastic.rules import Rule
+from torchplastic.ops.plastic_scan.autograd import outputs_of
+from torchplastic.ops.plastic_scan.numba_cpu.scan import Scan, reason_against
+from torchplastic.ops.plastic_scan.schedule import Schedule, in_steps
+from torchplastic.ops.plastic_scan.spec import Call, Grads, ScanSpec
+from torchplastic.rules import key_of
 
-SMALL, MEDIUM = 128, 512  # neurons: stepwise is faster up to SMALL, and up to MEDIUM if most steps are free
+SMALL, MEDIUM = 128, 512  # neurons: it is faster than chunked up to SMALL, and up to MEDIUM if most steps are free
 LONGEST_PADDING = 15  # zeros after a row
 CHUNK = 8  # steps whose traces fit into the cache together
 GROUPS = 16  # of examples, whose sums are formed apart
 SERIAL = 1 << 16  # numbers of all traces: below, one thread is enough
 
 
-class RecurrentSpec(NamedTuple):
-    """The arguments of a scan that have no gradient."""
-
-    rule: Rule
-    clamp: Tensor | None  # [T, B, N] bool
-    nonlinearity: str
-    chunk: int = CHUNK
+def supports(spec: ScanSpec) -> str | None:
+    """Whether the kernels can take a scan: None or the reason."""
+    return "this network has no plasticity" if spec.alpha == "none" else reason_against(spec)
 
 
-@cache
-def find_kernels() -> ModuleType | None:
-    """The kernels, or None if those of the chunked implementation are missing."""
-    if fast.find_kernels() is None:
-        return None
-    from torchplastic.ops.plastic_scan.numba_cpu import recurrent_kernels as stepwise_kernels
-
-    return stepwise_kernels
+def is_preferred(spec: ScanSpec) -> bool:
+    """Clamped patterns cost the chunked algorithm little."""
+    return spec.N <= SMALL or (spec.N <= MEDIUM and 2 * sum(spec.clamped_steps) <= spec.T)
 
 
-def supports(rule: Rule, like: Tensor) -> bool:
-    """Whether the kernels can take this scan."""
-    return fast.supports(rule, like) and find_kernels() is not None
+def schedule(spec: ScanSpec) -> Schedule:
+    """Chunks of a few steps."""
+    return in_steps(spec.clamped_steps, min(spec.chunk_size or CHUNK, spec.T))
 
 
-def is_preferred(clamped_steps: Sequence[bool], N: int) -> bool:
-    """Whether "auto" prefers this implementation: clamped patterns cost the chunked one little."""
-    return N <= SMALL or (N <= MEDIUM and 2 * sum(clamped_steps) <= len(clamped_steps))
+def training_bytes(spec: ScanSpec) -> int:
+    """Rows of the traces at the starts of chunks, and of some more."""
+    chunks = -(-spec.T // min(spec.chunk_size or CHUNK, spec.T))
+    matrices = (chunks + 4) * spec.B + min(spec.B, GROUPS) + 2 * CHUNK
+    return spec.itemsize * matrices * spec.N * (spec.N + LONGEST_PADDING)
 
 
-def stepwise(
-    drive: Tensor, w: Tensor, alpha: Tensor, eta: Tensor, hidden: Tensor, trace: Tensor, problem: RecurrentSpec
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`drive [T, B, N]`, `w [N, N]`, `hidden [B, N]`, `trace [B, N, N]` -> y `[T, B, N]`, hidden, trace.
+class Recurrent(Scan):
+    """A scan, step by step."""
 
-    Equal to `reference` in values and gradients. Without gradients nothing is stored, whatever T.
-    """
-    N = len(w)
-    return run_episode(NumbaRecurrent, problem, drive, w, alpha.expand(N, N), eta.expand(N), hidden, trace)
-
-
-class NumbaRecurrent(fast.Kernels):
-    """The kernels with what both passes share."""
-
-    def __init__(self, problem: RecurrentSpec, w: Tensor, alpha: Tensor, eta: Tensor, batch: int) -> None:
-        super().__init__(find_kernels(), problem, w, alpha, eta)
+    def __init__(self, call: Call) -> None:
+        super().__init__(call)
         self.R = self.N + self.N % 2
-        self.chunk = problem.chunk
-        self.tanh_at = self.at("tanh")
-        self.threads = 1 if batch * w.numel() < SERIAL else min(batch, torch.get_num_threads())
+        self.threads = 1 if self.B * self.w.numel() < SERIAL else min(self.B, torch.get_num_threads())
+        self.common |= {"R": self.R, "chunk": call.chunk_size, "threads": self.threads}
 
     def even(self, given: Tensor) -> Tensor:
         """`[N, N]` as `[R, M]`."""
         return self.rows(torch.cat([given, given.new_zeros(self.R - self.N, self.N)]))
 
-    def forward(
-        self, drive: Tensor, hidden: Tensor, trace: Tensor, needs: Sequence[bool] | None
-    ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
-        """-> x `[T + 1, B, M]`, trace; kept: the traces at the starts of chunks `[chunks, B, R, M]`."""
-        T, B, N = drive.shape
-        keep = needs is not None
-        x = drive.new_zeros(T + 1, B, self.M)
-        x[0, :, :N] = hidden.detach()
-        H = self.in_rows(trace.detach())
-        out = cpu_cache.empty((B, N, self.M), H)
-        kept = cpu_cache.empty((-(-T // self.chunk) if keep else 0, B, self.R, self.M), drive)
+    def forward(self) -> tuple[Tensor, ...]:
+        """-> y, hidden, trace; kept: x `[T + 1, B, M]`, the traces at the starts of chunks `[chunks, B, R, M]`."""
+        call, drive, B, N, M = self.call, self.drive, self.B, self.N, self.M
+        keep, T = any(call.needs), len(drive)
+        x = drive.new_zeros(T + 1, B, M)
+        x[0, :, :N] = call.hidden
+        out = cpu_cache.empty((B, N, M), drive)
+        kept = cpu_cache.empty((-(-T // call.chunk_size) if keep else 0, B, self.R, M), drive)
         kept[..., N:, :] = 0
-        self.kernels.forward(
-            self.at("forward"), drive.detach().contiguous().numpy(), self.clamp, self.rows(self.w).numpy(),
-            self.rows(self.alpha).numpy(), self.eta, self.rule, self.nonlinearity, self.chunk, x.numpy(), H.numpy(),
-            out.numpy(), kept.numpy(), self.nothing_pending(drive).numpy(),
-            drive.new_zeros(self.threads, self.M).numpy(), True, self.tanh_at, self.threads,
+        self.run(
+            "recurrent_forward", self.kernels.recurrent.FORWARD, **self.common,
+            **self.of_forward(self.in_rows(self.trace), out), T=T, chunks=len(kept), settle=True, drive=drive, x=x,
+            kept=kept,
         )  # fmt: skip
-        return x, out if self.M == N else out[..., :N], (kept,)
+        out = out if M == N else out[..., :N]
+        y, last = outputs_of(x, N, keep)
+        return (y, last, out.contiguous(), x, kept) if keep else (y, last, out)
 
-    def nothing_pending(self, like: Tensor) -> Tensor:
+    def of_forward(self, H: Tensor, out: Tensor) -> dict[str, Tensor | int]:
+        """What a record of the forward pass holds whatever its steps are."""
+        return {
+            "tanh_at": self.at("tanh"), "w": self.rows(self.w), "alpha": self.rows(self.alpha), "H": H, "out": out,
+            "pending": self.nothing_pending(), "sums": self.w.new_zeros(self.threads, self.M),
+        }  # fmt: skip
+
+    def nothing_pending(self) -> Tensor:
         """`[B, 3, M]`: a pending update that leaves the trace unchanged."""
-        pending = like.new_zeros(like.shape[-2], 3, self.M)
+        pending = self.w.new_zeros(self.B, 3, self.M)
         pending[:, 1] = 1
         return pending
 
     def in_rows(self, trace: Tensor) -> Tensor:
         """A trace as `[B, N, M]`: a view if its memory has this layout; padding is not read."""
-        B, N, M = len(trace), self.N, self.M
+        B, N, M = self.B, self.N, self.M
         stored = trace.untyped_storage().nbytes() // trace.element_size()
         if trace.stride() == (N * M, M, 1) and trace.storage_offset() + B * N * M <= stored:
             return trace.as_strided((B, N, M), (N * M, M, 1))
         return self.rows(trace)
 
-    def backward(
-        self, x: Tensor, kept: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Sequence[bool]
-    ) -> tuple[Tensor, ...]:
+    def backward(self, kept: Sequence[Tensor], grads: Grads) -> Grads:
         """Gradients of drive, w, alpha, eta, hidden, trace."""
-        (gy, ghidden, gtrace), (starts,), clamp = grads, kept, self.problem.clamp
-        T, B, N, M, R = len(x) - 1, x.shape[1], self.N, self.M, self.R
+        (gy, ghidden, gtrace), (x, starts), clamp = grads, kept, self.call.clamp
+        T, B, N, M, R = len(x) - 1, self.B, self.N, self.M, self.R
         gx = x.new_zeros(T + 1, B, M)
         if gy is not None:
             gx[1:, :, :N] = gy
@@ -135,13 +118,13 @@ class NumbaRecurrent(fast.Kernels):
         ga = x.new_empty(T, B, M)
         groups = min(B, GROUPS)
         dalpha, geta = cpu_cache.empty((groups, R, M), x), x.new_empty(groups, M)
-        traces = cpu_cache.empty((self.threads, self.chunk, R, M), x)
+        traces = cpu_cache.empty((self.threads, self.call.chunk_size, R, M), x)
         traces[:, :, N:] = 0
-        scratch = x.new_zeros(self.threads, 7, M)
-        self.kernels.backward(
-            self.at("backward"), x.numpy(), self.clamp, self.even(self.w).numpy(), self.even(self.alpha).numpy(),
-            self.eta, self.rule, self.nonlinearity, self.chunk, starts.numpy(), G.numpy(), gtrace is not None,
-            gx.numpy(), ga.numpy(), dalpha.numpy(), geta.numpy(), scratch.numpy(), traces.numpy(), self.threads,
+        self.run(
+            "recurrent_backward", self.kernels.recurrent.BACKWARD, **self.common, T=T,
+            chunks=len(starts), groups=groups, given=gtrace is not None, x=x, w=self.even(self.w),
+            alpha=self.even(self.alpha), kept=starts, G=G, gx=gx, ga=ga, dalpha=dalpha, geta=geta,
+            scratch=x.new_zeros(self.threads, 7, M), traces=traces,
         )  # fmt: skip
         gw = x[:-1, :, :N].flatten(0, 1).t() @ ga[..., :N].flatten(0, 1)
         galpha = dalpha.sum(0)[:N, :N].contiguous()
@@ -155,37 +138,49 @@ class Steps:
     Initial state: hidden `[B, N]`, trace `[B, N, N]`, which is copied.
     """
 
-    def __init__(
-        self, w: Tensor, alpha: Tensor, eta: Tensor, hidden: Tensor, trace: Tensor, rule: Rule, nonlinearity: str
-    ) -> None:
+    def __init__(self, spec: ScanSpec, w: Tensor, alpha: Tensor, eta: Tensor, hidden: Tensor, trace: Tensor) -> None:
         N, B = len(w), len(hidden)
-        run = NumbaRecurrent(RecurrentSpec(rule, None, nonlinearity), w, alpha.expand(N, N), eta.expand(N), B)
-        self._N, self._run = N, run
+        call = Call(
+            hidden.new_empty(1, B, N), w.detach().unsqueeze(0), alpha.detach().expand(1, N, N),
+            eta.detach().expand(1, N), hidden.detach(), trace.detach(), None, *in_steps((False,), 1),
+            key_of(spec.rule), spec.nonlinearity, False, (False,) * 6,
+        )  # fmt: skip
+        run = self._run = Recurrent(call)
         self._x = hidden.new_zeros(2, B, run.M)
         self._before, self._after, self._y = self._x[0], self._x[1], self._x[1, :, :N]
         self._y.copy_(hidden.detach())
         self._trace = cpu_cache.empty((B, N, run.M), hidden)
         self._trace[...] = run.in_rows(trace.detach())
-        self._pending = run.nothing_pending(hidden)
-        self._at = run.at("forward")
-        self._arguments = (
-            run.clamp, run.rows(run.w).numpy(), run.rows(run.alpha).numpy(), run.eta, run.rule, run.nonlinearity,
-            run.chunk, self._x.numpy(), self._trace.numpy(), self._trace.numpy(),
-            hidden.new_empty(0, 0, 0, 0).numpy(), self._pending.numpy(), hidden.new_zeros(run.threads, run.M).numpy(),
-        )  # fmt: skip
+        self._values = {**run.common, **run.of_forward(self._trace, self._trace), "x": self._x}  # kept alive
+        self._places = run.kernels.recurrent.FORWARD
+        self._record = run.kernels.fill(
+            self._places, **self._values, T=1, chunks=0, settle=False, drive=None, kept=None
+        )
+        self._at = run.at("recurrent_forward")
 
     def __call__(self, drive: Tensor) -> Tensor:
         """`[B, N]` -> y `[B, N]`."""
         self._before.copy_(self._after)
-        self._forward(drive.contiguous().unsqueeze(0), settle=False)
+        drive = drive.contiguous()
+        self._record[self._places.drive] = drive.data_ptr()
+        self._run.kernels.jit.run(self._at, self._record, self._run.threads)
         return self._y.clone()
 
     def state(self) -> tuple[Tensor, Tensor]:
         """Hidden and trace, copies."""
-        self._forward(self._x.new_empty(0, *self._y.shape), settle=True)
-        self._pending.copy_(self._run.nothing_pending(self._x))
-        return self._y.clone(), self._trace[..., : self._N].clone()
+        places = self._places
+        self._record[[places.T, places.settle]] = 0, 1
+        self._run.kernels.jit.run(self._at, self._record, self._run.threads)
+        self._record[[places.T, places.settle]] = 1, 0
+        self._values["pending"].copy_(self._run.nothing_pending())
+        return self._y.clone(), self._trace[..., : self._run.N].clone()
 
-    def _forward(self, drive: Tensor, settle: bool) -> None:
-        run = self._run
-        run.kernels.forward(self._at, drive.numpy(), *self._arguments, settle, run.tanh_at, run.threads)
+
+def forward(call: Call) -> Sequence[Tensor]:
+    """As `Kernel.forward`."""
+    return Recurrent(call).forward()
+
+
+def backward(call: Call, kept: Sequence[Tensor], grads: Grads) -> Grads:
+    """As `Kernel.backward`."""
+    return Recurrent(call).backward(kept, grads)

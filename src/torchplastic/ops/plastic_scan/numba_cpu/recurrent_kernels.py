@@ -1,4 +1,4 @@
-"""The stepwise implementation's work on one example, compiled by numba for the CPU. Letters as in stepwise.py.
+"""The recurrent algorithm on one example, compiled by numba for the CPU. Letters as in recurrent.py.
 
 Axes: T time, B batch, N neurons; M is N rounded up to whole lines of the cache, R to an even number. Rows `[…, M]` hold
 zeros from N on. Matrices are `[pre, post]`. All arrays are contiguous and of one dtype.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from torchplastic.ops.plastic_scan.numba_cpu import jit
 from torchplastic.ops.plastic_scan.numba_cpu.elementwise import (
     activate,
     copy,
@@ -19,8 +18,9 @@ from torchplastic.ops.plastic_scan.numba_cpu.elementwise import (
     through_the_activation,
     through_the_rule,
 )
-from torchplastic.ops.plastic_scan.numba_cpu.jit import inner, jitted
-from torchplastic.ops.plastic_scan.numba_cpu.openmp import in_team, thread, threads
+from torchplastic.ops.plastic_scan.numba_cpu.jit import TABLE, inner, kernel, present
+from torchplastic.ops.plastic_scan.numba_cpu.openmp import thread, threads
+from torchplastic.ops.plastic_scan.numba_cpu.record import array, fields, mask, number
 from torchplastic.ops.plastic_scan.numba_cpu.simd import LINE, load, splat, store, total
 
 Array = Any  # np.ndarray, of the dtype of w
@@ -70,13 +70,30 @@ def move_on_and_recall(
         i += 1
 
 
-@inner
-def _forward(
-    drive: Array, clamp: Array, w: Array, alpha: Array, eta: Array, rule: int, nonlinearity: int, chunk: int, x: Array,
-    H: Array, out: Array, kept: Array, pending: Array, sums: Array, settle: bool, tanh_at: int,
-) -> None:  # fmt: skip
-    T, B, N = drive.shape
-    M = x.shape[2]
+FORWARD = fields(
+    "tanh_at T B N M R chunk chunks threads rule nonlinearity settle drive clamp w alpha eta x H out kept pending sums"
+)
+
+
+@kernel
+def forward(args: Any) -> None:
+    """All steps of all examples.
+
+    drive `[T, B, N]`; clamp bool `[T, B, N]` or none; w, alpha `[N, M]`; eta `[M]`; x `[T + 1, B, M]`, of which x[0]
+    is given and the rest is made; H `[B, N, M]`, the trace at the start; out, which may be H, that of the end; kept
+    `[chunks, B, R, M]` or none: the traces before steps 0, chunk, 2 chunk, …; pending `[B, 3, M]`: u, d and s of the
+    trace's next update, which runs with the step after it, the last one only if `settle`; sums `[threads, M]`, of
+    zeros; tanh_at as in `activate`.
+    """
+    F = FORWARD
+    T, B, N, M = number(args, F.T), number(args, F.B), number(args, F.N), number(args, F.M)
+    rule, nonlinearity, chunk = number(args, F.rule), number(args, F.nonlinearity), number(args, F.chunk)
+    drive, clamp = array(args, F.drive, (T, B, N)), mask(args, F.clamp, (present(args, F.clamp, T), B, N))
+    w, alpha, eta = array(args, F.w, (N, M)), array(args, F.alpha, (N, M)), array(args, F.eta, (M,))
+    x, H, out = array(args, F.x, (T + 1, B, M)), array(args, F.H, (B, N, M)), array(args, F.out, (B, N, M))
+    kept = array(args, F.kept, (number(args, F.chunks), B, number(args, F.R), M))
+    pending, sums = array(args, F.pending, (B, 3, M)), array(args, F.sums, (number(args, F.threads), M))
+    tanh_at = number(args, F.tanh_at)
     me, team = thread(), threads()
     a = sums[me]
     for b in range(B * me // team, B * (me + 1) // team):
@@ -99,29 +116,8 @@ def _forward(
                         v[j] = drive[t, b, j]
             decay_and_source(rule, v, eta, 0, M, d, s)
             copy(u, 0, M, before)
-        if settle:
+        if number(args, F.settle):
             move_on(trace, before, d, s, out[b])
-
-
-@jitted
-def forward(
-    body: int, drive: Array, clamp: Array, w: Array, alpha: Array, eta: Array, rule: int, nonlinearity: int, chunk: int,
-    x: Array, H: Array, out: Array, kept: Array, pending: Array, sums: Array, settle: bool, tanh_at: int,
-    count: int,
-) -> None:  # fmt: skip
-    """All steps of all examples.
-
-    drive `[T, B, N]`; clamp bool `[T, B, N]` or empty; w, alpha `[N, M]`; eta `[M]`; x `[T + 1, B, M]`, of which x[0]
-    is given and the rest is made; H `[B, N, M]`, the trace at the start; out, which may be H, that of the end; kept
-    `[chunks, B, R, M]` or empty: the traces before steps 0, chunk, 2 chunk, …; pending `[B, 3, M]`: u, d and s of the
-    trace's next update, which runs with the step after it, the last one only if `settle`; sums
-    `[threads, M]`, of zeros; tanh_at as in `activate`.
-    """
-    in_team(
-        body, _forward,
-        (drive, clamp, w, alpha, eta, rule, nonlinearity, chunk, x, H, out, kept, pending, sums, settle, tanh_at),
-        count,
-    )  # fmt: skip
 
 
 @inner
@@ -183,13 +179,37 @@ def sums_of_trace(G: Array, H: Array, u: Array, s: Array, gd: Array, gs: Array, 
         gu[i] += total(more)
 
 
-@inner
-def _backward(
-    x: Array, clamp: Array, w: Array, alpha: Array, eta: Array, rule: int, nonlinearity: int, chunk: int, kept: Array,
-    G: Array, given: bool, gx: Array, ga: Array, dalpha: Array, geta: Array, scratch: Array, traces: Array,
-) -> None:  # fmt: skip
-    T, B, M = ga.shape
-    groups, N = len(dalpha), len(G[0])
+BACKWARD = fields(
+    "T B N M R chunk chunks groups threads rule nonlinearity given x clamp w alpha eta kept G gx ga dalpha geta scratch"
+    " traces"
+)
+
+
+@kernel
+def backward(args: Any) -> None:
+    """All steps of all examples, in reverse.
+
+    x, clamp, eta, kept as in `forward`; w, alpha `[R, M]`; G `[B, R, M]`, the adjoint of the trace at the end, zero
+    where none is given, becomes that of the start; gx `[T + 1, B, M]`, the adjoint of the outputs, is completed, gx[0]
+    is that of the initial hidden; made are ga `[T, B, M]`, the adjoint of what each step adds up, and sums for each
+    group of examples, dalpha `[groups, R, M]` and geta `[groups, M]`; scratch `[threads, 7, M]` of zeros, traces
+    `[threads, chunk, R, M]`.
+    """
+    F = BACKWARD
+    T, B, N, M, R = number(args, F.T), number(args, F.B), number(args, F.N), number(args, F.M), number(args, F.R)
+    rule, nonlinearity, chunk = number(args, F.rule), number(args, F.nonlinearity), number(args, F.chunk)
+    groups, count = number(args, F.groups), number(args, F.threads)
+    x, clamp, eta = (
+        array(args, F.x, (T + 1, B, M)),
+        mask(args, F.clamp, (present(args, F.clamp, T), B, N)),
+        array(args, F.eta, (M,)),
+    )
+    w, alpha = array(args, F.w, (R, M)), array(args, F.alpha, (R, M))
+    kept, G = array(args, F.kept, (number(args, F.chunks), B, R, M)), array(args, F.G, (B, R, M))
+    gx, ga = array(args, F.gx, (T + 1, B, M)), array(args, F.ga, (T, B, M))
+    dalpha, geta = array(args, F.dalpha, (groups, R, M)), array(args, F.geta, (groups, M))
+    scratch, traces = array(args, F.scratch, (count, 7, M)), array(args, F.traces, (count, chunk, R, M))
+    given = number(args, F.given)
     me, team = thread(), threads()
     d, d1, s1, none, gd, gs = (
         scratch[me, 0], scratch[me, 1], scratch[me, 2], scratch[me, 3], scratch[me, 4], scratch[me, 5]
@@ -205,7 +225,7 @@ def _backward(
                 before = t - 1  # the step whose move of the trace comes next
                 start = max(before, 0) // chunk * chunk
                 if t == T or before == start + chunk - 1:
-                    for i in range(N):
+                    for i in range(R):
                         copy(kept[start // chunk, b, i], 0, M, H[0, i])
                     for k in range(start, before):
                         decay_and_source(rule, x[k + 1, b], eta, 0, M, d1, s1)
@@ -238,33 +258,4 @@ def _backward(
                             now[j] = 0
 
 
-@jitted
-def backward(
-    body: int, x: Array, clamp: Array, w: Array, alpha: Array, eta: Array, rule: int, nonlinearity: int, chunk: int,
-    kept: Array, G: Array, given: bool, gx: Array, ga: Array, dalpha: Array, geta: Array, scratch: Array,
-    traces: Array, count: int,
-) -> None:  # fmt: skip
-    """All steps of all examples, in reverse.
-
-    x, clamp, eta, kept as in `forward`; w, alpha `[R, M]`; G `[B, R, M]`, the adjoint of the trace at the end, zero
-    where none is given, becomes that of the start; gx `[T + 1, B, M]`, the adjoint of the outputs, is completed, gx[0]
-    is that of the initial hidden; made are ga `[T, B, M]`, the adjoint of what each step adds up, and sums for each
-    group of examples, dalpha `[groups, R, M]` and geta `[groups, M]`; scratch `[threads, 7, M]` of zeros, traces
-    `[threads, chunk, R, M]`.
-    """
-    in_team(
-        body, _backward,
-        (x, clamp, w, alpha, eta, rule, nonlinearity, chunk, kept, G, given, gx, ga, dalpha, geta, scratch, traces),
-        count,
-    )  # fmt: skip
-
-
-TAKES = {
-    "forward": (_forward, "3 m 2 2 1 i i i 3 3 3 4 3 2 b i"),
-    "backward": (_backward, "3 m 2 2 1 i i i 4 3 b 3 3 3 2 3 4"),
-}
-
-
-def where(name: str, dtype: str) -> int:
-    """The address of a function for arrays of that dtype."""
-    return jit.find(TAKES, name, dtype)
+TABLE.update(recurrent_forward=(forward, "r"), recurrent_backward=(backward, "r"))

@@ -5,8 +5,6 @@ overlap; with short rows the check and the rest of the row cost as much as the w
 `store(out, j, a * load(x, j) + load(y, j))`. Products and sums contract.
 
 Arrays are contiguous; an index counts from the array's first number.
-
-The kernels include this code: jit.py says what to do after a change.
 """
 
 from __future__ import annotations
@@ -23,7 +21,8 @@ import torch
 from llvmlite import ir
 from numba import types
 from numba.core.datamodel import models
-from numba.core.extending import intrinsic, overload, register_model
+from numba.core.extending import intrinsic, lower_builtin, register_model
+from numba.core.typing.templates import AbstractTemplate, infer_global
 
 LINE = 16  # numbers to which rows are rounded up: a line of the cache in float32, two in float64
 REGISTER = 32  # bytes that a function of PyTorch's for vectors takes
@@ -140,20 +139,18 @@ tanh: Any = intrinsic(_tanh)
 
 
 def _operator(symbol: Any, instruction: str) -> None:
-    def compute(typing_context: Any, left: Any, right: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            return getattr(builder, instruction)(*values, flags=FLAGS)
+    """An operator of two vectors is one instruction. (An overload would be a function, which costs time to compile.)"""
 
-        return left(left, right), generate
+    class OfLanes(AbstractTemplate):
+        def generic(self, arguments: Any, keywords: Any) -> Any:
+            left, *others = arguments
+            return left(*arguments) if isinstance(left, Lanes) and others == [left] else None
 
-    apply: Any = intrinsic(compute)
+    def compute(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return getattr(builder, instruction)(*values, flags=FLAGS)
 
-    @overload(symbol)
-    def of_lanes(left: Any, right: Any) -> Any:
-        def run(left: Any, right: Any) -> Any:
-            return apply(left, right)
-
-        return run if isinstance(left, Lanes) and left == right else None
+    infer_global(symbol)(OfLanes)
+    lower_builtin(symbol, Lanes, Lanes)(compute)
 
 
 _operator(operator.add, "fadd")

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from torchplastic.ops.plastic_scan.numba_cpu.elementwise import decay_of
-from torchplastic.ops.plastic_scan.numba_cpu.jit import inner
+from torchplastic.ops.plastic_scan.numba_cpu.jit import TABLE, inner, kernel
 from torchplastic.ops.plastic_scan.numba_cpu.matmul import share
-from torchplastic.ops.plastic_scan.numba_cpu.openmp import barrier
+from torchplastic.ops.plastic_scan.numba_cpu.openmp import barrier, thread
 from torchplastic.ops.plastic_scan.numba_cpu.simd import LINE, load, splat, store
 
 Array = Any  # np.ndarray, of the dtype of w
 BAND = 4  # rows of a matrix that are held in registers, a line of each
+EDGES = 4  # tiles of each example that a thread has room for: scratch `edges [EDGES · threads, ≥ 1, BAND, LINE]`
 
 
 @inner
@@ -40,9 +39,9 @@ def from_edge(edge: Array, b: int, i: int, j: int, A: Array) -> None:
 
 
 @inner
-def edge_of(A: Array) -> Array:
-    """Room for a tile of each example of A; none where A is empty."""
-    return np.zeros((len(A) if A.size else 0, BAND, LINE), A.dtype)
+def examples_of(A: Array) -> int:
+    """How many matrices A has; 0 where it is empty."""
+    return len(A) if A.size else 0
 
 
 @inner
@@ -73,12 +72,13 @@ def next_band(
         store(out, at3, h3)
 
 
-@inner
-def next_trace(H: Array, x: Array, firsts: Array, S: Array, L: Array, out: Array) -> None:
+@kernel
+def next_trace(H: Array, x: Array, firsts: Array, S: Array, L: Array, out: Array, edges: Array) -> None:
     """`out = L * H + sum over groups of u (x) S`; out may be H. S `[≥ G, B, M]`, L `[B, M]`, x `[T + 1, B, M]`."""
     B, N, _ = out.shape
     low, high = share(N)
-    h_edge, edge = edge_of(H), edge_of(out)
+    mine = EDGES * thread()
+    h_edge, edge = edges[mine][: examples_of(H)], edges[mine + 1][: examples_of(out)]
     for b in range(B):
         for i in range(low, high, BAND):
             whole = N // LINE * LINE if i + BAND <= N else 0
@@ -170,10 +170,10 @@ def back_band(
             store(dalpha, at3, w3)
 
 
-@inner
+@kernel
 def through_the_trace(
     H: Array, alpha: Array, x: Array, delta: Array, eta: Array, rule: int, stop: int, free: Array, firsts: Array,
-    groups: int, S: Array, D: Array, total: Array, fresh: bool, G: Array, dalpha: Array,
+    groups: int, S: Array, D: Array, total: Array, fresh: bool, G: Array, dalpha: Array, edges: Array,
 ) -> None:  # fmt: skip
     """The steps firsts[0] … stop - 1 in reverse: what they add to dL/dalpha, and G from their end to their start.
 
@@ -186,7 +186,9 @@ def through_the_trace(
     low, high = share(N)
     fill_groups(x, eta, rule, stop, firsts, low, high, S, D, total)
     barrier()
-    h_edge, a_edge, g_edge, w_edge = edge_of(H), edge_of(alpha), edge_of(G), edge_of(dalpha)
+    mine = EDGES * thread()
+    h_edge, a_edge = edges[mine][: examples_of(H)], edges[mine + 1][: examples_of(alpha)]
+    g_edge, w_edge = edges[mine + 2][: examples_of(G)], edges[mine + 3][: examples_of(dalpha)]
     for i in range(low, high, BAND):
         whole = N // LINE * LINE if i + BAND <= N else 0
         back_band(
@@ -205,3 +207,9 @@ def through_the_trace(
             from_edge(w_edge, 0, i, j, dalpha)
             for b in range(B):
                 from_edge(g_edge, b, i, j, G)
+
+
+TABLE.update(
+    next_trace=(next_trace, "3 3 n 3 2 3 4"),
+    through_the_trace=(through_the_trace, "3 3 3 3 1 i i n n i 3 3 2 b 3 3 4"),
+)

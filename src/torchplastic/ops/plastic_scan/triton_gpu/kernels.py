@@ -1,7 +1,7 @@
-"""The recurrence on a GPU, in Triton: what `resident.py` and `fused.py` launch.
+"""The recurrence on a GPU, in Triton: what `persistent.py` and `fused.py` launch.
 
 Axes: T time, B batch, N neurons; matrices are `[pre, post]`; rows that are stored M long have zeros behind
-the last neuron. i are presynaptic neurons, j postsynaptic ones. Letters as in ops/README.md.
+the last neuron. i are presynaptic neurons, j postsynaptic ones. Letters as in README.md of plastic_scan.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ def step_forward(
 
     w, alpha and the trace at the chunk's start are read once: u W, u P, and z(k, l) of the k earlier steps l.
     x `[T + 1, B, M]`, read at t, written at t + 1; drive, clamp `[T, B, N]`; trace `[B, N, N]`, zero and not read where
-    ZERO; z `[pairs, B, N]` and uP `[B, N]` of this step, written; S `[pairs, B, N]`, L `[B, N]` as in ops/README.md,
+    ZERO; z `[pairs, B, N]` and uP `[B, N]` of this step, written; S `[pairs, B, N]`, L `[B, N]` as in README.md,
     moved on to the next step where MORE. PAIRS: 1 where k is 0, else a power of two not below k, at least 16.
     """
     example = tl.program_id(0) * BB + tl.arange(0, BB)

@@ -1,4 +1,4 @@
-"""The triton implementation of networks that fit into the registers of a GPU: an episode is one kernel per pass.
+"""The recurrent algorithm on a GPU, for networks that fit into its registers: an episode is one kernel per pass.
 
 Each program owns a few postsynaptic neurons of one example and keeps their columns of w, alpha and the trace in its
 registers for the whole episode. All programs run at once, exchange one vector per step and synchronise once per free
@@ -18,25 +18,16 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from torchplastic.ops import cpu_cache
-from torchplastic.ops.plastic_scan.triton_gpu import support as triton_support
-from torchplastic.ops.plastic_scan.autograd import run_episode
-from torchplastic.rules import Rule
+from torchplastic.ops.plastic_scan.autograd import outputs_of
+from torchplastic.ops.plastic_scan.schedule import Schedule, in_steps
+from torchplastic.ops.plastic_scan.spec import Call, Grads, ScanSpec
+from torchplastic.ops.plastic_scan.triton_gpu import support
 
 CHUNK = 16  # steps between two stored traces
 LINE = 32  # numbers to which rows are rounded up
 COLUMNS = (8, 16, 32)  # postsynaptic neurons of a program; 8 float32 numbers are the shortest run that memory moves
 TILE_BYTES = 1 << 15  # of a program's columns of one matrix: a few of them must fit into a multiprocessor's registers
 FORWARD_WARPS, BACKWARD_WARPS = 16, 8  # the backward pass needs more registers per thread
-
-
-class PersistentSpec(NamedTuple):
-    """The arguments of a scan that have no gradient."""
-
-    rule: Rule
-    clamp: Tensor | None  # [T, B, N] bool
-    clamped_steps: tuple[bool, ...]
-    nonlinearity: str
-    chunk: int = CHUNK
 
 
 class Grid(NamedTuple):
@@ -57,67 +48,70 @@ def grid_of(N: int, B: int, itemsize: int, programs: int) -> Grid | None:
     return None
 
 
-def fits(B: int, like: Tensor) -> bool:
-    """Whether B examples of a network with matrices like this one fit into the GPU's registers at once."""
-    return grid_of(len(like), B, like.element_size(), triton_support.multiprocessors(like.device)) is not None
+def supports(spec: ScanSpec) -> str | None:
+    """Whether all examples fit into the GPU's registers at once: None or the reason."""
+    if (reason := support.supports(spec)) is not None:
+        return reason
+    if grid_of(spec.N, spec.B, spec.itemsize, support.multiprocessors(spec.device)) is None:
+        return f"{spec.B} examples of {spec.N} neurons do not fit into the registers of all multiprocessors at once"
+    return None
 
 
-def resident(
-    drive: Tensor, w: Tensor, alpha: Tensor, eta: Tensor, hidden: Tensor, trace: Tensor, problem: PersistentSpec
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`drive [T, B, N]`, `w [N, N]`, `hidden [B, N]`, `trace [B, N, N]` -> y `[T, B, N]`, hidden, trace.
-
-    Equal to `reference` in values and gradients. Without gradients nothing is stored, whatever T.
-    """
-    N = len(w)
-    return run_episode(TritonPersistent, problem, drive, w, alpha.expand(N, N), eta.expand(N), hidden, trace)
+def schedule(spec: ScanSpec) -> Schedule:
+    """Chunks of a fixed number of steps."""
+    return in_steps(spec.clamped_steps, spec.chunk_size or CHUNK)
 
 
-class TritonPersistent:
-    """The kernels with what both passes share."""
+def training_bytes(spec: ScanSpec) -> int:
+    """Rows of the traces at the starts of chunks, and of some more."""
+    matrices = (-(-spec.T // (spec.chunk_size or CHUNK)) + 6) * spec.B
+    return spec.itemsize * matrices * spec.N * (spec.N + LINE - 1)
 
-    def __init__(self, problem: PersistentSpec, w: Tensor, alpha: Tensor, eta: Tensor, batch: int) -> None:
-        self.problem, self.batch, self.N = problem, batch, len(w)
+
+class Persistent:
+    """A scan, with what both passes share."""
+
+    def __init__(self, call: Call) -> None:
+        w, alpha, eta, self.trace = call.only_set()
+        self.call, self.batch, self.N = call, len(call.hidden), len(w)
         self.M = -(-self.N // LINE) * LINE
-        grid = grid_of(self.N, batch, w.element_size(), triton_support.multiprocessors(w.device))
+        grid = grid_of(self.N, self.batch, w.element_size(), support.multiprocessors(w.device))
         assert grid is not None
         self.grid = grid
-        self.w, self.alpha = self.rows(w.detach()), self.rows(alpha.detach())
-        self.eta = eta.detach().contiguous()
-        self.clamp = self.eta if problem.clamp is None else problem.clamp.contiguous().view(torch.uint8)
+        self.w, self.alpha, self.eta = self.rows(w), self.rows(alpha), eta.contiguous()
+        self.clamp = self.eta if call.clamp is None else call.clamp.contiguous().view(torch.uint8)
 
     def rows(self, given: Tensor) -> Tensor:
         """`[…, N]` with zeros behind each row, `[…, M]`."""
         return pad(given, (0, self.M - self.N)).contiguous()
 
-    def forward(
-        self, drive: Tensor, hidden: Tensor, trace: Tensor, needs: Sequence[bool] | None
-    ) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
-        """-> x `[T + 1, B, M]`, the final trace; kept: the traces at the starts of chunks."""
+    def forward(self) -> tuple[Tensor, ...]:
+        """-> y, hidden, trace; kept: x `[T + 1, B, M]`, the traces at the starts of chunks."""
+        call, drive = self.call, self.call.drive
         T, B, N = drive.shape
-        keep = needs is not None
-        problem = self.problem
+        keep, chunk = any(call.needs), call.chunk_size
         x = drive.new_zeros(T + 1, B, self.M)
-        x[0, :, :N] = hidden
+        x[0, :, :N] = call.hidden
         x[1:, :, :N] = drive  # the outputs of fully clamped steps; the kernel writes the others
         final = cpu_cache.empty((B, N, self.M), drive)
-        kept = cpu_cache.empty((-(-T // problem.chunk) if keep else 0, B, N, self.M), drive)
-        flags = _flags(problem.clamped_steps, False, False, drive.device)
+        kept = cpu_cache.empty((-(-T // chunk) if keep else 0, B, N, self.M), drive)
+        flags = self._flags(False, False)
         self._launch(
             "resident_forward",
-            drive.detach().contiguous(), self.clamp, self.w, self.alpha, self.eta, self.rows(trace.detach()), flags,
+            drive.contiguous(), self.clamp, self.w, self.alpha, self.eta, self.rows(self.trace), flags,
             x, kept, final, self._counters(),
-            sizes=(T, B, N, self.M, problem.chunk, self.grid.blocks), num_warps=FORWARD_WARPS,
+            sizes=(T, B, N, self.M, chunk, self.grid.blocks), num_warps=FORWARD_WARPS,
             KEEP=keep,
         )  # fmt: skip
-        return x, final[..., :N].contiguous(), (kept,)
+        y, last = outputs_of(x, N, keep)
+        H = final[..., :N].contiguous()
+        return (y, last, H, x, kept) if keep else (y, last, H)
 
-    def backward(
-        self, x: Tensor, kept: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Sequence[bool]
-    ) -> tuple[Tensor, ...]:
+    def backward(self, kept: Sequence[Tensor], grads: Grads) -> Grads:
         """Gradients of drive, w, alpha, eta, hidden, trace."""
+        x, traces = kept
         T, B, N, M = len(x) - 1, x.shape[1], self.N, self.M
-        need_drive, _, _, need_eta, need_hidden, _ = needs[:6]
+        need_drive, _, _, need_eta, need_hidden, _ = self.call.needs
         g_y, g_hidden, g_trace = grads
         gy = x.new_zeros(T, B, N) if g_y is None else g_y.contiguous()
         if g_hidden is not None:
@@ -127,11 +121,11 @@ class TritonPersistent:
         g_drive = cpu_cache.empty_like(g_a) if need_drive else g_a
         g_eta, g_x = cpu_cache.empty((2, B, N), x)
         partial = cpu_cache.empty((2, B, self.grid.blocks, M), x)
-        flags = _flags(self.problem.clamped_steps, need_drive, need_hidden, x.device)
+        flags = self._flags(need_drive, need_hidden)
         self._launch(
             "resident_backward",
-            x, self.clamp, self.w, self.alpha, self.eta, flags, kept[0], gy, G, g_a, g_drive, g_alpha, g_eta, g_x,
-            partial, self._counters(), sizes=(T, B, N, M, self.problem.chunk, self.grid.blocks),
+            x, self.clamp, self.w, self.alpha, self.eta, flags, traces, gy, G, g_a, g_drive, g_alpha, g_eta, g_x,
+            partial, self._counters(), sizes=(T, B, N, M, self.call.chunk_size, self.grid.blocks),
             num_warps=BACKWARD_WARPS, NEED_DRIVE=need_drive, NEED_ETA=need_eta,
             BQ=1 << (self.grid.blocks - 1).bit_length(),
         )  # fmt: skip
@@ -142,22 +136,31 @@ class TritonPersistent:
         return torch.zeros(self.batch, dtype=torch.int32, device=self.w.device)
 
     def _launch(self, name: str, *tensors: Tensor, sizes: tuple[int, ...], **flags: Any) -> None:
-        kernels = triton_support.find_kernels()
-        assert kernels is not None
-        problem, grid = self.problem, self.grid
-        triton_support.run_together(
-            getattr(kernels, name), grid.blocks * self.batch, tensors, sizes,
-            RULE=kernels.RULES[triton_support.name_of(problem.rule)], F=kernels.NONLINEARITIES[problem.nonlinearity],
-            CLAMP=problem.clamp is not None, R=grid.R, BN=grid.BN, **flags,
+        grid = self.grid
+        support.run_together(
+            getattr(support.find_kernels(), name), grid.blocks * self.batch, tensors, sizes,
+            **support.options(self.call), R=grid.R, BN=grid.BN, **flags,
         )  # fmt: skip
+
+    def _flags(self, need_drive: bool, need_hidden: bool) -> Tensor:
+        return _flags(tuple(self.call.free.tolist()), need_drive, need_hidden, self.w.device)
 
 
 @cache  # never freed: a CUDA graph reads them by address
-def _flags(clamped_steps: tuple[bool, ...], need_drive: bool, need_hidden: bool, device: torch.device) -> Tensor:
+def _flags(free: tuple[int, ...], need_drive: bool, need_hidden: bool, device: torch.device) -> Tensor:
     """Flags of each step: whether it is free, and whether dL/d(output of the step before it) is needed."""
     from torchplastic.ops.plastic_scan.triton_gpu.kernels import IS_FREE, PASSES_ON
 
-    free = [not clamped for clamped in clamped_steps]
-    passes = [need_hidden, *(need_drive or f for f in free[:-1])]
+    passes = [need_hidden, *(need_drive or bool(f) for f in free[:-1])]
     flags = [IS_FREE * f + PASSES_ON * p for f, p in zip(free, passes, strict=True)]
     return torch.tensor(flags, dtype=torch.int8, device=device)
+
+
+def forward(call: Call) -> Sequence[Tensor]:
+    """As `Kernel.forward`."""
+    return Persistent(call).forward()
+
+
+def backward(call: Call, kept: Sequence[Tensor], grads: Grads) -> Grads:
+    """As `Kernel.backward`."""
+    return Persistent(call).backward(kept, grads)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchplastic.rules import HEBB, OJA, Rule
+from torchplastic.ops.plastic_scan.spec import Call, ScanSpec
+from torchplastic.rules import HEBB, OJA, key_of
 
 OLDEST = (3, 6)  # Triton that the kernels are tested with
 DTYPES = (torch.float32, torch.float64)
@@ -37,22 +38,35 @@ def interpreted() -> bool:
     return kernels is not None and type(kernels.tanh).__name__ == "InterpretedFunction"
 
 
-def supports(rule: Rule, like: Tensor) -> bool:
-    """Whether the kernels can take this scan."""
-    known = rule is HEBB or rule is OJA
-    if not known or like.dtype not in DTYPES or find_kernels() is None:
-        return False
-    return like.is_cuda or interpreted()
+def supports(spec: ScanSpec) -> str | None:
+    """Whether the kernels can take a scan: None or the reason."""
+    if spec.alpha == "none":
+        return "this network has no plasticity"
+    if spec.rule is not HEBB and spec.rule is not OJA:
+        return "it runs hebb and oja, and this is another rule"
+    if find_kernels() is None:
+        return f"it needs Triton {'.'.join(map(str, OLDEST))} or newer (extra gpu)"
+    if spec.dtype not in DTYPES or (spec.device != "cuda" and not interpreted()):
+        return f"it runs on a CUDA device in float32 or float64, not in {spec.dtype} on {spec.device}"
+    if spec.sets != 1:
+        return f"it runs one parameter set, not {spec.sets}"
+    return None
 
 
-def name_of(rule: Rule) -> str:
-    """Hebb or oja, as the kernels call them."""
-    return "hebb" if rule is HEBB else "oja"
+def options(call: Call) -> dict[str, Any]:
+    """The constants of a kernel that depend on the call."""
+    kernels = find_kernels()
+    assert kernels is not None
+    return {
+        "RULE": kernels.RULES["hebb" if call.rule == key_of(HEBB) else "oja"],
+        "F": kernels.NONLINEARITIES[call.nonlinearity],
+        "CLAMP": call.clamp is not None,
+    }
 
 
-def multiprocessors(device: torch.device) -> int:
+def multiprocessors(device: torch.device | str) -> int:
     """How many programs that fill one run at once."""
-    if device.type != "cuda":
+    if torch.device(device).type != "cuda":
         return INTERPRETED
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
 

@@ -1,18 +1,16 @@
-"""The interface of an experiment, and the lookup by name; catalog.py lists them."""
+"""What an experiment is; catalog.py lists them, and finds one by its name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from torchplastic.experiments import catalog
-from torchplastic.experiments.config import Config
+from torchplastic.experiments.config import Config, Model
 from torchplastic.train.trainer import Learner
 
 
@@ -26,14 +24,16 @@ class Components:
     """Evaluate the model on validation or test data -> additional keys for a row of metrics."""
     medians: bool = False
     """Report the median of the measure too."""
+    eval_every: int = 0
+    """Episodes between two evaluations; 0: none before the end."""
 
 
 def _of_kind(config: Config, kind: Any) -> Config:
-    if not hasattr(config.model, "kind"):
-        if kind == "plastic":
-            return config
-        raise ValueError(f"{config.experiment} has no network of kind {kind}; omit --model.kind.")
-    return replace(config, model=replace(config.model, kind=kind))  # type: ignore[call-arg]
+    if isinstance(config.model, Model):
+        return replace(config, model=replace(config.model, kind=kind))
+    if kind == "plastic":
+        return config
+    raise ValueError(f"{config.experiment} has no network of kind {kind}; omit --model.kind.")
 
 
 def _nothing(config: Any) -> dict[str, Any]:
@@ -66,14 +66,7 @@ class Experiment:
     data: Callable[[Any], str] = lambda config: ""
     evaluation_episodes: int = 1000
 
-
-def get(name: str) -> Experiment:
-    """The experiment of that name. ValueError for an unknown one."""
-    return import_module(f"torchplastic.experiments.{catalog.entry(name).module}").EXPERIMENT
-
-
-def settings(name: str, preset: str, kind: str = "plastic") -> Config:
-    """The config of a preset. ValueError for an unknown experiment or preset."""
-    catalog.preset(name, preset)
-    experiment = get(name)
-    return experiment.of_kind(experiment.presets[preset](), kind)
+    def settings(self, preset: str, kind: str = "plastic") -> Config:
+        """The config of a preset, for a kind of network."""
+        config: Config = self.of_kind(self.presets[preset](), kind)
+        return config

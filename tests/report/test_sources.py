@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from tests.report.builders import write_bench, write_json, write_run, write_sweep
-from torchplastic.report.loading import read_run, read_sources
+from torchplastic.report.sources import read_sources
+from torchplastic.runs import RunDirectory
+
+
+def read(path):
+    return RunDirectory(path).read()
 
 
 def test_a_run_a_sweep_and_a_bench_file_in_one_call(tmp_path):
@@ -25,8 +30,8 @@ def test_a_torn_last_line_is_left_out(tmp_path):
     run = write_run(tmp_path / "run", episodes=50, finished=False)
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"episode": 60, "seconds": 12.0, "lo')
-    assert read_run(run).episodes == 50
-    assert not read_run(run).finished
+    assert read(run).episodes == 50
+    assert not read(run).finished
 
 
 def test_a_broken_line_elsewhere_is_an_error_with_its_number(tmp_path):
@@ -34,7 +39,7 @@ def test_a_broken_line_elsewhere_is_an_error_with_its_number(tmp_path):
     lines = (run / "metrics.jsonl").read_text().splitlines()
     (run / "metrics.jsonl").write_text("\n".join([lines[0], "{", lines[2]]) + "\n")
     with pytest.raises(ValueError, match=r"metrics\.jsonl: line 2 is no metrics row"):
-        read_run(run)
+        read(run)
 
 
 def refused(path):
@@ -50,28 +55,27 @@ def test_other_paths_are_refused_in_one_line(tmp_path):
     write_json(tmp_path / "other.json", {"kind": "other"})
     write_json(tmp_path / "list.json", [1, 2])
     write_json(tmp_path / "foreign" / "config.json", {"name": "x"})
-    for name in ("missing", "empty", "notes.txt", "other.json", "list.json", "foreign"):
+    for name in ("missing", "empty", "notes.txt", "other.json", "list.json"):
         message = refused(tmp_path / name)
         assert message.startswith(f"{tmp_path / name} is no run directory, sweep or bench file: ")
+    assert refused(tmp_path / "foreign").endswith('is no run directory: its config.json has no "experiment".')
 
 
 def test_damaged_files_are_named(tmp_path):
     run = write_run(tmp_path / "run")
     (run / "samples.npz").write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(ValueError, match=r"samples\.npz cannot be read"):
-        read_run(run).samples()
+        read(run).samples()
     np.savez(run / "samples.npz", **{"pictures/x/00 y": np.array([{}], dtype=object)})
     with pytest.raises(ValueError, match=r"samples\.npz cannot be read"):
-        read_run(run).samples()
+        read(run).samples()
     (run / "summary.json").write_text('{"experiment": ')
-    assert "summary.json is not JSON" in refused(run)
+    assert "summary.json cannot be read" in refused(run)
 
 
 def test_what_was_noted_comes_from_the_summary_first(tmp_path):
-    run = read_run(write_run(tmp_path / "run", data="from the configuration"))
+    run = read(write_run(tmp_path / "run", data="from the configuration"))
     assert run.recorded("data") == "random bits"
-    assert (
-        read_run(write_run(tmp_path / "two", data="synthetic data", finished=False)).recorded("data")
-        == "synthetic data"
-    )
+    unfinished = read(write_run(tmp_path / "two", data="synthetic data", finished=False))
+    assert unfinished.recorded("data") == "synthetic data"
     assert json.dumps(run.config)
