@@ -5,7 +5,7 @@ import torch
 from torch import zeros
 
 import torchplastic as tp
-from torchplastic.functional import plastic_linear, plastic_scan
+from torchplastic.functional import impls, plastic_linear, plastic_scan
 
 LAYOUTS = "x must be [T, B, I], [B, T, I] with batch_first=True, or [T, I] unbatched; "
 ROWS = "Pass state=None, or pick rows with state.index_select(rows)."
@@ -75,7 +75,7 @@ ERRORS = [
     (lambda: tp.PlasticRNN(I, N, alpha="each"), "alpha must be one of full, neuron, shared, none; got 'each'."),
     (
         lambda: tp.PlasticRNN(I, N, impl="fast"),
-        "impl must be one of auto, reference, chunked, triton, recurrent; got 'fast'.",
+        f"impl must be one of {', '.join(impls())}; got 'fast'.",
     ),
     (
         lambda: tp.PlasticRNN(I, N, nonlinearity="softmax"),

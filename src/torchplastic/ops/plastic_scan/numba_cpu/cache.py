@@ -1,4 +1,4 @@
-"""Where compiled kernels are kept on disk: a folder for each digest of the kernels' sources.
+"""Where compiled kernels are kept on disk: a folder for each digest of the kernels' sources and of numba's version.
 
 numba notices a change in the file of a function, but not in those of the functions that it calls. So a change in any
 file of this folder gives another folder of compiled code, and nothing has to be touched.
@@ -25,9 +25,10 @@ KEPT = 4  # folders of this and of earlier sources
 
 @cache
 def digest() -> str:
-    """Of the sources of all kernels."""
+    """Of the sources of all kernels, and of the compiler."""
     files = sorted(Path(__file__).parent.glob("*.py"))
-    return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+    parts = [numba.__version__.encode(), *(file.read_bytes() for file in files)]
+    return sha256(b"".join(parts)).hexdigest()[:16]
 
 
 @cache
