@@ -49,7 +49,7 @@ def test_shape_dtype_and_alignment():
 @pytest.mark.parametrize(
     "holder", [lambda t: t[3], lambda t: t.T, lambda t: t.detach(), lambda t: t.untyped_storage(), lambda t: t.numpy()]
 )
-def test_whoever_holds_the_memory_keeps_the_buffer(holder):
+def test_memory_that_is_held_keeps_its_buffer(holder):
     tensor = cpu_cache.empty(SHAPE, LIKE)
     held = holder(tensor)
     del tensor

@@ -118,7 +118,7 @@ def test_a_chosen_length_is_that_length_given(alpha):
 
 
 @pytest.mark.parametrize("alpha", PLASTIC)
-def test_a_batch_of_nobody(alpha):
+def test_an_empty_batch(alpha):
     inputs = random_inputs(4, 0, 3, alpha=alpha)
     assert_parity(inputs, *with_chunks(2), grads=("drive", "w", "eta", "hidden", "trace"))
 
@@ -603,7 +603,7 @@ def test_outputs_share_no_memory(learns, N, impl):
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-def test_a_final_trace_that_nobody_reads_may_overflow(impl):
+def test_a_final_trace_that_is_not_read_may_overflow(impl):
     w = torch.zeros(3, 3, requires_grad=True)
     y, _ = plastic_scan(torch.full((2, 1, 3), 1e20), w, torch.zeros(3, 3), 0.5, impl=impl, nonlinearity="identity")
     (9e-21 * y).sum().backward()

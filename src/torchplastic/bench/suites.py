@@ -77,8 +77,9 @@ class Case:
     def floor_bytes(self, impl: str, device: torch.device) -> int | None:
         """The bytes that a training step of this implementation must move, if plastic_scan/README.md counts them."""
         way = implementations(device.type)[impl]
-        moved = dispatch.choose("bench", self.spec(device), way.impl).moved_bytes
-        return None if moved is None else moved(self.spec(device))
+        spec = self.spec(device)
+        moved = dispatch.choose("bench", spec, way.impl).moved_bytes
+        return None if moved is None else moved(spec)
 
     def spec(self, device: torch.device) -> ScanSpec:
         """The scan of a step."""
@@ -93,9 +94,10 @@ class Case:
         generator = torch.Generator().manual_seed(0)
         episode = self.part(self.task.episodes(self.batch, generator)).to(device)
         steps: dict[str, Callable[[], None]] = {}
+        spec = self.spec(device)
         persistent = [episode.inputs, episode.target, *([] if episode.clamp is None else [episode.clamp])]
         for name, (impl, compiled, graph) in implementations(device.type).items():
-            if (name in PLAIN and not self.plain) or not dispatch.runs(self.spec(device), impl):
+            if (name in PLAIN and not self.plain) or not dispatch.runs(spec, impl):
                 continue
             rnn = PlasticRNN(None, self.task.neurons, learn_eta=self.learn_eta, impl=impl, device=device)
             run = compiled_loop(rnn) if compiled else rnn

@@ -68,8 +68,8 @@ class Backward(Scan):
         self.prepare()
 
     def prepare(self) -> None:
-        """Bring w and alpha into the layout of the steps, and make room for pairs."""
-        self._matrices = self.matrices()
+        """As in the forward pass, with room for pairs."""
+        super().prepare()
         pairs = max(sum(map(g.before, c.free)) for c, g in zip(self.chunks, self.of_chunk, strict=True))
         self.g_alpha = algebra.AlphaGradient(self.alpha, len(self.trace), pairs)
         self.M = cpu_cache.empty_like(self.trace)
@@ -182,10 +182,6 @@ class Backward(Scan):
         if self.need_alpha and not full:
             assert p is not None
             self.g_alpha.add_vectors(algebra.take(delta, free), p)
-
-    def load(self, H: Tensor, zero: bool) -> None:
-        """Take the trace `[B, N, N]` at the chunk's start; zero: it is known to be zero and not read."""
-        self._matrices.load(H, zero)
 
     def free_steps(self, tables: Tables, wanted: list[int], gs: Tensor, gd: Tensor | None) -> None:
         """The free steps in reverse: completes delta, gx, gs and gd (where d depends on v)."""

@@ -66,9 +66,13 @@ class Scan:
         self.plastic = algebra.AlphaProducts(self.alpha, self.multiplies)
         self.decays = algebra.Decays(self.rule, self.eta)
 
-    def matrices(self) -> algebra.StepMatrices:
-        """w and P, in the layout of the products of a step."""
-        return algebra.StepMatrices(self.w, self.plastic, len(self.trace))
+    def prepare(self) -> None:
+        """Bring w and P into the layout of the products of a step."""
+        self._matrices = algebra.StepMatrices(self.w, self.plastic, len(self.trace))
+
+    def load(self, H: Tensor, zero: bool) -> None:
+        """Take the trace `[B, N, N]` at the chunk's start; zero: it is known to be zero and not read."""
+        self._matrices.load(H, zero)
 
     def is_zero(self, chunk: Chunk) -> bool:
         """Whether the trace at the chunk's start is known to be zero."""
@@ -97,10 +101,6 @@ class Forward(Scan):
     def __init__(self, call: Call) -> None:
         super().__init__(call)
         self.prepare()
-
-    def prepare(self) -> None:
-        """Bring w and alpha into the layout of the steps."""
-        self._matrices = self.matrices()
 
     def run(self) -> tuple[Tensor, ...]:
         """-> y, the final hidden, the final trace, and what is kept, if something needs a gradient."""
@@ -163,10 +163,6 @@ class Forward(Scan):
                     U[g] = x[start + first]
                     S[g] = s[first - after : last - after].sum(0)
                     g += 1
-
-    def load(self, H: Tensor, zero: bool) -> None:
-        """Take the trace `[B, N, N]` at the chunk's start; zero: it is known to be zero and not read."""
-        self._matrices.load(H, zero)
 
     def free_steps(self, x: Tensor, tables: Tables, t: int, i: int, g: int, steps: int, more: bool) -> None:
         """Free steps from t on, with i free steps and g groups of the chunk before them; more: others follow."""
