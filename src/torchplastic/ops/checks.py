@@ -44,14 +44,14 @@ def connections(who: str, I: int, N: int, w: Tensor, alpha: Tensor | None) -> No
 def same_kind(who: str, **tensors: Tensor | None) -> None:
     """Check that all tensors share one dtype, float32 or float64, and one device."""
     present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    kinds = {name: f"{tensor.dtype} on {tensor.device}" for name, tensor in present.items()}
-    if len(set(kinds.values())) > 1:
-        listing = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+    kinds = {(tensor.dtype, tensor.device) for tensor in present.values()}
+    if len(kinds) > 1:
+        listing = ", ".join(f"{name} {tensor.dtype} on {tensor.device}" for name, tensor in present.items())
         raise ValueError(f"{who}: tensors must share dtype and device; got {listing}.")
-    for name, tensor in present.items():
-        if tensor.dtype not in (torch.float32, torch.float64):
+    for dtype, _ in kinds:
+        if dtype not in (torch.float32, torch.float64):
             raise ValueError(
-                f"{who} computes in float32 or float64; got {name} {tensor.dtype}. "
+                f"{who} computes in float32 or float64; got {next(iter(present))} {dtype}. "
                 "For mixed precision keep float32 parameters and use torch.autocast."
             )
 

@@ -65,6 +65,15 @@ def _with_sets(inputs: Sequence[Tensor | None]) -> list[Any]:
     ]
 
 
+def only_set(call: Call) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """w, alpha and eta of a plastic network with one parameter set, without that axis; and the trace."""
+    w, alpha, eta, trace = call.w, call.alpha, call.eta, call.trace
+    assert alpha is not None
+    assert eta is not None
+    assert trace is not None
+    return w.squeeze(0), alpha.squeeze(0), eta.squeeze(0), trace
+
+
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,9 +15,9 @@ from torchplastic.ops.plastic_scan import chunked, nonplastic, reference
 from torchplastic.ops.plastic_scan.spec import Backend, ScanSpec, Steps
 
 BACKENDS: list[Backend] = [
-    nonplastic.BACKEND,
     *import_module("torchplastic.ops.plastic_scan.numba_cpu").BACKENDS,
     *import_module("torchplastic.ops.plastic_scan.triton_gpu").BACKENDS,
+    nonplastic.BACKEND,
     chunked.BACKEND,
     reference.BACKEND,
 ]

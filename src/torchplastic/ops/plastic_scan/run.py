@@ -39,7 +39,8 @@ def run(
 ) -> tuple[Tensor, PlasticState]:
     """`plastic_scan` for a caller with this name, which errors begin with."""
     rule = get_rule(rule)
-    impl = checks.impl(impl, dispatch.impls(), dispatch.ALIASES)
+    if impl != "auto":
+        impl = checks.impl(impl, dispatch.impls(), dispatch.ALIASES)
     if drive.dim() not in (2, 3) or drive.shape[0] < 1:
         raise ValueError(f"{who}: drive must be [T, B, N] or [T, N] with T >= 1; got {tuple(drive.shape)}.")
     if drive.device.type in AUTOCAST and torch.is_autocast_enabled(drive.device.type):

@@ -89,14 +89,6 @@ class Call(NamedTuple):
     needs: tuple[bool, ...]
     """Which of the first six fields need a gradient. If none does, nothing is kept"""
 
-    def only_set(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """w, alpha and eta of a plastic network with one parameter set, and the trace."""
-        w, alpha, eta, trace = self.w, self.alpha, self.eta, self.trace
-        assert alpha is not None
-        assert eta is not None
-        assert trace is not None
-        return w[0], alpha[0], eta[0], trace
-
 
 Grads = Sequence["Tensor | None"]
 

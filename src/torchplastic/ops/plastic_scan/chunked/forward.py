@@ -17,7 +17,7 @@ from torch import Tensor
 
 from torchplastic.ops import cpu_cache
 from torchplastic.ops.nonlinearity import NONLINEARITIES
-from torchplastic.ops.plastic_scan.autograd import outputs_of
+from torchplastic.ops.plastic_scan.autograd import only_set, outputs_of
 from torchplastic.ops.plastic_scan.chunked import algebra
 from torchplastic.ops.plastic_scan.schedule import Chunk, chunks_of
 from torchplastic.ops.plastic_scan.spec import Call
@@ -62,7 +62,7 @@ class Scan:
 
     def __init__(self, call: Call) -> None:
         self.call, self.rule, self.chunks = call, rule_of(call.rule), chunks_of(call.bounds, call.free)
-        self.w, self.alpha, self.eta, self.trace = call.only_set()
+        self.w, self.alpha, self.eta, self.trace = only_set(call)
         self.plastic = algebra.AlphaProducts(self.alpha, self.multiplies)
         self.decays = algebra.Decays(self.rule, self.eta)
 

@@ -98,6 +98,7 @@ class Chunked(Scan):
     def __init__(self, call: Call) -> None:
         super().__init__(call)
         self.alpha, self.trace = self.alpha.contiguous(), self.trace.contiguous()
+        self.common["eta"] = self.rows(self.eta)
         self.threads = algebra.blocks_of(self.w.numel(), self.w.device)
         self.first_trace = None if call.fresh else self.trace  # none is zero
 

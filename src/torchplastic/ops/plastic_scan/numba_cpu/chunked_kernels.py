@@ -43,7 +43,7 @@ from torchplastic.ops.plastic_scan.numba_cpu.record import array, fields, mask, 
 from torchplastic.ops.plastic_scan.numba_cpu.simd import LINE, load, splat, store
 from torchplastic.ops.plastic_scan.numba_cpu.trace_update import BAND, EDGES, next_trace, through_the_trace
 
-Array = Any  # np.ndarray, of the dtype of w
+Array = Any  # array.Array, of the dtype of w
 
 
 @inner

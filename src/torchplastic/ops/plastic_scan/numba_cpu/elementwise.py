@@ -11,7 +11,7 @@ from typing import Any
 from torchplastic.ops.plastic_scan.numba_cpu.jit import HEBB, RELU, SIGMOID, TANH, inner
 from torchplastic.ops.plastic_scan.numba_cpu.simd import LINE, load, splat, store, tanh
 
-Array = Any  # np.ndarray, of the dtype of w
+Array = Any  # array.Array, of the dtype of w
 
 
 @inner

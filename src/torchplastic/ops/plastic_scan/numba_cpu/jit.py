@@ -6,7 +6,10 @@ keeps their code on disk. What they call is compiled into them.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -16,6 +19,7 @@ from numba import types
 from numba.core import event
 
 from torchplastic.ops.plastic_scan.numba_cpu import cache as on_disk
+from torchplastic.ops.plastic_scan.numba_cpu.array import Array
 from torchplastic.ops.plastic_scan.numba_cpu.openmp import in_team
 from torchplastic.ops.plastic_scan.numba_cpu.record import Record, number
 from torchplastic.ops.plastic_scan.numba_cpu.simd import find_tanh
@@ -26,13 +30,14 @@ HEBB, OJA = 0, 1
 TANH, RELU, SIGMOID, IDENTITY = 0, 1, 2, 3
 NONLINEARITIES = {"tanh": TANH, "relu": RELU, "sigmoid": SIGMOID, "identity": IDENTITY}
 
-# sums may be taken in any order; no array is made in a kernel, so none is counted
+# sums may be taken in any order; no array is made in a kernel, so none is counted; LLVM finds what rewriting would
 OPTIONS: dict[str, Any] = {
     "nogil": True,
     "no_cfunc_wrapper": True,
     "error_model": "numpy",
     "fastmath": {"contract", "reassoc", "nsz"},
     "_nrt": False,
+    "no_rewrites": True,
 }
 
 
@@ -60,7 +65,7 @@ def _start(at: int, record: int, count: int) -> None:
 @cache
 def _entry() -> Any:
     """The one function that Python calls."""
-    with on_disk.used() as there, on_disk.locked("start"), event.install_listener("numba:compile", _Compiling()):
+    with on_disk.used() as there, _compiling("start"):
         return njit(types.void(types.int64, types.int64, types.int32), **OPTIONS, cache=there)(_start)
 
 
@@ -69,7 +74,20 @@ def run(at: int, record: np.ndarray, count: int) -> None:
     _entry()(at, record.__array_interface__["data"][0], count)
 
 
-class _Compiling(event.Listener):
+@contextlib.contextmanager
+def _compiling(name: str) -> Iterator[None]:
+    """While a function of this name is compiled, or read from the cache on disk."""
+    collects = gc.isenabled()
+    gc.disable()  # the compiler makes millions of objects and no garbage: to look for it takes an eighth of the time
+    try:
+        with on_disk.locked(name), event.install_listener("numba:compile", _Listener()):
+            yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+class _Listener(event.Listener):
     """numba calls this when it compiles because its cache on disk has no code for this machine."""
 
     def on_start(self, event: Any) -> None:
@@ -99,11 +117,11 @@ def _address_of(name: str, function: Any, takes: str, dtype: str) -> int:
 
     takes: for each argument, r a record, the axes of an array of that dtype, n numbers, i an integer, b a flag.
     """
-    kinds: dict[str, Any] = {str(axes): types.Array(getattr(types, dtype), axes, "C") for axes in (1, 2, 3, 4)}
-    kinds |= {"r": Record(getattr(types, dtype)), "n": types.Array(types.int64, 1, "C")}
+    kinds: dict[str, Any] = {str(axes): Array(getattr(types, dtype), axes) for axes in (1, 2, 3, 4)}
+    kinds |= {"r": Record(getattr(types, dtype)), "n": Array(types.int64, 1)}
     kinds |= {"i": types.int64, "b": types.boolean}
     wanted = tuple(kinds[kind] for kind in takes.split())
-    with on_disk.locked(f"{name}-{dtype}"), event.install_listener("numba:compile", _Compiling()):
+    with _compiling(f"{name}-{dtype}"):
         function.compile(wanted)  # as where a kernel calls it: the cache on disk tells this from a signature
     made = function.get_compile_result(types.none(*wanted))
     return int(made.library.get_pointer_to_function(made.fndesc.llvm_func_name))

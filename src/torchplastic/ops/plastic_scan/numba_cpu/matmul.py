@@ -12,7 +12,7 @@ from torchplastic.ops.plastic_scan.numba_cpu.openmp import barrier, call_at, thr
 from torchplastic.ops.plastic_scan.numba_cpu.record import array, fields, number
 from torchplastic.ops.plastic_scan.numba_cpu.simd import LINE
 
-Array = Any  # np.ndarray, of the dtype of w
+Array = Any  # array.Array, of the dtype of w
 ROWS = 64  # of a matrix, or of vectors, that stay in a core's cache while others pass
 TILE = 32  # of a transposed matrix
 
@@ -161,7 +161,8 @@ def transpose_into(A: Array, out: Array) -> None:
             for i in range(first, last):
                 for j in range(start, min(len(A), start + TILE)):
                     out[i, j] = A[j, i]
-        out[first:last, len(A) :] = 0
+        for i in range(first, last):
+            out[i, len(A) :] = 0
 
 
 TRANSPOSE = fields("A out n A_width N width")

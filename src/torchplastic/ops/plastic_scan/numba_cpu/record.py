@@ -11,15 +11,13 @@ from collections import namedtuple
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.core.extending import intrinsic, register_model
-from numba.np.arrayobj import populate_array
 from torch import Tensor
 
-INT64 = ir.IntType(64)
+from torchplastic.ops.plastic_scan.numba_cpu.array import INT64, Array, make
 
 
 def fields(names: str) -> Any:
@@ -30,13 +28,14 @@ def fields(names: str) -> Any:
 
 def fill(places: Any, **values: Tensor | int | None) -> np.ndarray:
     """A record: a tensor's address, a number, or 0 for None. The tensors must stay alive, and be contiguous."""
-    names = places._fields
-    if len(values) != len(names) or not all(name in values for name in names):
-        wrong = sorted(values.keys() ^ set(names))
-        raise TypeError(f"a record has the fields {', '.join(names)}; missing or unknown: {', '.join(wrong)}.")
-    found = [values[name] for name in names]
-    assert all(value.is_contiguous() for value in found if isinstance(value, Tensor))
-    return np.array([value.data_ptr() if isinstance(value, Tensor) else value or 0 for value in found], np.int64)
+    record = []
+    for value in type(places)(**values):
+        if isinstance(value, Tensor):
+            assert value.is_contiguous()
+            record.append(value.data_ptr())
+        else:
+            record.append(value or 0)
+    return np.array(record, np.int64)
 
 
 class Record(types.Type):
@@ -68,24 +67,12 @@ def _number(typing_context: Any, record: Any, place: Any) -> Any:
 
 def _array_of(dtype_of: Any) -> Any:
     def typed(typing_context: Any, record: Any, place: Any, shape: Any) -> Any:
-        kind = types.Array(dtype_of(record), len(shape), "C")
+        kind = Array(dtype_of(record), len(shape))
 
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            item = context.get_value_type(kind.dtype) if kind.dtype != types.boolean else ir.IntType(8)
-            itemsize = context.get_abi_sizeof(item)
-            made = context.make_array(kind)(context, builder)
-            address = _value(builder, *values[:2])
-            sizes = cgutils.unpack_tuple(builder, values[2], len(shape))
-            strides: list[Any] = []
-            stride = ir.Constant(INT64, itemsize)
-            for size in reversed(sizes):
-                strides.insert(0, stride)
-                stride = builder.mul(stride, size)
-            populate_array(
-                made, data=builder.inttoptr(address, item.as_pointer()), shape=sizes, strides=strides,
-                itemsize=ir.Constant(INT64, itemsize), meminfo=None,
-            )  # fmt: skip
-            return made._getvalue()
+            pointer = context.get_value_type(types.CPointer(kind.dtype))
+            data = builder.inttoptr(_value(builder, *values[:2]), pointer)
+            return make(context, builder, kind, data, cgutils.unpack_tuple(builder, values[2], len(shape)))
 
         return kind(record, types.intp, shape), generate
 

@@ -54,25 +54,37 @@ def training_bytes(spec: ScanSpec) -> int:
 class Recurrent(Scan):
     """A scan, step by step."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, made: Sequence[Tensor] = ()) -> None:
+        """made: as `made` gives it, if it is kept."""
         super().__init__(call)
         self.R = self.N + self.N % 2
         self.threads = 1 if self.B * self.w.numel() < SERIAL else min(self.B, torch.get_num_threads())
-        self.common |= {"R": self.R, "chunk": call.chunk_size, "threads": self.threads}
+        given = self.given = self.w, self.alpha, self.eta
+        kept = [row if row.numel() else same for row, same in zip(made, given, strict=True)] if made else None
+        w, alpha, eta = kept or (self.even(self.w), self.even(self.alpha), self.rows(self.eta))
+        self.weights = {"w": w, "alpha": alpha, "eta": eta}
+        """w and alpha `[R, M]`, eta `[M]`"""
+        self.common |= {"R": self.R, "chunk": call.chunk_size, "threads": self.threads, **self.weights}
+
+    def made(self) -> list[Tensor]:
+        """The rows of w, alpha and eta; of those that were given as they are used, nothing."""
+        rows = zip(self.weights.values(), self.given, strict=True)
+        return [row.new_empty(0) if row is same else row for row, same in rows]
 
     def even(self, given: Tensor) -> Tensor:
         """`[N, N]` as `[R, M]`."""
-        return self.rows(torch.cat([given, given.new_zeros(self.R - self.N, self.N)]))
+        return self.rows(given if self.R == self.N else torch.cat([given, given.new_zeros(1, self.N)]))
 
     def forward(self) -> tuple[Tensor, ...]:
-        """-> y, hidden, trace; kept: x `[T + 1, B, M]`, the traces at the starts of chunks `[chunks, B, R, M]`."""
+        """-> y, hidden, trace; kept: x `[T + 1, B, M]`, the traces at starts of chunks `[chunks, B, R, M]`, `made`."""
         call, drive, B, N, M = self.call, self.drive, self.B, self.N, self.M
         keep, T = any(call.needs), len(drive)
         x = drive.new_zeros(T + 1, B, M)
         x[0, :, :N] = call.hidden
         out = cpu_cache.empty((B, N, M), drive)
         kept = cpu_cache.empty((-(-T // call.chunk_size) if keep else 0, B, self.R, M), drive)
-        kept[..., N:, :] = 0
+        if self.R > N:
+            kept[..., N:, :] = 0
         self.run(
             "recurrent_forward", self.kernels.recurrent.FORWARD, **self.common,
             **self.of_forward(self.in_rows(self.trace), out), T=T, chunks=len(kept), settle=True, drive=drive, x=x,
@@ -80,13 +92,13 @@ class Recurrent(Scan):
         )  # fmt: skip
         out = out if M == N else out[..., :N]
         y, last = outputs_of(x, N, keep)
-        return (y, last, out.contiguous(), x, kept) if keep else (y, last, out)
+        return (y, last, out.contiguous(), x, kept, *self.made()) if keep else (y, last, out)
 
     def of_forward(self, H: Tensor, out: Tensor) -> dict[str, Tensor | int]:
         """What a record of the forward pass holds whatever its steps are."""
         return {
-            "tanh_at": self.at("tanh"), "w": self.rows(self.w), "alpha": self.rows(self.alpha), "H": H, "out": out,
-            "pending": self.nothing_pending(), "sums": self.w.new_zeros(self.threads, self.M),
+            "tanh_at": self.at("tanh"), "H": H, "out": out, "pending": self.nothing_pending(),
+            "sums": self.w.new_zeros(self.threads, self.M),
         }  # fmt: skip
 
     def nothing_pending(self) -> Tensor:
@@ -105,7 +117,7 @@ class Recurrent(Scan):
 
     def backward(self, kept: Sequence[Tensor], grads: Grads) -> Grads:
         """Gradients of drive, w, alpha, eta, hidden, trace."""
-        (gy, ghidden, gtrace), (x, starts), clamp = grads, kept, self.call.clamp
+        (gy, ghidden, gtrace), (x, starts, *_), clamp = grads, kept, self.call.clamp
         T, B, N, M, R = len(x) - 1, self.B, self.N, self.M, self.R
         gx = x.new_zeros(T + 1, B, M)
         if gy is not None:
@@ -119,12 +131,12 @@ class Recurrent(Scan):
         groups = min(B, GROUPS)
         dalpha, geta = cpu_cache.empty((groups, R, M), x), x.new_empty(groups, M)
         traces = cpu_cache.empty((self.threads, self.call.chunk_size, R, M), x)
-        traces[:, :, N:] = 0
+        if R > N:
+            traces[:, :, N:] = 0
         self.run(
             "recurrent_backward", self.kernels.recurrent.BACKWARD, **self.common, T=T,
-            chunks=len(starts), groups=groups, given=gtrace is not None, x=x, w=self.even(self.w),
-            alpha=self.even(self.alpha), kept=starts, G=G, gx=gx, ga=ga, dalpha=dalpha, geta=geta,
-            scratch=x.new_zeros(self.threads, 7, M), traces=traces,
+            chunks=len(starts), groups=groups, given=gtrace is not None, x=x, kept=starts, G=G, gx=gx, ga=ga,
+            dalpha=dalpha, geta=geta, scratch=x.new_zeros(self.threads, 7, M), traces=traces,
         )  # fmt: skip
         gw = x[:-1, :, :N].flatten(0, 1).t() @ ga[..., :N].flatten(0, 1)
         galpha = dalpha.sum(0)[:N, :N].contiguous()
@@ -183,4 +195,4 @@ def forward(call: Call) -> Sequence[Tensor]:
 
 def backward(call: Call, kept: Sequence[Tensor], grads: Grads) -> Grads:
     """As `Kernel.backward`."""
-    return Recurrent(call).backward(kept, grads)
+    return Recurrent(call, kept[2:]).backward(kept, grads)

@@ -23,7 +23,7 @@ from torchplastic.ops.plastic_scan.numba_cpu.openmp import thread, threads
 from torchplastic.ops.plastic_scan.numba_cpu.record import array, fields, mask, number
 from torchplastic.ops.plastic_scan.numba_cpu.simd import LINE, load, splat, store, total
 
-Array = Any  # np.ndarray, of the dtype of w
+Array = Any  # array.Array, of the dtype of w
 
 
 @inner
@@ -79,7 +79,7 @@ FORWARD = fields(
 def forward(args: Any) -> None:
     """All steps of all examples.
 
-    drive `[T, B, N]`; clamp bool `[T, B, N]` or none; w, alpha `[N, M]`; eta `[M]`; x `[T + 1, B, M]`, of which x[0]
+    drive `[T, B, N]`; clamp bool `[T, B, N]` or none; w, alpha `[≥ N, M]`; eta `[M]`; x `[T + 1, B, M]`, of which x[0]
     is given and the rest is made; H `[B, N, M]`, the trace at the start; out, which may be H, that of the end; kept
     `[chunks, B, R, M]` or none: the traces before steps 0, chunk, 2 chunk, …; pending `[B, 3, M]`: u, d and s of the
     trace's next update, which runs with the step after it, the last one only if `settle`; sums `[threads, M]`, of

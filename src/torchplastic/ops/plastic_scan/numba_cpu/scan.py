@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from torchplastic.ops import cpu_cache
+from torchplastic.ops.plastic_scan.autograd import only_set
 from torchplastic.ops.plastic_scan.spec import Call, ScanSpec
 from torchplastic.rules import HEBB, OJA, key_of
 
@@ -49,11 +50,10 @@ class Scan:
         kernels = find_kernels()
         assert kernels is not None
         self.kernels, self.call = kernels, call
-        self.w, self.alpha, eta, self.trace = call.only_set()
+        self.w, self.alpha, self.eta, self.trace = only_set(call)
         self.B, self.N = call.hidden.shape
         self.M = -(-self.N // kernels.LINE) * kernels.LINE
         self.dtype = str(self.w.dtype).removeprefix("torch.")
-        self.eta = self.rows(eta)
         self.clamp = None if call.clamp is None else call.clamp.contiguous()
         self.drive = call.drive.contiguous()
         self.common = {
@@ -62,10 +62,9 @@ class Scan:
             "M": self.M,
             "rule": {key_of(HEBB): kernels.jit.HEBB, key_of(OJA): kernels.jit.OJA}[call.rule],
             "nonlinearity": kernels.jit.NONLINEARITIES[call.nonlinearity],
-            "eta": self.eta,
             "clamp": self.clamp,
         }
-        """The fields of every record"""
+        """The fields of every record, with eta in rows"""
 
     def at(self, name: str) -> int:
         """The address of a kernel."""
@@ -89,5 +88,6 @@ class Scan:
     def empty(self, *shape: int) -> Tensor:
         """`[*shape, M]`, zeros from N on."""
         made = cpu_cache.empty((*shape, self.M), self.w)
-        made[..., self.N :] = 0
+        if self.M > self.N:
+            made[..., self.N :] = 0
         return made

@@ -24,6 +24,8 @@ from numba.core.datamodel import models
 from numba.core.extending import intrinsic, lower_builtin, register_model
 from numba.core.typing.templates import AbstractTemplate, infer_global
 
+from torchplastic.ops.plastic_scan.numba_cpu.array import parts
+
 LINE = 16  # numbers to which rows are rounded up: a line of the cache in float32, two in float64
 REGISTER = 32  # bytes that a function of PyTorch's for vectors takes
 FLAGS = ("contract", "reassoc", "nsz")
@@ -44,7 +46,7 @@ class _LanesModel(models.PrimitiveModel):
 
 
 def _place(context: Any, builder: Any, array_type: Any, array: Any, at: Any) -> Any:
-    data = context.make_array(array_type)(context, builder, array).data
+    data, _ = parts(context, builder, array_type, array)
     vector = context.get_value_type(Lanes(array_type.dtype))
     return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
 

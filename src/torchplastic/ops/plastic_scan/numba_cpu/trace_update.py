@@ -15,7 +15,7 @@ from torchplastic.ops.plastic_scan.numba_cpu.matmul import share
 from torchplastic.ops.plastic_scan.numba_cpu.openmp import barrier, thread
 from torchplastic.ops.plastic_scan.numba_cpu.simd import LINE, load, splat, store
 
-Array = Any  # np.ndarray, of the dtype of w
+Array = Any  # array.Array, of the dtype of w
 BAND = 4  # rows of a matrix that are held in registers, a line of each
 EDGES = 4  # tiles of each example that a thread has room for: scratch `edges [EDGES · threads, ≥ 1, BAND, LINE]`
 

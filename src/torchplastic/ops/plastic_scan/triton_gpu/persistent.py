@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from torchplastic.ops import cpu_cache
-from torchplastic.ops.plastic_scan.autograd import outputs_of
+from torchplastic.ops.plastic_scan.autograd import only_set, outputs_of
 from torchplastic.ops.plastic_scan.schedule import Schedule, in_steps
 from torchplastic.ops.plastic_scan.spec import Call, Grads, ScanSpec
 from torchplastic.ops.plastic_scan.triton_gpu import support
@@ -72,7 +72,7 @@ class Persistent:
     """A scan, with what both passes share."""
 
     def __init__(self, call: Call) -> None:
-        w, alpha, eta, self.trace = call.only_set()
+        w, alpha, eta, self.trace = only_set(call)
         self.call, self.batch, self.N = call, len(call.hidden), len(w)
         self.M = -(-self.N // LINE) * LINE
         grid = grid_of(self.N, self.batch, w.element_size(), support.multiprocessors(w.device))
