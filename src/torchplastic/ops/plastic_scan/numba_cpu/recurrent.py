@@ -59,17 +59,14 @@ class Recurrent(Scan):
         super().__init__(call)
         self.R = self.N + self.N % 2
         self.threads = 1 if self.B * self.w.numel() < SERIAL else min(self.B, torch.get_num_threads())
-        given = self.given = self.w, self.alpha, self.eta
-        kept = [row if row.numel() else same for row, same in zip(made, given, strict=True)] if made else None
-        w, alpha, eta = kept or (self.even(self.w), self.even(self.alpha), self.rows(self.eta))
+        w, alpha, eta = made or (self.even(self.w), self.even(self.alpha), self.rows(self.eta))
         self.weights = {"w": w, "alpha": alpha, "eta": eta}
         """w and alpha `[R, M]`, eta `[M]`"""
         self.common |= {"R": self.R, "chunk": call.chunk_size, "threads": self.threads, **self.weights}
 
-    def made(self) -> list[Tensor]:
-        """The rows of w, alpha and eta; of those that were given as they are used, nothing."""
-        rows = zip(self.weights.values(), self.given, strict=True)
-        return [row.new_empty(0) if row is same else row for row, same in rows]
+    def made(self) -> Sequence[Tensor]:
+        """The rows of w, alpha and eta, where they are copies, and small."""
+        return tuple(self.weights.values()) if self.N < self.M and self.N <= SMALL else ()
 
     def even(self, given: Tensor) -> Tensor:
         """`[N, N]` as `[R, M]`."""
