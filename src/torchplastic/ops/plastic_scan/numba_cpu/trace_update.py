@@ -82,11 +82,19 @@ def next_trace(H: Array, x: Array, firsts: Array, S: Array, L: Array, out: Array
     for b in range(B):
         for i in range(low, high, BAND):
             whole = N // LINE * LINE if i + BAND <= N else 0
-            next_band(x, firsts, S, L, b, i, 0, whole, H, out, (b * N + i) * N, N)
-            for j in range(whole, N, LINE):
-                to_edge(H, b, i, j, h_edge)
-                next_band(x, firsts, S, L, b, i, j, j + LINE, h_edge, edge, b * BAND * LINE, LINE)
-                from_edge(edge, b, i, j, out)
+            j = 0
+            while j < N:  # all whole lines, then the others in copies; one call, which is compiled once
+                inside = j < whole
+                end = whole if inside else j + LINE
+                if not inside:
+                    to_edge(H, b, i, j, h_edge)
+                next_band(
+                    x, firsts, S, L, b, i, j, end, H if inside else h_edge, out if inside else edge,
+                    (b * N + i) * N if inside else b * BAND * LINE, N if inside else LINE,
+                )  # fmt: skip
+                if not inside:
+                    from_edge(edge, b, i, j, out)
+                j = end
 
 
 @inner
@@ -191,22 +199,26 @@ def through_the_trace(
     g_edge, w_edge = edges[mine + 2][: examples_of(G)], edges[mine + 3][: examples_of(dalpha)]
     for i in range(low, high, BAND):
         whole = N // LINE * LINE if i + BAND <= N else 0
-        back_band(
-            x, delta, S, D, total, free, firsts, groups, i, 0, whole, fresh, H, alpha, G, dalpha, i * N, N, N * N
-        )  # fmt: skip
-        for j in range(whole, N, LINE):
-            to_edge(alpha, 0, i, j, a_edge)
-            to_edge(dalpha, 0, i, j, w_edge)
-            for b in range(B):
-                to_edge(H, b, i, j, h_edge)
-                to_edge(G, b, i, j, g_edge)
+        j = 0
+        while j < N:  # as in next_trace
+            inside = j < whole
+            end = whole if inside else j + LINE
+            if not inside:
+                to_edge(alpha, 0, i, j, a_edge)
+                to_edge(dalpha, 0, i, j, w_edge)
+                for b in range(B):
+                    to_edge(H, b, i, j, h_edge)
+                    to_edge(G, b, i, j, g_edge)
             back_band(
-                x, delta, S, D, total, free, firsts, groups, i, j, j + LINE, fresh, h_edge, a_edge, g_edge, w_edge, 0,
-                LINE, BAND * LINE,
+                x, delta, S, D, total, free, firsts, groups, i, j, end, fresh, H if inside else h_edge,
+                alpha if inside else a_edge, G if inside else g_edge, dalpha if inside else w_edge,
+                i * N if inside else 0, N if inside else LINE, N * N if inside else BAND * LINE,
             )  # fmt: skip
-            from_edge(w_edge, 0, i, j, dalpha)
-            for b in range(B):
-                from_edge(g_edge, b, i, j, G)
+            if not inside:
+                from_edge(w_edge, 0, i, j, dalpha)
+                for b in range(B):
+                    from_edge(g_edge, b, i, j, G)
+            j = end
 
 
 TABLE.update(
