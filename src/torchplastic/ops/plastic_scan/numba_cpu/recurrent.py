@@ -70,7 +70,12 @@ class Recurrent(Scan):
 
     def even(self, given: Tensor) -> Tensor:
         """`[N, N]` as `[R, M]`."""
-        return self.rows(given if self.R == self.N else torch.cat([given, given.new_zeros(1, self.N)]))
+        if self.R == self.N:
+            return self.rows(given)
+        made = self.empty(self.R)
+        made[: self.N, : self.N] = given
+        made[self.N :] = 0
+        return made
 
     def forward(self) -> tuple[Tensor, ...]:
         """-> y, hidden, trace; kept: x `[T + 1, B, M]`, the traces at starts of chunks `[chunks, B, R, M]`, `made`."""
@@ -112,9 +117,9 @@ class Recurrent(Scan):
             return trace.as_strided((B, N, M), (N * M, M, 1))
         return self.rows(trace)
 
-    def backward(self, kept: Sequence[Tensor], grads: Grads) -> Grads:
-        """Gradients of drive, w, alpha, eta, hidden, trace."""
-        (gy, ghidden, gtrace), (x, starts, *_), clamp = grads, kept, self.call.clamp
+    def backward(self, x: Tensor, starts: Tensor, grads: Grads) -> tuple[Tensor, ...]:
+        """gx `[T + 1, B, M]`, ga `[T, B, M]`, G `[B, R, M]`; dalpha `[groups, R, M]`, geta `[groups, M]`."""
+        gy, ghidden, gtrace = grads
         T, B, N, M, R = len(x) - 1, self.B, self.N, self.M, self.R
         gx = x.new_zeros(T + 1, B, M)
         if gy is not None:
@@ -135,10 +140,7 @@ class Recurrent(Scan):
             chunks=len(starts), groups=groups, given=gtrace is not None, x=x, kept=starts, G=G, gx=gx, ga=ga,
             dalpha=dalpha, geta=geta, scratch=x.new_zeros(self.threads, 7, M), traces=traces,
         )  # fmt: skip
-        gw = x[:-1, :, :N].flatten(0, 1).t() @ ga[..., :N].flatten(0, 1)
-        galpha = dalpha.sum(0)[:N, :N].contiguous()
-        gdrive = ga[..., :N] if clamp is None else torch.where(clamp, gx[1:, :, :N], ga[..., :N])
-        return gdrive, gw, galpha, geta.sum(0)[:N], gx[0, :, :N].clone(), G[:, :N, :N]
+        return gx, ga, G, dalpha, geta
 
 
 class Steps:
@@ -192,4 +194,9 @@ def forward(call: Call) -> Sequence[Tensor]:
 
 def backward(call: Call, kept: Sequence[Tensor], grads: Grads) -> Grads:
     """As `Kernel.backward`."""
-    return Recurrent(call, kept[2:]).backward(kept, grads)
+    (x, starts, *made), N = kept, call.hidden.shape[-1]
+    gx, ga, G, dalpha, geta = Recurrent(call, made).backward(x, starts, grads)  # its rows and buffers are free now
+    gw = x[:-1, :, :N].flatten(0, 1).t() @ ga[..., :N].flatten(0, 1)
+    galpha = dalpha.sum(0)[:N, :N].contiguous()
+    gdrive = ga[..., :N] if call.clamp is None else torch.where(call.clamp, gx[1:, :, :N], ga[..., :N])
+    return gdrive, gw, galpha, geta.sum(0)[:N], gx[0, :, :N].clone(), G[:, :N, :N]
