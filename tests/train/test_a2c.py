@@ -13,10 +13,10 @@ from torchplastic.tasks.maze import Maze
 from torchplastic.train.a2c import A2C, ActorCritic, Rollout, rollout, sample_action
 
 
-def agent_for(env, core="plastic", features=7, dtype=torch.float64):
+def agent_for(env, core="plastic", features=7, dtype=torch.float64, impl="auto"):
     torch.manual_seed(0)
     made = {
-        "plastic": lambda: tp.PlasticRNN(env.obs_dim, features, rule="oja", alpha="full", eta=0.1),
+        "plastic": lambda: tp.PlasticRNN(env.obs_dim, features, rule="oja", alpha="full", eta=0.1, impl=impl),
         "shared": lambda: tp.PlasticRNN(env.obs_dim, features, alpha="shared"),
         "none": lambda: tp.PlasticRNN(env.obs_dim, features, alpha="none"),
         "lstm": lambda: tp.LSTM(env.obs_dim, features),
@@ -182,8 +182,8 @@ class Recall(gymnasium.Env):
 
 
 def learn(env, updates, **rates):
-    """Mean totals of each update's episodes."""
-    agent, generator = agent_for(env, "plastic", 16, torch.float32), torch.Generator().manual_seed(0)
+    """Mean totals of each update's episodes; what is learned depends on rounding, so the implementation is fixed."""
+    agent, generator = agent_for(env, "plastic", 16, torch.float32, "reference"), torch.Generator().manual_seed(0)
     adam, how, totals = torch.optim.Adam(agent.parameters(), lr=1e-2), A2C(prob_l2=0.0, **rates), []
     for _ in range(updates):
         taken = rollout(agent, env, 16, generator)
@@ -200,9 +200,9 @@ def learn(env, updates, **rates):
 @pytest.mark.thorough
 def test_it_learns_to_balance_a_pole():
     totals = learn(
-        BatchedGym(lambda: gymnasium.make("CartPole-v1", max_episode_steps=100)), 80, gamma=0.95, vf_coef=0.01
+        BatchedGym(lambda: gymnasium.make("CartPole-v1", max_episode_steps=100)), 130, gamma=0.95, vf_coef=0.01
     )
-    assert sum(totals[-10:]) > 1.4 * sum(totals[:10])
+    assert sum(totals[-10:]) > 2 * sum(totals[:10])
 
 
 def test_it_learns_where_the_state_is_not_seen():
