@@ -44,7 +44,7 @@ TESTS = [path for path in PATHS if re.fullmatch(r"tests/.*\.py", path)]
 
 FENCE = re.compile(r"^( *)```([\w-]*)[^\n]*\n(.*?)^\1```\s*$", re.M | re.S)
 PLACEHOLDER = re.compile(r"(?<![A-Za-z])[A-Z]+(?![a-z])")
-BACKENDS = ("numba_cpu", "triton_gpu")  # folders that a copy of the package may leave out, with their line in dispatch.py
+BACKENDS = ("numba_cpu", "triton_gpu")  # a copy of the package may leave them out, with their line in dispatch.py
 LEFT_OUT = tuple(f"{name}/" for name in BACKENDS if name not in FOLDERS)
 OLDER = {"CHANGELOG.md"}  # which names flags of earlier versions
 IDENTIFIER = re.compile(r"[A-Za-z_][\w.]*")

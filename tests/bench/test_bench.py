@@ -109,6 +109,7 @@ def test_the_network_of_images_has_the_steps_of_its_preset():
     assert case.learn_eta == config.model.learn_eta
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch.compile looks at it
 def test_all_forms_take_the_same_step(monkeypatch):
     """What is timed is the same computation: equal weights stay equal."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
@@ -119,7 +120,7 @@ def test_all_forms_take_the_same_step(monkeypatch):
     steps, persistent = case.steps(CPU)
     parameters = [tensor for tensor in persistent if isinstance(tensor, torch.nn.Parameter)]
     own = len(parameters) // len(steps)
-    assert len(steps) >= 3
+    assert {"reference", "compiled step", "chunked"} <= set(steps)
     with torch.no_grad():
         for place, parameter in enumerate(parameters):
             parameter.copy_(parameters[place % own])
