@@ -19,7 +19,8 @@ from torchplastic.functional import plastic_scan
 from torchplastic.ops.nonlinearity import NONLINEARITIES
 from torchplastic.tasks.patterns import Patterns
 
-IMPLS = [impl for impl in ("chunked", "triton") if impl in tp.functional.impls()]  # what a GPU runs beside the reference
+IMPLS = [impl for impl in ("chunked", "triton") if impl in tp.functional.impls()]
+"""What a GPU runs beside the reference"""
 SECONDS = {  # of a step, by its kind: guesses, which the first step of a kind corrects
     "parity of chunked": 10.0,
     "parity of triton": 40.0,

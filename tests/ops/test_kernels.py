@@ -137,14 +137,15 @@ def test_tanh_is_that_of_pytorch(dtype, vectors, monkeypatch):
 
 def test_a_record_is_filled_by_name():
     record = pytest.importorskip("torchplastic.ops.plastic_scan.numba_cpu.record")
+    scan = pytest.importorskip("torchplastic.ops.plastic_scan.numba_cpu.scan")
     places = record.fields("x n missing")
     x = torch.zeros(3)
-    assert record.fill(places, n=True, missing=None, x=x).tolist() == [x.data_ptr(), 1, 0]
+    assert scan.fill(places, n=True, missing=None, x=x).tolist() == [x.data_ptr(), 1, 0]
     for wrong in ({"n": 1, "x": x}, {"n": 1, "x": x, "missing": None, "more": 2}):
         with pytest.raises(TypeError, match=r"argument.*m"):
-            record.fill(places, **wrong)
+            scan.fill(places, **wrong)
     with pytest.raises(AssertionError):
-        record.fill(places, n=1, missing=None, x=torch.zeros(3, 3).T)
+        scan.fill(places, n=1, missing=None, x=torch.zeros(3, 3).T)
 
 
 @pytest.mark.parametrize("impl", ["chunked", "recurrent"])

@@ -14,7 +14,6 @@ from functools import cache
 from typing import Any
 
 import numba
-import numpy as np
 from numba import types
 from numba.core import event
 
@@ -63,15 +62,10 @@ def _start(at: int, record: int, count: int) -> None:
 
 
 @cache
-def _entry() -> Any:
-    """The one function that Python calls."""
+def entry() -> Any:
+    """The one function that Python calls: with the address of a kernel, that of a record, and the number of threads."""
     with on_disk.used() as there, _compiling("start"):
         return njit(types.void(types.int64, types.int64, types.int32), **OPTIONS, cache=there)(_start)
-
-
-def run(at: int, record: np.ndarray, count: int) -> None:
-    """Start a team of at most `count` threads, each of which calls the kernel at an address with the record."""
-    _entry()(at, record.__array_interface__["data"][0], count)
 
 
 @contextlib.contextmanager

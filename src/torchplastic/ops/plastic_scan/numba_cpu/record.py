@@ -1,6 +1,6 @@
 """Arguments of a kernel: one record of addresses and sizes, which is filled and read by name.
 
-`NAMES = fields("x T B N")` numbers the fields once. Python fills a record with `fill(NAMES, x=tensor, T=3, …)`; a name
+`NAMES = fields("x T B N")` numbers the fields once. `fill(NAMES, x=tensor, T=3, …)` of scan.py fills a record; a name
 that is missing or unknown is an error. A kernel takes the record as its only argument and reads `number(args, NAMES.T)`
 and `array(args, NAMES.x, (T, B, N))`. The type of the argument holds the dtype of its arrays.
 """
@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections import namedtuple
 from typing import Any
 
-import numpy as np
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.core.extending import intrinsic, register_model
-from torch import Tensor
 
 from torchplastic.ops.plastic_scan.numba_cpu.array import INT64, Array, make
 
@@ -24,18 +22,6 @@ def fields(names: str) -> Any:
     """The places of fields in a record: a named tuple of 0, 1, 2, …, which kernels read as constants."""
     made: Any = namedtuple("Fields", names.split())  # type: ignore[misc]
     return made._make(range(len(made._fields)))
-
-
-def fill(places: Any, **values: Tensor | int | None) -> np.ndarray:
-    """A record: a tensor's address, a number, or 0 for None. The tensors must stay alive, and be contiguous."""
-    record = []
-    for value in type(places)(**values):
-        if isinstance(value, Tensor):
-            assert value.is_contiguous()
-            record.append(value.data_ptr())
-        else:
-            record.append(value or 0)
-    return np.array(record, np.int64)
 
 
 class Record(types.Type):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from torchplastic.ops import cpu_cache
 from torchplastic.ops.plastic_scan.autograd import outputs_of
-from torchplastic.ops.plastic_scan.numba_cpu.scan import Scan, reason_against
+from torchplastic.ops.plastic_scan.numba_cpu.scan import Scan, fill, reason_against
 from torchplastic.ops.plastic_scan.schedule import Schedule, in_steps
 from torchplastic.ops.plastic_scan.spec import Call, Grads, ScanSpec
 from torchplastic.rules import key_of
@@ -164,9 +164,7 @@ class Steps:
         self._trace[...] = run.in_rows(trace.detach())
         self._values = {**run.common, **run.of_forward(self._trace, self._trace), "x": self._x}  # kept alive
         self._places = run.kernels.recurrent.FORWARD
-        self._record = run.kernels.fill(
-            self._places, **self._values, T=1, chunks=0, settle=False, drive=None, kept=None
-        )
+        self._record = fill(self._places, **self._values, T=1, chunks=0, settle=False, drive=None, kept=None)
         self._at = run.at("recurrent_forward")
 
     def __call__(self, drive: Tensor) -> Tensor:
@@ -174,14 +172,14 @@ class Steps:
         self._before.copy_(self._after)
         drive = drive.contiguous()
         self._record[self._places.drive] = drive.data_ptr()
-        self._run.kernels.jit.run(self._at, self._record, self._run.threads)
+        self._run.start(self._at, self._record)
         return self._y.clone()
 
     def state(self) -> tuple[Tensor, Tensor]:
         """Hidden and trace, copies."""
         places = self._places
         self._record[[places.T, places.settle]] = 0, 1
-        self._run.kernels.jit.run(self._at, self._record, self._run.threads)
+        self._run.start(self._at, self._record)
         self._record[[places.T, places.settle]] = 1, 0
         self._values["pending"].copy_(self._run.nothing_pending())
         return self._y.clone(), self._trace[..., : self._run.N].clone()

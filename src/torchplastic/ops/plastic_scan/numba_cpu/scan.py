@@ -9,6 +9,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,6 +44,18 @@ def reason_against(spec: ScanSpec) -> str | None:
     return None
 
 
+def fill(places: Any, **values: Tensor | int | None) -> np.ndarray:
+    """A record: a tensor's address, a number, or 0 for None. The tensors must stay alive, and be contiguous."""
+    record = []
+    for value in type(places)(**values):
+        if isinstance(value, Tensor):
+            assert value.is_contiguous()
+            record.append(value.data_ptr())
+        else:
+            record.append(value or 0)
+    return np.array(record, np.int64)
+
+
 class Scan:
     """A scan in the layout of the kernels."""
 
@@ -75,7 +88,11 @@ class Scan:
 
     def run(self, name: str, places: Any, **values: Tensor | int | None) -> None:
         """Run a kernel with the record of these values."""
-        self.kernels.jit.run(self.at(name), self.kernels.fill(places, **values), self.threads)
+        self.start(self.at(name), fill(places, **values))
+
+    def start(self, at: int, record: np.ndarray) -> None:
+        """A team of at most `threads` threads, each of which calls the kernel at an address with the record."""
+        self.kernels.jit.entry()(at, record.__array_interface__["data"][0], self.threads)
 
     def rows(self, given: Tensor) -> Tensor:
         """`[…, N]` with zeros behind each row, `[…, M]`."""
