@@ -204,7 +204,7 @@ def test_an_update_never_waits_for_the_device(name, model, monkeypatch):
     with Waits() as waits:
         run._update(4)
     assert waits.found == []
-    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+    with pytest.raises(RuntimeError, match="meta"):
         run._buffer.read()
 
 
@@ -213,7 +213,7 @@ def test_the_test_sees_who_waits():
     tensor = torch.ones(3, device="meta")
     asked = (lambda: tensor.sum().item(), tensor.tolist, lambda: bool(tensor.any()), lambda: tensor[tensor > 0])
     for ask in asked:
-        with pytest.raises((RuntimeError, NotImplementedError)):
+        with pytest.raises(RuntimeError):
             ask()
     with Waits() as waits:
         tensor.copy_(torch.ones(3))

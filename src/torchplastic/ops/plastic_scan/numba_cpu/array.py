@@ -1,6 +1,6 @@
 """Arrays in kernels: an address, and the sizes of a contiguous array of one dtype.
 
-numba's own arrays also carry strides, owners and checks of each index; to compile them takes a third of the first call.
+numba's own arrays also carry strides and owners, and check each index: to compile that takes a tenth of the first call.
 An index is one integer for each of the first axes, and maybe a slice of the axis after them: what it selects is
 contiguous too. No index is negative, and none is checked. A number is written into all that an index selects.
 """

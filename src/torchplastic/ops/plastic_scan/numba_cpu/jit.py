@@ -71,14 +71,14 @@ def entry() -> Any:
 @contextlib.contextmanager
 def _compiling(name: str) -> Iterator[None]:
     """While a function of this name is compiled, or read from the cache on disk."""
-    collects = gc.isenabled()
-    gc.disable()  # the compiler makes millions of objects and no garbage: to look for it takes an eighth of the time
-    try:
-        with on_disk.locked(name), event.install_listener("numba:compile", _Listener()):
+    with on_disk.locked(name), event.install_listener("numba:compile", _Listener()):
+        collects = gc.isenabled()
+        gc.disable()  # the compiler makes millions of objects that live on: to visit them takes a tenth of the time
+        try:
             yield
-    finally:
-        if collects:
-            gc.enable()
+        finally:
+            if collects:
+                gc.enable()
 
 
 class _Listener(event.Listener):

@@ -59,14 +59,15 @@ class Recurrent(Scan):
         super().__init__(call)
         self.R = self.N + self.N % 2
         self.threads = 1 if self.B * self.w.numel() < SERIAL else min(self.B, torch.get_num_threads())
-        w, alpha, eta = made or (self.even(self.w), self.even(self.alpha), self.rows(self.eta))
-        self.weights = {"w": w, "alpha": alpha, "eta": eta}
-        """w and alpha `[R, M]`, eta `[M]`"""
-        self.common |= {"R": self.R, "chunk": call.chunk_size, "threads": self.threads, **self.weights}
+        w, alpha, eta = made or (self.even(self.w), self.even(self.alpha), self.rows(self.eta))  # [R, M], [M]
+        self.common |= {
+            "R": self.R, "chunk": call.chunk_size, "threads": self.threads, "w": w, "alpha": alpha, "eta": eta
+        }  # fmt: skip
 
     def made(self) -> Sequence[Tensor]:
         """The rows of w, alpha and eta, where they are copies, and small."""
-        return tuple(self.weights.values()) if self.N < self.M and self.N <= SMALL else ()
+        keeps = self.N < self.M and self.N <= SMALL
+        return [self.common[name] for name in ("w", "alpha", "eta")] if keeps else []
 
     def even(self, given: Tensor) -> Tensor:
         """`[N, N]` as `[R, M]`."""

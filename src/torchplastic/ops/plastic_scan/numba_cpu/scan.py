@@ -46,8 +46,14 @@ def reason_against(spec: ScanSpec) -> str | None:
 
 def fill(places: Any, **values: Tensor | int | None) -> np.ndarray:
     """A record: a tensor's address, a number, or 0 for None. The tensors must stay alive, and be contiguous."""
+    try:
+        named = type(places)(**values)
+    except TypeError:
+        names = places._fields
+        wrong = ", ".join(sorted(values.keys() ^ set(names)))
+        raise TypeError(f"a record has the fields {', '.join(names)}; missing or unknown: {wrong}.") from None
     record = []
-    for value in type(places)(**values):
+    for value in named:
         if isinstance(value, Tensor):
             assert value.is_contiguous()
             record.append(value.data_ptr())
@@ -77,7 +83,7 @@ class Scan:
             "nonlinearity": kernels.jit.NONLINEARITIES[call.nonlinearity],
             "clamp": self.clamp,
         }
-        """The fields of every record, with eta in rows"""
+        """The fields of every record; each algorithm adds eta in rows"""
 
     def at(self, name: str) -> int:
         """The address of a kernel."""
