@@ -114,5 +114,6 @@ def small_omniglot(monkeypatch, tmp_path):
     monkeypatch.setattr(omniglot, "CHARACTERS", {"images_background": 9, "images_evaluation": 7})
     split = omniglot.Split(frozenset(names), frozenset(names[::3]), "0123")
     monkeypatch.setattr(omniglot, "fixed_split", lambda: split)
+    monkeypatch.setattr(omniglot, "VALIDATION", 3)
     monkeypatch.setattr(omniglot, "cache_folder", lambda: tmp_path / "cache")
     return omniglot_folder(tmp_path / "set", 9, 7)

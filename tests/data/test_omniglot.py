@@ -28,8 +28,8 @@ def test_every_layout_gives_the_same(small_omniglot, tmp_path):
     plain = read(find(small_omniglot))
     assert plain.drawings.shape == (16, 20, 105, 105)
     assert plain.background.tolist() == [True] * 9 + [False] * 7
-    assert plain.test("fixed")[0].sum() == 6
-    assert torch.equal(plain.test("background")[0], ~plain.background)
+    assert plain.split("fixed")[1].sum() == 6
+    assert torch.equal(plain.split("background")[1], ~plain.background)
     assert set(plain.alphabets) == {"alphabet0", "alphabet1"}
     third = np.stack([~drawing(200 + d) for d in range(20)])
     assert torch.equal(plain.drawings[plain.digests.index(digest(third))], torch.from_numpy(third))
@@ -71,6 +71,7 @@ def test_the_fixed_split_is_the_file():
     assert split.test < split.known
     assert sorted(split.known)[:100] == sorted(split.test)  # the rule that the file states
     text = resources.files("torchplastic.data").joinpath("omniglot_split.txt").read_bytes()
+    assert sorted(split.known)[100:200] == sorted(split.validation)
     assert split.digest == hashlib.sha256(text).hexdigest()[:16]
 
 
@@ -173,6 +174,10 @@ def test_the_real_set():
         pytest.skip("TORCHPLASTIC_DATA names no folder with Omniglot")
     characters = load(paths)
     assert len(set(characters.digests)) == 1623
-    test, _ = characters.test("fixed")
+    train, test, _ = characters.split("fixed")
+    fewer, validation, _ = characters.split("validation")
+    assert [int(part.sum()) for part in (train, test, fewer, validation)] == [1523, 100, 1423, 100]
+    assert torch.equal(train, fewer | validation)
+    assert not (fewer & validation).any()
     assert (int(test.sum()), int((test & characters.background).sum())) == (100, 65)
     assert characters.drawings.float().mean().item() == pytest.approx(0.08, abs=0.05)

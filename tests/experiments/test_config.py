@@ -5,18 +5,20 @@ from dataclasses import replace
 
 import pytest
 
+from torchplastic import PlasticRNN
 from torchplastic.experiments import catalog
+from torchplastic.experiments.build import make_optimizer
 from torchplastic.experiments.catalog import CATALOG
 from torchplastic.experiments.config import Config, Model, Optim, from_dict
 
 PRESETS = [(name, preset) for name in CATALOG for preset in catalog.get(name).presets]
 
 
-@pytest.mark.parametrize("kind", ["plastic", "rnn", "lstm"])
+@pytest.mark.parametrize("kind", ["plastic", "rnn", "lstm", "gru"])
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
 def test_every_preset_is_complete_and_survives_json(name, preset, kind):
-    if name == "omniglot" and kind != "plastic":
-        with pytest.raises(ValueError, match=f"omniglot has no network of kind {kind}"):
+    if (name == "omniglot" and kind != "plastic") or (kind == "gru" and name != "maze"):
+        with pytest.raises(ValueError, match=f"{name} has no network of kind {kind}; it has plastic"):
             catalog.settings(name, preset, kind)
         return
     config = catalog.settings(name, preset, kind)
@@ -84,3 +86,30 @@ def test_model_start_scales_follow_the_config():
     scaled = make_network(replace(Model(), w_init_std=0.1, alpha_init_std=0.001), 0, 9, lstm_cells=4, clamped_inputs=2)
     assert (scaled.w / plain.w).allclose(plain.w.new_tensor(10.0))
     assert (scaled.alpha / plain.alpha).allclose(plain.alpha.new_tensor(0.1))
+
+
+def test_rates_of_w_and_of_alpha():
+    rnn = PlasticRNN(3, 4, learn_eta=True)
+    names = {id(parameter): name for name, parameter in rnn.named_parameters()}
+
+    def rates(**settings):
+        groups = make_optimizer(Optim(lr=1.0, **settings), rnn).param_groups
+        return {names[id(parameter)]: group["lr"] for group in groups for parameter in group["params"]}
+
+    rest = {name: 1.0 for name in names.values() if name not in ("w", "alpha", "eta")}
+    assert rates() == rest | {"w": 1, "alpha": 1, "eta": 1}
+    assert rates(lr_w=0.5) == rest | {"w": 0.5, "alpha": 1, "eta": 1}
+    assert rates(lr_w=0.5, lr_alpha=0.25) == rest | {"w": 0.5, "alpha": 0.25, "eta": 0.25}
+
+
+@pytest.mark.parametrize("experiment", ["fifty-bit", "images", "maze"])
+def test_forget_gates_are_opened(experiment):
+    config = catalog.settings(experiment, "smoke", "lstm")
+    more = replace(config, model=replace(config.model, forget_bias=1.5))
+    one, other = (dict(catalog.get(experiment).build(each).model.named_parameters()) for each in (config, more))
+    for name in one:
+        if "policy" in name or "value" in name:
+            continue
+        difference = (other[name] - one[name]).chunk(4)
+        forget = 1.5 if name.endswith("bias_ih_l0") else 0
+        assert [part.mean().item() for part in difference] == pytest.approx([0, forget, 0, 0])

@@ -233,9 +233,24 @@ def test_kinds_of_alpha_and_of_degradation(alpha, degraded, tmp_path):
         assert samples["frames/activity"].shape == (3 * 4 + 3, 6, 6)
 
 
-@pytest.mark.parametrize("kind", ["rnn", "lstm"])
+@pytest.mark.parametrize("kind", [["rnn"], ["lstm"], ["lstm", "--model.cells", 9]])
 def test_baselines_train(kind, tmp_path):
-    assert plastic(*train(tmp_path / "run", "--episodes", 3, "--model.kind", kind)) == 0
+    out = tmp_path / "run"
+    assert plastic(*train(out, "--episodes", 3, "--model.kind", *kind)) == 0
+    with np.load(out / "samples.npz") as samples:
+        assert samples["frames/activity"].shape == (3 * 4 + 3, 6, 6)
+
+
+def test_an_lstm_of_few_cells_says_what_it_is_shown():
+    config = catalog.settings("images", "smoke", "lstm")
+    config = replace(config, model=replace(config.model, cells=5))
+    network = build(config).model
+    x, clamp = torch.rand(4, 2, 145), torch.rand(4, 2, 145) < 0.5
+    y, _ = network(x, clamp=clamp)
+    assert y.shape == (4, 2, 144)
+    shown = clamp[..., :144]
+    assert torch.equal(y[shown], x[..., :144][shown])
+    assert not torch.isclose(y[~shown], x[..., :144][~shown]).any()
 
 
 def test_forms():

@@ -52,7 +52,9 @@ def test_train_evaluate_report(tmp_path, capsys):
     assert {"maze-the-way-after-training.gif", "maze-heat.png", "maze-reward-per-step.svg", "maze-reward.png"} <= names
 
 
-@pytest.mark.parametrize("kind", [["--model.alpha", "shared"], ["--model.alpha", "none"], ["--model.kind", "lstm"]])
+@pytest.mark.parametrize(
+    "kind", [["--model.alpha", "shared"], ["--model.alpha", "none"], ["--model.kind", "lstm"], ["--model.kind", "gru"]]
+)
 def test_every_kind_trains(tmp_path, kind):
     out = tmp_path / "run"
     assert plastic(*train(out, *kind)) == 0

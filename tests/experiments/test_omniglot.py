@@ -117,8 +117,8 @@ def test_test_classes_enter_nothing_but_their_own_error(small_omniglot, tmp_path
 
             def other(*args, turn=turn):
                 found = real(*args)
-                pictures = 255 - found.test.pictures if turn else found.test.pictures
-                return replace(found, test=replace(found.test, pictures=pictures))
+                pictures = 255 - found.held_out.pictures if turn else found.held_out.pictures
+                return replace(found, held_out=replace(found.held_out, pictures=pictures))
 
             other.cache_clear = lambda: None
             monkeypatch.setattr(experiment, "_data", other)
@@ -130,12 +130,14 @@ def test_test_classes_enter_nothing_but_their_own_error(small_omniglot, tmp_path
         assert [row["error"] for row in rows(runs[-2])] == [row["error"] for row in rows(runs[-1])]
 
 
-def test_both_splits(small_omniglot):
+def test_every_split(small_omniglot):
     config = replace(catalog.settings("omniglot", "quick"), data_dir=str(small_omniglot))
-    for split, test in (("fixed", 6), ("background", 7)):
+    for split, part, train, held_out in (
+        ("fixed", "test", 10, 6), ("background", "test", 9, 7), ("validation", "val", 7, 3)
+    ):  # fmt: skip
         found = data_of(replace(config, split=split))
-        assert (len(found.train), len(found.test)) == (16 - test, test)
-        assert not set(found.train.names) & set(found.test.names)
+        assert (len(found.train), len(found.held_out), found.part) == (train, held_out, part)
+        assert not set(found.train.names) & set(found.held_out.names)
     small = replace(config, task=replace(config.task, pool=0, within_groups=True, ways=4))
     assert set(training_episodes(small).classes.groups) == {"alphabet0", "alphabet1"}
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torchplastic.experiments.base import Experiment
     from torchplastic.experiments.launch import RunResult
 
-KINDS = ("plastic", "rnn", "lstm")
+KINDS = ("plastic", "rnn", "lstm", "gru")
 
 
 def run(args: Sequence[str]) -> int:

@@ -33,6 +33,7 @@ from torchplastic.data.pictures import readable
 LOG = logging.getLogger("torchplastic")
 SIDE = 105
 DRAWINGS = 20
+VALIDATION = 100  # characters
 CHARACTERS = {"images_background": 964, "images_evaluation": 659}
 INSIDE = (".", "python", "omniglot", "omniglot/python", "omniglot-py", "omniglot-master/python")
 NAME = re.compile(r"([^/]+)/([^/]+)/[^/]+\.png$")
@@ -54,15 +55,22 @@ class Characters:
     alphabets: tuple[str, ...]
     background: Tensor
 
-    def test(self, split: str) -> tuple[Tensor, str]:
-        """The test characters, bool `[C]`, and a description of the split.
+    def split(self, split: str) -> tuple[Tensor, Tensor, str]:
+        """The training and the held-out characters, bool `[C]` each, and a description of the split.
 
-        split: "fixed" (omniglot_split.txt), or "background": train on the background set, test on the evaluation set.
+        split: "fixed" (omniglot_split.txt); "validation": hold out its validation characters, and leave its test
+        characters out; or "background": train on the background set, hold out the evaluation set.
         """
         if split == "background":
-            return ~self.background, "the evaluation set"
+            return self.background, ~self.background, "the evaluation set"
         fixed = fixed_split()
-        return torch.tensor([digest in fixed.test for digest in self.digests]), f"the fixed split {fixed.digest}"
+        test, validation = (self._among(names) for names in (fixed.test, fixed.validation))
+        if split == "validation":
+            return ~(test | validation), validation, f"validation characters of the fixed split {fixed.digest}"
+        return ~test, test, f"the fixed split {fixed.digest}"
+
+    def _among(self, names: frozenset[str]) -> Tensor:
+        return torch.tensor([digest in names for digest in self.digests])
 
     def classes(self, side: int) -> Classes:
         """The characters as classes of pictures, `side` pixels wide."""
@@ -78,11 +86,18 @@ class Characters:
 
 
 class Split(NamedTuple):
-    """The fixed split: every character's digest, those of the test characters, and the digest of the file."""
+    """The fixed split: every character's digest, those of the test characters, and the digest of the file.
+
+    validation: of the training characters the 100 whose digest is smallest, to choose settings without a look at test.
+    """
 
     known: frozenset[str]
     test: frozenset[str]
     digest: str
+
+    @property
+    def validation(self) -> frozenset[str]:
+        return frozenset(sorted(self.known - self.test)[:VALIDATION])
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -29,11 +29,7 @@ class Components:
 
 
 def _of_kind(config: Config, kind: Any) -> Config:
-    if isinstance(config.model, Model):
-        return replace(config, model=replace(config.model, kind=kind))
-    if kind == "plastic":
-        return config
-    raise ValueError(f"{config.experiment} has no network of kind {kind}; omit --model.kind.")
+    return replace(config, model=replace(config.model, kind=kind)) if isinstance(config.model, Model) else config
 
 
 def _nothing(config: Any) -> dict[str, Any]:
@@ -68,5 +64,9 @@ class Experiment:
 
     def settings(self, preset: str, kind: str = "plastic") -> Config:
         """The config of a preset, for a kind of network."""
-        config: Config = self.of_kind(self.presets[preset](), kind)
-        return config
+        config = self.presets[preset]()
+        kinds = get_args(get_type_hints(type(config.model)).get("kind")) or ("plastic",)
+        if kind not in kinds:
+            raise ValueError(f"{config.experiment} has no network of kind {kind}; it has {', '.join(kinds)}.")
+        made: Config = self.of_kind(config, kind)
+        return made

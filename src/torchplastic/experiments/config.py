@@ -62,6 +62,8 @@ class Model(PlasticConfig):
     """Plastic network, the same network without plasticity (rnn), or an LSTM."""
     clamped: bool = True
     """LSTM only: input bits override their cells (input and output gates open, forget gate shut)."""
+    forget_bias: float = 0.0
+    """LSTM only: added to the initial biases of the forget gates; 1 keeps the gates open at the start."""
     impl: Impl = "auto"
     """Implementation of the plastic layer; auto: the fastest for this run."""
 
@@ -79,6 +81,8 @@ class Optim:
     """Learning rate."""
     lr_w: float | None = None
     """Learning rate of the fixed weights w; None: lr."""
+    lr_alpha: float | None = None
+    """Learning rate of alpha and eta; None: lr."""
     beta2: float = 0.999
     """Adam's beta2, the decay rate of squared gradients."""
     weight_decay: float = 0.0
@@ -95,7 +99,7 @@ class Optim:
     """Gradient norm clip; None: no clipping."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "lr_w", "clip"):
+        for name in ("lr", "lr_w", "lr_alpha", "clip"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"optim.{name} must be above 0 and finite; got {value:g}.")

@@ -19,7 +19,7 @@ from torchplastic.data.pictures import Pictures, photograph_patches
 from torchplastic.data.resolve import load_pictures
 from torchplastic.experiments.base import Components, Experiment
 from torchplastic.experiments.build import generator, lstm_training_bytes, make_network
-from torchplastic.experiments.config import DataConfig, Model, Optim
+from torchplastic.experiments.config import DataConfig, Model, Optim, at_least
 from torchplastic.experiments.samples import matrices, picture_row
 from torchplastic.tasks.images import ImageEpisodes, Images, training_and_validation, trivial_answers
 from torchplastic.train.evaluate import evaluate, interval
@@ -42,6 +42,18 @@ OBJECTIVE = squared_error(squared_errors)
 
 
 @dataclass(frozen=True)
+class ImagesModel(Model):
+    """A recurrent network."""
+
+    cells: int = 0
+    """LSTM only: number of cells, with a linear readout of the pixels; 0: one clamped cell per pixel is the answer."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("model.cells", self.cells, 0)
+
+
+@dataclass(frozen=True)
 class ImagesConfig(DataConfig):
     """Settings of the experiment on natural images."""
 
@@ -50,7 +62,7 @@ class ImagesConfig(DataConfig):
     folder."""
     builtin_data: bool = False
     """Use patches of a photograph instead of CIFAR-10; ignored with --data-dir."""
-    model: Model = field(default_factory=Model)
+    model: ImagesModel = field(default_factory=ImagesModel)
     task: Images = field(default_factory=Images)
 
 
@@ -72,8 +84,8 @@ def data(config: ImagesConfig) -> str:
 def build(config: ImagesConfig) -> Components:
     """The learner on training pictures, the network, and its evaluation on validation pictures."""
     training, validation = training_and_validation(config.task, pictures_of(config))
-    pixels = config.task.pixels
-    model = make_network(config.model, config.seed, config.task.neurons, lstm_cells=pixels, clamped_inputs=pixels)
+    pixels, cells = config.task.pixels, _cells(config)
+    model = make_network(config.model, config.seed, config.task.neurons, lstm_cells=cells, clamped_inputs=pixels)
 
     def validate(network: nn.Module) -> dict[str, float]:
         stream = generator(config.seed, "validation")
@@ -84,12 +96,16 @@ def build(config: ImagesConfig) -> Components:
     return Components(learner, model, validate, medians=True, eval_every=config.eval_every)
 
 
+def _cells(config: ImagesConfig) -> int:
+    return config.model.cells or config.task.pixels
+
+
 def needed_bytes(config: ImagesConfig) -> int:
     """Bytes that training and validation need, pictures included."""
     task, model = config.task, config.model
     sums = 2 * 60_000 * task.pixels
     if model.kind == "lstm":
-        return sums + lstm_training_bytes(task.steps, config.batch, task.neurons, task.pixels)
+        return sums + lstm_training_bytes(task.steps, config.batch, task.neurons, _cells(config))
     training = functional.training_bytes(
         task.clamped_steps(), config.batch, task.neurons, alpha=model.coefficients, impl=model.impl
     )
@@ -190,7 +206,7 @@ def published() -> ImagesConfig:
         preset="published",
         episodes=40_000,
         log_every=100,
-        model=Model(eta=0.01, learn_eta=True),
+        model=ImagesModel(eta=0.01, learn_eta=True),
         optim=Optim(lr=1e-4),
     )
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from torchplastic import LSTM, PlasticRNN, PlasticState, functional
 from torchplastic.experiments.base import Components, Experiment
-from torchplastic.experiments.build import generator, lstm_training_bytes, rescale
+from torchplastic.experiments.build import draw_uniformly, generator, lstm_training_bytes, open_forget_gates, rescale
 from torchplastic.experiments.config import Config, Model, Optim, at_least
 from torchplastic.experiments.samples import layer_matrices
 from torchplastic.tasks.envs import BatchedMaze
@@ -33,12 +33,14 @@ DRAWN_STEPS = 120  # of an animation
 class Agent(Model):
     """A recurrent network with a policy head and a value head."""
 
+    kind: Literal["plastic", "rnn", "lstm", "gru"] = "plastic"  # type: ignore[assignment]
+    """Plastic network, the same network without plasticity (rnn), an LSTM, or a GRU."""
     rule: Literal["hebb", "oja"] = "oja"
     """Plasticity rule: decaying Hebb, or Oja."""
     learn_eta: bool = True
     """Train eta by gradient descent."""
     neurons: int = 100
-    """Recurrent neurons, or LSTM cells."""
+    """Recurrent neurons; of an LSTM its cells, of a GRU its units."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,10 +59,14 @@ class MazeConfig(Config):
 def agent(config: MazeConfig) -> ActorCritic:
     """The agent of a config, initialised from its seed."""
     model, stream, env = config.model, generator(config.seed, "initialisation"), BatchedMaze(config.task)
-    core: LSTM | PlasticRNN
+    core: LSTM | PlasticRNN | nn.GRU
     if model.kind == "lstm":
         core = LSTM(env.obs_dim, model.neurons)
         core.reset_parameters(stream)
+        open_forget_gates(core.core, model.forget_bias)
+    elif model.kind == "gru":
+        core = nn.GRU(env.obs_dim, model.neurons)
+        draw_uniformly(core, model.neurons, stream)
     else:
         core = PlasticRNN(
             env.obs_dim, model.neurons, rule=model.rule, alpha=model.coefficients, eta=model.eta,
@@ -81,7 +87,7 @@ def build(config: MazeConfig) -> Components:
 def needed_bytes(config: MazeConfig) -> int:
     """Bytes that training needs."""
     task, model, batch = config.task, config.model, config.batch
-    if model.kind == "lstm":
+    if model.kind in ("lstm", "gru"):
         return lstm_training_bytes(task.steps, batch, task.obs_dim, model.neurons)
     free = (False,) * task.steps
     scan = functional.training_bytes(free, batch, model.neurons, alpha=model.coefficients, impl=model.impl)

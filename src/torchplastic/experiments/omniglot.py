@@ -32,7 +32,8 @@ FRAMES_AT_ONCE = 300  # of an evaluation
 BASELINE_EPISODES = 2000
 SAMPLED_EPISODES = 6
 MAPPED = 12  # classes on the map of features
-SYNTHETIC_TEST = 50  # test glyphs
+SYNTHETIC_TEST = 50  # test glyphs, and as many validation glyphs
+PARTS = {"val": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,11 @@ class OmniglotConfig(DataConfig):
     """Folder of Omniglot (its two zips, or extracted); default: $TORCHPLASTIC_DATA, then the cache folder."""
     builtin_data: bool = False
     """Use synthetic glyphs instead of Omniglot; ignored with --data-dir."""
-    split: Literal["fixed", "background"] = "fixed"
-    """Training and test characters. fixed: 1,523 and 100; background: the official sets, 964 and 659."""
+    split: Literal["fixed", "validation", "background"] = "fixed"
+    """Training and held-out characters. fixed: 1,523 and 100 to test; validation: 1,423 and 100 to choose settings by,
+    without the test characters; background: the official sets, 964 and 659."""
     eval_every: int = 50_000
-    """Training episodes between two evaluations on test characters."""
+    """Training episodes between two evaluations on the held-out characters."""
     eval_episodes: int = 1000
     """Episodes per evaluation, the same ones each time."""
     model: Classifier = field(default_factory=Classifier)
@@ -81,10 +83,11 @@ class OmniglotConfig(DataConfig):
 
 @dataclass(frozen=True)
 class Data:
-    """Training and test classes, with their source and digest."""
+    """Training and held-out classes, with the part they are (val or test), their source and digest."""
 
     train: Classes
-    test: Classes
+    held_out: Classes
+    part: Literal["val", "test"]
     source: str
     digest: str
 
@@ -93,15 +96,19 @@ class Data:
 def _data(place: str | None, side: int, glyphs: bool, split: str) -> Data:
     if glyphs:
         classes = synthetic_glyphs(side)
-        test, how = torch.arange(len(classes)) < SYNTHETIC_TEST, "the first"
+        nth = torch.arange(len(classes)) // SYNTHETIC_TEST
+        held_out, how = (nth == 1, "the second fifty") if split == "validation" else (nth == 0, "the first")
+        train = nth > nth[held_out][0]
     else:
         characters = load_characters(None if place is None else Path(place))
         classes = characters.classes(side)
-        test, how = characters.test(split)
-    count = f"{int((~test).sum()):,} to train on, {int(test.sum()):,} to test ({how})"
+        train, held_out, how = characters.split(split)
+    part: Literal["val", "test"] = "val" if split == "validation" else "test"
+    verb = "validate" if part == "val" else "test"
+    count = f"{int(train.sum()):,} to train on, {int(held_out.sum()):,} to {verb} ({how})"
     source = f"{classes.source}: {count}"
     digest = f"{count}, digest {classes.digest}"
-    return Data(classes.part(~test, source), classes.part(test, source), source, digest)
+    return Data(classes.part(train, source), classes.part(held_out, source), part, source, digest)
 
 
 def data_of(config: OmniglotConfig) -> Data:
@@ -115,8 +122,8 @@ def training_episodes(config: OmniglotConfig) -> FewShotEpisodes:
 
 
 def held_out_episodes(config: OmniglotConfig) -> FewShotEpisodes:
-    """Episodes of the test classes: one query each, no pool, no jitter."""
-    return FewShotEpisodes(replace(config.task, pool=0, queries=1, jitter=0.0), data_of(config).test)
+    """Episodes of the held-out classes: one query each, no pool, no jitter."""
+    return FewShotEpisodes(replace(config.task, pool=0, queries=1, jitter=0.0), data_of(config).held_out)
 
 
 def data(config: OmniglotConfig) -> str:
@@ -126,16 +133,16 @@ def data(config: OmniglotConfig) -> str:
 
 
 def build(config: OmniglotConfig) -> Components:
-    """The learner on training classes, the network, and its evaluation on test classes."""
-    test = held_out_episodes(config)
+    """The learner on training classes, the network, and its evaluation on held-out classes."""
+    held_out, part = held_out_episodes(config), data_of(config).part
 
-    def test_values(network: nn.Module) -> dict[str, float]:
+    def held_out_values(network: nn.Module) -> dict[str, float]:
         stream = generator(config.seed, "validation")
-        _, errors = evaluate(network, test, classification, config.eval_episodes, _at_once(config), stream)
-        return {"test_error": errors.mean().item()}
+        _, errors = evaluate(network, held_out, classification, config.eval_episodes, _at_once(config), stream)
+        return {f"{part}_error": errors.mean().item()}
 
     learner = SupervisedLearner(training_episodes(config), classification)
-    return Components(learner, network(config), test_values, eval_every=config.eval_every)
+    return Components(learner, network(config), held_out_values, eval_every=config.eval_every)
 
 
 def network(config: OmniglotConfig) -> PlasticClassifier:
@@ -170,42 +177,42 @@ def _at_once(config: OmniglotConfig) -> int:
     return max(1, FRAMES_AT_ONCE // (config.task.steps + 1))
 
 
-def _batches(test: FewShotEpisodes, episodes: int, batch: int, stream: torch.Generator) -> Iterator[FewShotBatch]:
+def _batches(held_out: FewShotEpisodes, episodes: int, batch: int, stream: torch.Generator) -> Iterator[FewShotBatch]:
     for start in range(0, episodes, batch):
-        yield test.episodes(min(batch, episodes - start), stream)
+        yield held_out.episodes(min(batch, episodes - start), stream)
 
 
-def _right_in_pixels(test: FewShotEpisodes, episodes: int, batch: int, stream: torch.Generator) -> float:
+def _right_in_pixels(held_out: FewShotEpisodes, episodes: int, batch: int, stream: torch.Generator) -> float:
     """Accuracy of the nearest neighbour in pixels."""
-    right = sum(int((nearest_in_pixels(b) == b.target).sum()) for b in _batches(test, episodes, batch, stream))
-    return right / (episodes * test.options.queries)
+    right = sum(int((nearest_in_pixels(b) == b.target).sum()) for b in _batches(held_out, episodes, batch, stream))
+    return right / (episodes * held_out.options.queries)
 
 
 def notes(config: OmniglotConfig) -> dict[str, Any]:
-    """For the summary: the source of the classes, and the test error of guessing and of the nearest neighbour."""
-    test, stream = held_out_episodes(config), generator(config.seed, "validation")
-    nearest = _right_in_pixels(test, BASELINE_EPISODES, _at_once(config), stream)
+    """For the summary: the source of the classes, and the held-out error of guessing and of the nearest neighbour."""
+    held_out, stream = held_out_episodes(config), generator(config.seed, "validation")
+    nearest = _right_in_pixels(held_out, BASELINE_EPISODES, _at_once(config), stream)
     baselines = {"guessing": 1 - config.task.chance, "nearest neighbour in pixels": 1 - nearest}
     return {
         "data": data_of(config).source,
         "data_digest": data(config),
-        "baselines": {"test_error": baselines},
+        "baselines": {f"{data_of(config).part}_error": baselines},
     }
 
 
 @torch.no_grad()
 def evaluation(config: OmniglotConfig, model: nn.Module, episodes: int, stream: torch.Generator) -> dict[str, Any]:
-    """Test accuracy with its 95 % interval, by position, and that of guessing and the nearest neighbour in pixels."""
-    test, batch = held_out_episodes(config), _at_once(config)
+    """Accuracy on held-out classes with its 95 % interval, by position, and that of the nearest neighbour in pixels."""
+    held_out, batch = held_out_episodes(config), _at_once(config)
     state = stream.get_state()
-    _, error = evaluate(model, test, classification, episodes, batch, stream)
+    _, error = evaluate(model, held_out, classification, episodes, batch, stream)
     right = 1 - error.double()
-    last_shown = [_last_position(b) for b in _batches(test, episodes, batch, stream.set_state(state))]
+    last_shown = [_last_position(b) for b in _batches(held_out, episodes, batch, stream.set_state(state))]
     places = torch.cat(last_shown)
     by_position = [right[places == t].mean().item() for t in range(config.task.steps)]
-    nearest = _right_in_pixels(test, episodes, batch, stream.set_state(state))
+    nearest = _right_in_pixels(held_out, episodes, batch, stream.set_state(state))
     return {
-        "split": f"{len(test.classes):,} test classes",
+        "split": f"{len(held_out.classes):,} {PARTS[data_of(config).part]} classes",
         "data": data_of(config).source,
         "accuracy": {**interval(right), "chance": config.task.chance},
         "by_position": by_position,
@@ -221,12 +228,12 @@ def _last_position(batch: FewShotBatch) -> Tensor:
 
 @torch.no_grad()
 def samples(config: OmniglotConfig, before: nn.Module, after: nn.Module) -> dict[str, np.ndarray]:
-    """Test episodes with answer probabilities, w and alpha, and a map of test features."""
+    """Held-out episodes with answer probabilities, w and alpha, and a map of held-out features."""
     assert isinstance(after, PlasticClassifier)
-    test = held_out_episodes(config)
-    batch = test.episodes(SAMPLED_EPISODES, generator(config.seed, "samples"))
+    held_out, part = held_out_episodes(config), PARTS[data_of(config).part]
+    batch = held_out.episodes(SAMPLED_EPISODES, generator(config.seed, "samples"))
     found: dict[str, np.ndarray] = {}
-    for when, model, count in (("before training", before, 1), ("test episode", after, SAMPLED_EPISODES)):
+    for when, model, count in (("before training", before, 1), (f"{part} episode", after, SAMPLED_EPISODES)):
         probabilities = batch.answer(model).softmax(-1)[:, 0]
         for b in range(count):
             group = when if count == 1 else f"{when} {b + 1}"
@@ -238,10 +245,10 @@ def samples(config: OmniglotConfig, before: nn.Module, after: nn.Module) -> dict
             verdict = "right" if int(probabilities[b].argmax()) == target else "wrong"
             shown[f"query: {_letter(target)}, {verdict}"] = batch.frames[batch.query[b, 0]]
             found |= picture_row(group, {label: 1 - picture.numpy() / 255 for label, picture in shown.items()})
-    classes = test.classes.part(torch.arange(len(test.classes)) < MAPPED, "")
+    classes = held_out.classes.part(torch.arange(len(held_out.classes)) < MAPPED, "")
     members = torch.arange(len(classes)).repeat_interleave(classes.counts)
     pictures = 1 - classes.pictures[classes.first].numpy() / 255
-    found |= feature_map("features of test classes", after.features(classes.pictures), members, pictures)
+    found |= feature_map(f"features of {part} classes", after.features(classes.pictures), members, pictures)
     return found | layer_matrices(after.head)
 
 

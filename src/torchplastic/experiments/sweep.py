@@ -57,8 +57,13 @@ def settings(config: Config) -> dict[str, Any]:
 
 
 def default_path(config: Config) -> Path:
-    """runs/sweeps/EXPERIMENT-PRESET-HASH; the hash is of all settings but those of `FREE`."""
-    digest = sha256(json.dumps(settings(config), sort_keys=True).encode()).hexdigest()[:8]
+    """runs/sweeps/EXPERIMENT-PRESET-HASH; the hash is of the settings, but for `FREE`, that are not the preset's.
+
+    So a setting that a later version adds leaves the path as it is.
+    """
+    own, preset = (flatten(settings(each)) for each in (config, catalog.settings(config.experiment, config.preset)))
+    changed = {name: value for name, value in own.items() if value != preset[name]}
+    digest = sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
     return Path("runs") / "sweeps" / f"{config.experiment}-{config.preset}-{digest}"
 
 
@@ -149,11 +154,7 @@ def _claim(sweep: Sweep) -> None:
     about = {"experiment": sweep.config.experiment, "preset": sweep.config.preset, "settings": settings(sweep.config)}
     about = json.loads(json.dumps(about))
     if file.is_file():
-        there = modern(read_json(file), sweep.config.experiment)
-        if there != about:
-            old, new = (flatten(each) for each in (there, about))
-            names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-            raise RunError(f"{sweep.path} is a sweep with other settings: {', '.join(names)}. Choose another --out.")
+        _check_settings(sweep, about, modern(read_json(file), sweep.config.experiment))
         return
     if sweep.path.exists() and (not sweep.path.is_dir() or any(sweep.path.iterdir())):
         raise RunError(f"{sweep.path} exists and is no sweep. Choose another --out.")
@@ -162,6 +163,15 @@ def _claim(sweep: Sweep) -> None:
     except OSError as error:
         raise RunError(f"cannot make {sweep.path}: {error.strerror}.") from None
     write_json(file, about)
+
+
+def _check_settings(sweep: Sweep, about: dict[str, Any], there: dict[str, Any]) -> None:
+    """RunError if the sweep that is there has other settings; those that its version did not have are the defaults."""
+    old, new = (flatten(each) for each in (there, about))
+    defaults = flatten(json.loads(json.dumps({"settings": type(sweep.config)().to_dict()})))
+    names = sorted(name for name in old.keys() | new.keys() if old.get(name, defaults.get(name)) != new.get(name))
+    if names:
+        raise RunError(f"{sweep.path} is a sweep with other settings: {', '.join(names)}. Choose another --out.")
 
 
 def _job(sweep: Sweep, seed: int, threads: int) -> SeedJob | None:

@@ -26,7 +26,7 @@ NAMED_FIRST = ("model.kind", "model.alpha", "preset", "model.rule")
 #: Settings without effect on a network without a trace.
 OF_PLASTICITY = {"model.alpha", "model.rule", "model.eta", "model.learn_eta", "model.alpha_init_std"}
 
-KINDS = {"plastic": "plastic", "rnn": "RNN", "lstm": "LSTM"}
+KINDS = {"plastic": "plastic", "rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 ALPHAS = {"full": "α per connection", "neuron": "α per neuron", "shared": "one α for all", "none": ""}
 
 
