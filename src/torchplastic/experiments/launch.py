@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -121,6 +121,30 @@ def _train_as_worker(job: Job, checkpoint: dict[str, Any] | None = None) -> RunR
         return RunResult(None, finished=trainer.train(stopped=lambda: trainer.any_process(bool(received))))
 
 
+class Trained(NamedTuple):
+    """The network of a run, with its experiment and settings."""
+
+    experiment: Experiment
+    config: Config
+    model: nn.Module
+
+
+def load(path: Path, data_dir: Path | None = None, device: str = "cpu") -> Trained:
+    """The trained network of a run; of an unfinished run, that of the last checkpoint.
+
+    data_dir: the folder of the data; default: the one in the run's config.
+    """
+    run = RunDirectory.open(path)
+    experiment, config = _load(run, data_dir)
+    target = environment.place(config, device)
+    model = environment.use_what_runs(experiment.build(config).model, target)
+    try:
+        model.load_state_dict(run.weights())
+    except RuntimeError as error:
+        raise RunError(f"the weights in {path} do not fit its config.json: {error}") from None
+    return Trained(experiment, config, model.to(target))
+
+
 def evaluate(
     path: Path, episodes: int | None = None, data_dir: Path | None = None, device: str = "auto"
 ) -> dict[str, Any]:
@@ -134,7 +158,7 @@ def evaluate(
     refuse_link(path / "eval")  # before anything is measured
     experiment, config = _load(run, data_dir)
     torch.set_num_threads(config.threads)
-    target = environment.place(config, device)
+    environment.place(config, device)  # before anything is read
     episodes = episodes or experiment.evaluation_episodes
     data, trained_on = experiment.data(config), _data_of(run)
     if data != trained_on and data_dir is None:
@@ -142,14 +166,10 @@ def evaluate(
             f"{path} was trained with {trained_on}; its data folder now has {data}. Name the folder of the "
             "original data, or of others to evaluate on, with --data-dir."
         )
-    model = environment.use_what_runs(experiment.build(config).model, target)
     trained = (run.summary or run.checkpoint()).get("episodes" if run.summary else "episode")
-    try:
-        model.load_state_dict(run.weights())
-    except RuntimeError as error:
-        raise RunError(f"the weights in {path} do not fit its config.json: {error}") from None
+    model = load(path, data_dir, device).model
     LOG.info("measuring %s on %s new episodes", path, f"{episodes:,}")
-    result = experiment.evaluate(config, model.to(target), episodes, generator(config.seed, "evaluation"))
+    result = experiment.evaluate(config, model, episodes, generator(config.seed, "evaluation"))
     head = {"experiment": config.experiment, "preset": config.preset, "episodes": episodes, "trained_episodes": trained}
     result = {**head, **result}
     name = f"episodes-{episodes}"
