@@ -71,6 +71,7 @@ class Stepper:
             torch.Size([4, 32])
         """
         w, i2h, spec = self._w, self._i2h, self._spec
+        x = x.detach()  # without a tangent of forward-mode differentiation too
         expected = (spec.B, spec.N if i2h is None else i2h.in_features)
         if x.shape != expected:
             raise ValueError(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from torchplastic.ops import checks
 from torchplastic.ops.nonlinearity import NONLINEARITIES
@@ -88,6 +89,11 @@ def _run(
     alpha: Tensor | None, eta: Tensor | None, hidden: Tensor, trace: Tensor | None, clamp: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
     """Run the implementation that is chosen for these steps."""
+    inputs = (drive, w, alpha, eta, hidden, trace)
+    if impl != "reference" and any(tensor is not None and unpack_dual(tensor).tangent is not None for tensor in inputs):
+        if impl != "auto":
+            raise ValueError(f'{who}: impl="{impl}" has no forward-mode derivative. Use impl="reference" or "auto".')
+        return reference.reference(spec, *inputs, clamp)
     if clamp is None or spec.alpha == "none":
         clamped_steps = (False,) * spec.T
     elif clamped_steps is None:
@@ -95,7 +101,7 @@ def _run(
     elif len(clamped_steps) != spec.T:
         raise ValueError(f"{who}: clamped_steps must have {spec.T} entries, one per step; got {len(clamped_steps)}.")
     spec = spec._replace(clamped_steps=tuple(clamped_steps), trains_rule=trains_its_own(spec.rule, spec.N, w, eta))
-    return dispatch.choose(who, spec, impl).run(spec, drive, w, alpha, eta, hidden, trace, clamp)
+    return dispatch.choose(who, spec, impl).run(spec, *inputs, clamp)
 
 
 def _clamp(who: str, clamp: Tensor | None, T: int, B: int, N: int, batched: bool) -> Tensor | None:
