@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-import torch.autograd.forward_ad as fwAD
 from torch import nn
+from torch.autograd import forward_ad
 
 import torchplastic as tp
 from torchplastic.functional import impls, plastic_scan
@@ -12,8 +12,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWar
 
 
 def tangent(f, x, v):
-    with fwAD.dual_level():
-        return fwAD.unpack_dual(f(fwAD.make_dual(x, v))).tangent
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(f(forward_ad.make_dual(x, v))).tangent
 
 
 def difference(f, x, v, step=1e-6):
