@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import zipfile
 from importlib import resources
 from pathlib import Path
 
@@ -46,6 +47,23 @@ def test_every_layout_gives_the_same(small_omniglot, tmp_path):
     shutil.copytree(small_omniglot / "images_background", mixed / "images_background")
     zipped(small_omniglot / "images_evaluation", mixed / "images_evaluation.zip", "some/folder/")
     same(plain, read(find(mixed)))
+
+
+def test_what_other_systems_make_of_it(small_omniglot, tmp_path):
+    """Zips with backslashes, names in capitals, and what a Mac or a network drive leaves beside the drawings."""
+    plain, odd = read(find(small_omniglot)), tmp_path / "odd"
+    shutil.copytree(small_omniglot / "images_background", odd / "images_background")
+    first = next((odd / "images_background").rglob("*.png"))
+    first.rename(first.with_suffix(".PNG"))
+    for left in (first.with_name("._0001_01.png"), first.parent / "@eaDir" / first.name):
+        left.parent.mkdir(exist_ok=True)
+        left.write_bytes(b"no drawing")
+    with zipfile.ZipFile(odd / "images_evaluation.zip", "w") as archive:
+        for path in sorted((small_omniglot / "images_evaluation").rglob("*.png")):
+            name = path.relative_to(small_omniglot).as_posix()
+            archive.writestr(name.replace("/", "\\").replace(".png", ".PNG"), path.read_bytes())
+            archive.writestr(f"__MACOSX/{name}", b"no drawing")
+    same(plain, read(find(odd)))
 
 
 def test_alphabets_may_be_lost(small_omniglot, tmp_path):

@@ -9,13 +9,13 @@ import io
 import logging
 import pickle
 import tarfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from torchplastic.data import files
 from torchplastic.data.pictures import Pictures, channel_sums
 
 LOG = logging.getLogger("torchplastic")
@@ -23,7 +23,9 @@ SIDE = 32
 PIXELS = 3 * SIDE * SIDE
 RECORD = 1 + PIXELS  # a label, then the planes of red, green and blue
 CLASSES = 10
+MOST_BYTES = 1 << 26  # of a batch, which has 31 million
 TRAIN, TEST = [f"data_batch_{i}" for i in range(1, 6)], ["test_batch"]
+BATCHES = (*TRAIN, *TEST)
 FULL = (50_000, 10_000)
 ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
 FOLDERS = ("cifar-10-batches-bin", "cifar-10-batches-py", ".")
@@ -35,7 +37,7 @@ def find(place: Path) -> Path | None:
         return place if place.name in ARCHIVES or tarfile.is_tarfile(place) else None
     for name in FOLDERS:
         folder = place / name
-        if any((folder / f"{batch}{ending}").is_file() for batch in (*TRAIN, *TEST) for ending in (".bin", "")):
+        if any((folder / f"{batch}{ending}").is_file() for batch in BATCHES for ending in (".bin", "")):
             return folder
     return next((place / name for name in ARCHIVES if (place / name).is_file()), None)
 
@@ -46,10 +48,7 @@ def read(path: Path) -> Pictures:
     ValueError, in one line, if a file is missing, truncated or foreign. No code in a file is executed.
     """
     LOG.info("reading CIFAR-10 from %s", path)
-    try:
-        batches = _from_folder(path) if path.is_dir() else _from_archive(path)
-    except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read, it is truncated or foreign: {error}") from None
+    batches = _from_folder(path) if path.is_dir() else _from_archive(path)
     train, validation = (np.concatenate([batches[name] for name in names]) for names in (TRAIN, TEST))
     counts = (len(train), len(validation))
     if path.is_file() and counts != FULL:
@@ -61,26 +60,21 @@ def read(path: Path) -> Pictures:
 
 def _from_folder(folder: Path) -> dict[str, np.ndarray]:
     batches = {}
-    for name in (*TRAIN, *TEST):
+    for name in BATCHES:
         path = next((p for p in (folder / f"{name}.bin", folder / name) if p.is_file()), None)
         if path is None:
             raise ValueError(f"{folder} lacks {name}.bin; CIFAR-10 has five data batches and a test batch.")
-        batches[name] = _reader(path.name)(path.read_bytes(), str(path))
+        batches[name] = _reader(path.name)(files.file_bytes(path, MOST_BYTES), str(path))
     return batches
 
 
 def _from_archive(path: Path) -> dict[str, np.ndarray]:
     """Read the members in memory, without extracting to disk."""
     batches = {}
-    with tarfile.open(path, "r:*") as archive:
-        for member in archive:
-            name = Path(member.name).name
-            stem = name.removesuffix(".bin")
-            if member.isfile() and stem in (*TRAIN, *TEST):
-                file = archive.extractfile(member)
-                assert file is not None
-                batches[stem] = _reader(name)(file.read(), f"{member.name} in {path}")
-    if missing := [name for name in (*TRAIN, *TEST) if name not in batches]:
+    for name, content in files.tar_members(path, lambda name: name.removesuffix(".bin") in BATCHES, MOST_BYTES):
+        stem = Path(name).name.removesuffix(".bin")
+        batches[stem] = _reader(name)(content, f"{name} in {path}")
+    if missing := [name for name in BATCHES if name not in batches]:
         raise ValueError(f"{path} lacks {', '.join(missing)}; CIFAR-10 has five data batches and a test batch.")
     return batches
 

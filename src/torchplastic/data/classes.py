@@ -13,11 +13,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from torchplastic.data.pictures import is_picture, readable
+from torchplastic.data import files
 
 AT_ONCE = 2000  # pictures per call of the pooling
 GLYPHS, GLYPH_DRAWINGS = 250, 12  # of the synthetic data
@@ -95,7 +95,7 @@ def read_folder(folder: Path, side: int, ink: Ink = "auto") -> Classes:
     fewer than two classes or a picture cannot be read.
     """
     members: dict[str, list[Path]] = {}
-    for path in sorted(path for path in folder.rglob("*") if is_picture(path)):
+    for path in files.pictures_below(folder):
         members.setdefault(path.parent.relative_to(folder).as_posix(), []).append(path)
     members.pop(".", None)
     if len(members) < 2:
@@ -113,25 +113,20 @@ def read_folder(folder: Path, side: int, ink: Ink = "auto") -> Classes:
 def read_drawing(path: Path | str, side: int = 31, ink: Ink = "auto") -> Tensor:
     """Read a drawing as uint8 `[side, side]`, ink 255 and paper 0, padded to a square with paper.
 
-    ValueError, in one line, if the file is no readable picture.
+    ValueError, in one line, if the file is no readable picture, is far too long, or has no ink.
     """
-    with readable(path), Image.open(path) as picture:
-        gray = np.asarray(_on_white(ImageOps.exif_transpose(picture)).convert("L"))
+    gray = files.gray(path)
     edges = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
     dark = np.median(edges) > 127 if ink == "auto" else ink == "dark"
     inked = 255 - gray if dark else gray
+    if inked.min() == inked.max():
+        raise ValueError(f"{files.shown(path)} is blank: all of its pixels are {gray.min()}.")
     height, width = inked.shape
+    if max(height, width) ** 2 > files.MOST_PIXELS:
+        raise ValueError(f"{files.shown(path)} is too long to be padded to a square: {width:,} × {height:,} pixels.")
     down, right = max(width - height, 0), max(height - width, 0)
     square = np.pad(inked, ((down // 2, down - down // 2), (right // 2, right - right // 2)))
     return smaller(torch.from_numpy(square).unsqueeze(0), side)[0]
-
-
-def _on_white(picture: Image.Image) -> Image.Image:
-    """Replace transparency by white."""
-    if not picture.has_transparency_data:
-        return picture
-    coloured = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
 
 
 # --- synthetic data

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import logging
 import os
 import re
@@ -23,12 +22,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from torchplastic.data import files
 from torchplastic.data.classes import Classes, smaller
 from torchplastic.data.download import cache_folder
-from torchplastic.data.pictures import readable
 
 LOG = logging.getLogger("torchplastic")
 SIDE = 105
@@ -36,7 +34,8 @@ DRAWINGS = 20
 VALIDATION = 100  # characters
 CHARACTERS = {"images_background": 964, "images_evaluation": 659}
 INSIDE = (".", "python", "omniglot", "omniglot/python", "omniglot-py", "omniglot-master/python")
-NAME = re.compile(r"([^/]+)/([^/]+)/[^/]+\.png$")
+NAME = re.compile(r"([^/]+)/([^/]+)/[^/]+\.png$", re.IGNORECASE)
+MOST_BYTES = 1 << 20  # of a drawing, which has some 200
 UNKNOWN = "alphabet_unknown"  # folder name in copies without alphabets
 
 
@@ -186,32 +185,25 @@ def digest(drawings: np.ndarray) -> str:
 def _files(path: Path) -> Iterator[tuple[str, bytes]]:
     """(name, content) of every picture in a zip or folder, sorted by name."""
     if path.is_dir():
-        for file in sorted(path.rglob("*.png")):
-            yield file.relative_to(path).as_posix(), file.read_bytes()
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in sorted(archive.namelist()):
-                if name.endswith(".png") and "__MACOSX" not in name:
-                    yield name, archive.read(name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # RuntimeError: encrypted
-        raise ValueError(f"{path} cannot be read, it is broken or foreign: {error}") from None
+        for file in files.pictures_below(path):
+            yield file.relative_to(path.parent).as_posix(), files.file_bytes(file, MOST_BYTES)
+    else:
+        yield from files.zip_members(path, ".png", MOST_BYTES)
 
 
 def _drawing(content: bytes, where: str) -> np.ndarray:
     """bool `[105, 105]`, ink True."""
-    with readable(where), Image.open(io.BytesIO(content)) as picture:
-        drawing = np.asarray(picture.convert("1"))
-    if drawing.shape != (SIDE, SIDE):
-        raise ValueError(f"{where} has {drawing.shape[1]} × {drawing.shape[0]} pixels; Omniglot has {SIDE} × {SIDE}.")
-    return ~drawing
+    gray = files.gray(content, where)
+    if gray.shape != (SIDE, SIDE):
+        raise ValueError(f"{where} has {gray.shape[1]} × {gray.shape[0]} pixels; Omniglot has {SIDE} × {SIDE}.")
+    return gray < 128
 
 
 def _fingerprint(paths: Sequence[Path]) -> str:
     """A hash of names, sizes and modification times of the files."""
     state = hashlib.sha256()
     for path in paths:
-        for file in sorted(path.rglob("*.png")) if path.is_dir() else [path]:
+        for file in files.pictures_below(path) if path.is_dir() else [path]:
             stat = file.stat()
             state.update(f"{file.absolute()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
     return state.hexdigest()[:16]

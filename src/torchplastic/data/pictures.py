@@ -6,21 +6,20 @@ Axes: n pictures, S pixels a side.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
+
+from torchplastic.data import files
 
 WHITE = 3 * 255  # the channel sum of a white pixel
 EDGE = 8  # pixels of the photograph's frame
 FEWEST = 6  # pictures of a folder: three to train on, three for validation
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
 @dataclass(frozen=True)
@@ -51,31 +50,17 @@ def channel_sums(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(pixels.sum(-1, dtype=np.int16))
 
 
-def is_picture(path: Path) -> bool:
-    """Whether a file is a picture, by its name."""
-    return path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-
-
-@contextmanager
-def readable(where: Path | str) -> Iterator[None]:
-    """Turn errors of reading a picture into a ValueError of one line."""
-    try:
-        yield
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{where} is no readable picture: {str(error) or type(error).__name__}") from None
-
-
 def read_folder(folder: Path, side: int) -> Pictures:
     """Read all pictures in a folder and below, cropped to squares and resized.
 
     The last max(3, n // 10) by name are for validation. ValueError, in one line, if there are too few or one cannot
     be read.
     """
-    paths = sorted(path for path in folder.rglob("*") if is_picture(path))
+    paths = files.pictures_below(folder)
     if len(paths) < FEWEST:
         raise ValueError(
-            f"{folder} holds {len(paths)} picture{'s' * (len(paths) != 1)} ({' '.join(sorted(SUFFIXES))}); at least "
-            f"{FEWEST} are needed, 3 to train on and 3 for validation."
+            f"{folder} holds {len(paths)} picture{'s' * (len(paths) != 1)} ({' '.join(sorted(files.SUFFIXES))}); at "
+            f"least {FEWEST} are needed, 3 to train on and 3 for validation."
         )
     sums = channel_sums(np.stack([_square(path, side) for path in paths]))
     validation = max(3, len(paths) // 10)
@@ -87,16 +72,7 @@ def read_folder(folder: Path, side: int) -> Pictures:
 
 def _square(path: Path, side: int) -> np.ndarray:
     """The centre crop of a picture, uint8 `[side, side, 3]`."""
-    with readable(path), Image.open(path) as picture:
-        whole = _eight_bits(ImageOps.exif_transpose(picture)).convert("RGB")
-    return _resized(whole, side)
-
-
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Convert 16-bit gray to 8 bits; Pillow would clip it at 255."""
-    if not picture.mode.startswith("I"):
-        return picture
-    return Image.fromarray((np.asarray(picture).astype(np.int64).clip(0, 65535) // 257).astype(np.uint8))
+    return _resized(files.rgb(path), side)
 
 
 def _resized(picture: Image.Image, side: int) -> np.ndarray:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from torchplastic.data import cifar10, omniglot
+from torchplastic.data import cifar10, files, omniglot
 from torchplastic.data.download import cache_folder
-from torchplastic.data.pictures import Pictures, is_picture, read_folder
+from torchplastic.data.pictures import Pictures, read_folder
 
 
 def load_pictures(place: Path | None, side: int) -> Pictures:
@@ -39,7 +39,8 @@ def load_characters(place: Path | None) -> omniglot.Characters:
             f"Omniglot not found in {' or '.join(map(str, places))}. Put images_background.zip and "
             "images_evaluation.zip there, run 'plastic data fetch omniglot', or set TORCHPLASTIC_DATA."
         )
-    return omniglot.load(found)
+    with files.many_pictures():
+        return omniglot.load(found)
 
 
 def _usual_places() -> list[Path]:
@@ -53,8 +54,9 @@ def _at(place: Path, side: int) -> Pictures:
     found = cifar10.find(place)
     if found is not None:
         return _cifar10(found, side)
-    if place.is_dir() and any(map(is_picture, place.rglob("*"))):
-        return read_folder(place, side)
+    if place.is_dir() and files.pictures_below(place):
+        with files.many_pictures():
+            return read_folder(place, side)
     what = "is empty" if place.is_dir() and not any(place.iterdir()) else "holds neither CIFAR-10 nor pictures"
     raise ValueError(
         f"{place} {what}. Put cifar-10-binary.tar.gz or pictures there, or run 'plastic data fetch cifar10 --data-dir "
