@@ -15,7 +15,8 @@ EVERYWHERE = {"torch", "numpy"}
 TABLE = {
     "rules": (set(), set()),
     "state": (set(), set()),
-    "ops": ({"rules", "state"}, {"triton", "numba", "llvmlite", "filelock"}),
+    "limits": (set(), set()),
+    "ops": ({"rules", "state", "limits"}, {"triton", "numba", "llvmlite", "filelock"}),
     "nn": ({"ops", "rules", "state"}, {"safetensors"}),
     "cuda_graph": (set(), set()),
     "legacy": (set(), set()),
@@ -26,7 +27,7 @@ TABLE = {
     "data": (set(), {"pooch", "requests", "rich", "PIL", "matplotlib"}),
     "tasks": ({"data"}, {"gymnasium"}),
     "runs": ({"legacy"}, {"safetensors", "filelock"}),
-    "train": ({"cuda_graph", "state", "tasks", "runs"}, {"lightning_fabric", "rich", "psutil"}),
+    "train": ({"cuda_graph", "state", "tasks", "runs", "limits"}, {"lightning_fabric", "rich", "psutil"}),
     "experiments": (
         PUBLIC | {"tasks", "data", "train", "runs", "legacy", "machine"},
         {"tyro", "dacite", "lightning_fabric", "ray"},

@@ -12,10 +12,13 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from torchplastic.limits import memory_limit
 
 SMALLEST = 1 << 18  # bytes; malloc keeps the pages of smaller buffers
 ALIGNMENT = 64
@@ -63,7 +66,7 @@ def empty_like(like: Tensor) -> Tensor:
 def empty_cache() -> None:
     """Free the CPU buffers that the package keeps for reuse and no tensor uses.
 
-    The cache holds at most an eighth of the machine's memory.
+    The cache holds at most an eighth of the memory that this process may use.
 
     Examples:
         >>> tp.functional.empty_cache()
@@ -117,8 +120,11 @@ def _forget(wanted: float, which: Callable[[Block], bool]) -> int:
     return forgotten
 
 
+@cache
 def _limit() -> int:
-    """The most bytes that the cache owns, idle and in use: an eighth of the machine's memory."""
+    """The most bytes that the cache owns, idle and in use: an eighth of the memory that this process may use."""
     if not hasattr(os, "sysconf"):
         return 1 << 30
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = memory_limit()
+    return (total if limit is None else min(total, limit.total)) // 8

@@ -5,6 +5,8 @@ from __future__ import annotations
 import psutil
 import torch
 
+from torchplastic.limits import memory_limit
+
 GIB = 2**30
 PROCESS = 2 * GIB  # of a process before its run, on a GPU and in main memory: context and libraries
 
@@ -14,10 +16,12 @@ class TooLargeError(ValueError):
 
 
 def available(device: torch.device) -> int:
-    """Free bytes on a device."""
+    """Free bytes on a device: those that this process may still use."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    free: int = psutil.virtual_memory().available
+    limit = memory_limit()
+    return free if limit is None else min(free, limit.left)
 
 
 def side_by_side(needed: int, device: torch.device) -> int:
