@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import tempfile
 import warnings
 import zipfile
@@ -27,10 +26,10 @@ from typing import IO, Any
 import filelock
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from torchplastic.legacy import modern, modern_text
+from torchplastic.reading import read_weights, readable, weights_file
 
 LONGEST_ROW = 4096  # bytes
 PREFIXES = ("_orig_mod.", "module.")  # prefixes that torch.compile and data-parallel wrappers add to names
@@ -172,28 +171,24 @@ class RunDirectory:
     def checkpoint(self) -> dict[str, Any]:
         """Load checkpoint.pt onto the CPU; no code in it is executed. RunError if it is missing, damaged or foreign."""
         path = self.path / "checkpoint.pt"
-        try:
-            with warnings.catch_warnings(action="ignore"):  # of a foreign pickle; the error below is enough
-                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            raise RunError(f"{self.path} has no checkpoint.pt to continue from.") from None
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-            words = "" if isinstance(error, KeyError) else str(error).strip()  # a KeyError has a bare number
-            reason = words.splitlines()[0] if words else type(error).__name__
-            raise RunError(f"{path} cannot be read, it is damaged or foreign: {reason[:150]}") from None
+        if not path.exists():
+            raise RunError(f"{self.path} has no checkpoint.pt to continue from.")
+        with readable(path, kind=RunError), warnings.catch_warnings(action="ignore"):  # of a foreign pickle
+            _check_parts(path)
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(checkpoint, dict) or not {"model", "optimizer", "episode"} <= checkpoint.keys():
             raise RunError(f"{path} is no checkpoint of this program.")
         return checkpoint
 
     def save_weights(self, weights: dict[str, Tensor], metadata: dict[str, str]) -> None:
         """Replace model.safetensors."""
-        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, metadata)
+        data = weights_file(weights, metadata)
         replace_file(self.path / "model.safetensors", lambda file: file.write(data))
 
     def weights(self) -> dict[str, Tensor]:
         """The weights without prefixes of wrappers: model.safetensors, or the checkpoint of an unfinished run."""
         path = self.path / "model.safetensors"
-        return strip_prefixes(load_file(path) if path.is_file() else self.checkpoint()["model"])
+        return strip_prefixes(read_weights(path, RunError)[0] if path.is_file() else self.checkpoint()["model"])
 
     def save_samples(self, samples: dict[str, np.ndarray]) -> None:
         """Replace samples.npz."""
@@ -204,11 +199,8 @@ class RunDirectory:
         path = self.path / "samples.npz"
         if not path.is_file():
             return {}
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                return {modern_text(key): archive[key] for key in archive.files}
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise RunError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        with readable(path, kind=RunError), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {modern_text(key): archive[key] for key in archive.files}
 
 
 @dataclass(frozen=True)
@@ -278,13 +270,20 @@ def run_directories(path: Path) -> list[RunDirectory]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. RunError if there is none."""
-    try:
+    with readable(path, "cannot be read", RunError):
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
     if not isinstance(value, dict):
         raise RunError(f"{path} is not a file of this program: it holds no JSON object.")
     return value
+
+
+def _check_parts(path: Path) -> None:
+    """Raise a ValueError if a part of a checkpoint is not what was written, or unpacks to more than is there."""
+    with zipfile.ZipFile(path) as archive:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise ValueError("its parts are compressed, which torch.save does not do")
+        if (damaged := archive.testzip()) is not None:
+            raise ValueError(f"its part {damaged} is not what was written")
 
 
 def _row(line: str, where: str) -> dict[str, Any]:

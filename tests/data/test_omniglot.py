@@ -160,7 +160,7 @@ def test_a_broken_zip(small_omniglot, content):
     path = zipped(small_omniglot / "images_background", small_omniglot / "images_background.zip")
     shutil.rmtree(small_omniglot / "images_background")
     path.write_bytes(path.read_bytes()[:-3000] if content == "torn" else content)
-    with pytest.raises(ValueError, match=r"images_background\.zip cannot be read, it is broken"):
+    with pytest.raises(ValueError, match=r"images_background\.zip cannot be read, it is damaged"):
         read(find(small_omniglot))
 
 

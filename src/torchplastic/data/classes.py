@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from torchplastic.data import files
+from torchplastic.reading import shown
 
 AT_ONCE = 2000  # pictures per call of the pooling
 GLYPHS, GLYPH_DRAWINGS = 250, 12  # of the synthetic data
@@ -120,10 +121,10 @@ def read_drawing(path: Path | str, side: int = 31, ink: Ink = "auto") -> Tensor:
     dark = np.median(edges) > 127 if ink == "auto" else ink == "dark"
     inked = 255 - gray if dark else gray
     if inked.min() == inked.max():
-        raise ValueError(f"{files.shown(path)} is blank: all of its pixels are {gray.min()}.")
+        raise ValueError(f"{shown(path)} is blank: all of its pixels are {gray.min()}.")
     height, width = inked.shape
     if max(height, width) ** 2 > files.MOST_PIXELS:
-        raise ValueError(f"{files.shown(path)} is too long to be padded to a square: {width:,} × {height:,} pixels.")
+        raise ValueError(f"{shown(path)} is too long to be padded to a square: {width:,} × {height:,} pixels.")
     down, right = max(width - height, 0), max(height - width, 0)
     square = np.pad(inked, ((down // 2, down - down // 2), (right // 2, right - right // 2)))
     return smaller(torch.from_numpy(square).unsqueeze(0), side)[0]

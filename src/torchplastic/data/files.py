@@ -18,6 +18,8 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from torchplastic.reading import UnreadableError, readable, shown
+
 MOST_BYTES = 1 << 28  # of a file, or of a member of an archive
 MOST_PIXELS = 1 << 26  # of a picture
 MOST_MEMBERS = 1 << 18  # of an archive
@@ -27,32 +29,6 @@ ORIENTED = (b"Exif", b"eXIf", b"EXIF", b"exif", b"Orientation")  # in pictures t
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 SYSTEM = {"__macosx", "thumbs.db", "desktop.ini", "lost+found", "$recycle.bin", "system volume information"}
 Source = Path | str | bytes
-
-
-class UnreadableError(ValueError):
-    """A file that cannot be read; the message names it."""
-
-
-@contextmanager
-def readable(where: Path | str, what: str = "cannot be read, it is broken or foreign") -> Iterator[None]:
-    """Turn whatever reading a file raises into an UnreadableError of one line."""
-    try:
-        yield
-    except UnreadableError:
-        raise
-    except Exception as error:
-        raise UnreadableError(f"{shown(where)} {what}: {one_line(error)}") from None
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, in one line."""
-    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(shown(said).split())[:200] or type(error).__name__
-
-
-def shown(name: Path | str) -> str:
-    """A name of a file that can be printed, even if its bytes are no text."""
-    return str(name).encode(errors="backslashreplace").decode()
 
 
 # --- which files are data

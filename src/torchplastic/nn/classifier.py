@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from torchplastic.nn.linear import PlasticLinear
+from torchplastic.reading import one_line, read_weights, shown
 from torchplastic.rules import Rule
 from torchplastic.state import PlasticState
 
@@ -219,18 +219,16 @@ class PlasticClassifier(nn.Module):
             5
         """
         try:
-            with safe_open(path, "pt") as file:
-                rule = (file.metadata() or {}).get("rule", "oja")
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            weights, metadata = read_weights(path)
+            rule = metadata.get("rule", "oja")
             features, ways = weights["head.w"].shape
             alpha = {None: "none", 0: "shared", 1: "neuron", 2: "full"}[
                 weights["head.alpha"].dim() if "head.alpha" in weights else None
             ]
             made = cls(features=features, ways=ways, rule=rule, alpha=alpha)
             made.load_state_dict(weights)
-        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-            why = " ".join(str(error).split())
-            raise ValueError(f"{path} holds no weights of a PlasticClassifier: {why[:200]}") from None
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{shown(path)} holds no weights of a PlasticClassifier: {one_line(error)}") from None
         return made.eval()
 
     @torch.no_grad()
