@@ -15,10 +15,12 @@ import pytest
 pytest.importorskip("tyro", reason="the command needs the extra lab")
 
 from tests.command import plastic, rows
+from torchplastic.experiments import catalog
+from torchplastic.experiments.launch import load
 from torchplastic.legacy import modern
 from torchplastic.report.grouping import group_runs
 from torchplastic.report.sources import read_sources
-from torchplastic.runs import RunDirectory
+from torchplastic.runs import RunDirectory, RunError, flatten
 
 OLDER = Path(__file__).parent / "older_runs"
 NAMES = ("patterns", "fifty-bit", "images", "omniglot", "maze")
@@ -44,6 +46,22 @@ def test_settings_have_todays_names(run):
     for found in (opened.config, opened.summary, *opened.metrics(), *opened.evals()):
         assert not DIALECT.search(json.dumps(found))
     assert opened.config["preset"] == "smoke"
+
+
+@pytest.mark.parametrize("run", NAMES, indirect=True)
+def test_every_setting_is_there(run, tmp_path):
+    """A setting that a later version added has a row in legacy.ADDED; a run that lacks another is refused."""
+    now = tmp_path / "now"
+    config = RunDirectory.open(run).config
+    assert config["preset"] == "smoke"
+    expected = catalog.settings(config["experiment"], "smoke")
+    assert flatten(config).keys() == flatten(expected.to_dict()).keys()
+    shutil.copytree(run, now)
+    written = values(now / "config.json")
+    del written["model"]["eta"]
+    (now / "config.json").write_text(json.dumps(written))
+    with pytest.raises(RunError, match=r"config\.json lacks model\.eta\.$"):
+        load(now)
 
 
 @pytest.mark.parametrize("run", ["patterns"], indirect=True)

@@ -36,11 +36,7 @@ def same(one, other):
     if isinstance(one, torch.Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, np.ndarray):
-        return (
-            one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
-            if isinstance(one, np.ndarray)
-            else torch.equal(one, other) and one.dtype == other.dtype
-        )
+        return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
     return one == other or (one != one and other != other)
 
 

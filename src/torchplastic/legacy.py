@@ -27,6 +27,13 @@ RENAMED = {
     },
 }
 
+#: Settings that later versions added, by the object that contains them: the key beside which each belongs, and the
+#: value that earlier versions worked with. "cells" belongs to images only.
+ADDED: dict[str, dict[str, tuple[str, Any]]] = {
+    "model": {"forget_bias": ("clamped", 0.0), "cells": ("clamped", 0)},
+    "optim": {"lr_alpha": ("lr_w", None)},
+}
+
 #: Old and new wording in descriptions of data.
 TEXTS = (
     (re.compile(r"\bwithheld (pictures|episode)"), r"validation \1"),
@@ -45,9 +52,13 @@ def modern(value: Any, experiment: str, holder: str = "") -> Any:
     """
     if isinstance(value, Mapping):
         names = RENAMED[""] | RENAMED.get(holder, {})
-        return {
+        found = {
             names.get(key) or _measure(key, experiment): modern(part, experiment, key) for key, part in value.items()
         }
+        for key, (beside, worked_with) in ADDED.get(holder, {}).items():
+            if beside in found and (key != "cells" or experiment == "images"):
+                found.setdefault(key, worked_with)
+        return found
     if isinstance(value, list):
         return [modern(part, experiment, holder) for part in value]
     return modern_text(value) if isinstance(value, str) else value

@@ -19,7 +19,7 @@ from torchplastic.experiments.base import Experiment
 from torchplastic.experiments.build import generator, make_optimizer
 from torchplastic.experiments.config import Config, DataConfig, from_dict
 from torchplastic.machine import hardware, versions
-from torchplastic.runs import RunDirectory, RunError, refuse_link
+from torchplastic.runs import RunDirectory, RunError, flatten, refuse_link
 from torchplastic.train.progress import Progress
 from torchplastic.train.trainer import NotFiniteError, Trainer, TrainingSchedule
 
@@ -188,6 +188,8 @@ def _load(run: RunDirectory, data_dir: Path | None) -> tuple[Experiment, Config]
     values = run.config
     experiment = catalog.get(str(values.get("experiment")))
     config = from_dict(experiment.config, values)
+    if missing := sorted(flatten(config.to_dict()).keys() - flatten(values).keys()):
+        raise RunError(f"{run.path / 'config.json'} lacks {', '.join(missing)}.")
     if data_dir is None:
         return experiment, config
     if not isinstance(config, DataConfig):

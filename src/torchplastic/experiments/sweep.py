@@ -154,7 +154,11 @@ def _claim(sweep: Sweep) -> None:
     about = {"experiment": sweep.config.experiment, "preset": sweep.config.preset, "settings": settings(sweep.config)}
     about = json.loads(json.dumps(about))
     if file.is_file():
-        _check_settings(sweep, about, modern(read_json(file), sweep.config.experiment))
+        there = modern(read_json(file), sweep.config.experiment)
+        if there != about:
+            old, new = (flatten(each) for each in (there, about))
+            names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+            raise RunError(f"{sweep.path} is a sweep with other settings: {', '.join(names)}. Choose another --out.")
         return
     if sweep.path.exists() and (not sweep.path.is_dir() or any(sweep.path.iterdir())):
         raise RunError(f"{sweep.path} exists and is no sweep. Choose another --out.")
@@ -163,15 +167,6 @@ def _claim(sweep: Sweep) -> None:
     except OSError as error:
         raise RunError(f"cannot make {sweep.path}: {error.strerror}.") from None
     write_json(file, about)
-
-
-def _check_settings(sweep: Sweep, about: dict[str, Any], there: dict[str, Any]) -> None:
-    """RunError if the sweep that is there has other settings; those that its version did not have are the defaults."""
-    old, new = (flatten(each) for each in (there, about))
-    defaults = flatten(json.loads(json.dumps({"settings": type(sweep.config)().to_dict()})))
-    names = sorted(name for name in old.keys() | new.keys() if old.get(name, defaults.get(name)) != new.get(name))
-    if names:
-        raise RunError(f"{sweep.path} is a sweep with other settings: {', '.join(names)}. Choose another --out.")
 
 
 def _job(sweep: Sweep, seed: int, threads: int) -> SeedJob | None:
