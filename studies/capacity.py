@@ -106,7 +106,7 @@ def draw(results: list[dict[str, Any]], folder: Path) -> None:
     """Wrong bits by the number of patterns, a panel for each kind of cue."""
     folder.mkdir(parents=True, exist_ok=True)
     with style():
-        figure = new_figure(PAGE, 2.1)
+        figure = new_figure(PAGE, 2.6)
         for ax, (missing, wrong) in zip(figure.subplots(1, len(CUES), sharey=True), CUES, strict=True):
             for index, found in enumerate(results):
                 rows = [row for row in found["rows"] if (row["missing"], row["wrong"]) == (missing, wrong)]
@@ -114,7 +114,8 @@ def draw(results: list[dict[str, Any]], folder: Path) -> None:
                 ax.plot(
                     *zip(*points, strict=True), marker="o", markersize=3, label=found["network"], **line_style(index)
                 )
-            ax.set(xscale="log", title=f"{missing:.0%} missing, {wrong:.0%} wrong", xlabel="patterns")
+            title = f"{100 * missing:.0f} % missing" + (f"\n{100 * wrong:.0f} % wrong" if wrong else "")
+            ax.set(xscale="log", title=title, xlabel="patterns", xticks=[row["patterns"] for row in rows])
             label_plainly(ax, "x")
         figure.axes[0].set_ylabel("wrong among missing")
         handles, labels = figure.axes[0].get_legend_handles_labels()
@@ -136,7 +137,7 @@ def main() -> None:
             return episode.answer(model)
 
         task = config.task
-        name = f"trained on {task.patterns} patterns, seed {config.seed}"
+        name = f"trained on {task.patterns}, seed {config.seed}{', eta learned' if config.model.learn_eta else ''}"
         results.append(study(name, answer, task, flags))
     results.append(study(HOPFIELD, hopfield, task, flags))
     flags.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -106,7 +106,7 @@ def test_whole_studies(tmp_path, monkeypatch, capsys):
     capacity.main()
     trained, hopfield = json.loads(out.read_text())
     assert len(trained["rows"]) == len(hopfield["rows"]) == 2 * len(capacity.CUES)
-    assert trained["network"] == "trained on 3 patterns, seed 0"
+    assert trained["network"] == "trained on 3, seed 0"
     assert {path.name for path in figures.iterdir()} == {"weights-joint.png", "weights-rank.png", "capacity.png"}
 
 
