@@ -561,8 +561,7 @@ def test_sums_do_not_depend_on_the_number_of_threads(B, impl, two_threads, monke
 
 @pytest.mark.parametrize("impl", ["recurrent"])
 @pytest.mark.parametrize("N", [15, 16, 20])
-def test_a_trace_goes_on_from_its_own_memory_or_from_any_other(N, impl):
-    """Returned traces are stored in whole lines; copies and slices of larger tensors are not."""
+def test_a_trace_goes_on_from_memory_of_any_layout(N, impl):
     inputs = random_inputs(6, 2, N)
     forward = partial(plastic_scan, inputs["drive"], inputs["w"], inputs["alpha"], inputs["eta"], impl=impl)
     _, state = forward(tp.PlasticState(inputs["hidden"], inputs["trace"]))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from torchplastic.tasks.envs import BatchedMaze
 from torchplastic.tasks.maze import ACTIONS, MOVES, Maze, MazeState
-from torchplastic.tasks.maze_env import MazeEnv, draw
+from torchplastic.tasks.maze_env import MazeEnv, MazeVectorEnv, draw
 
 NAME = "torchplastic/Maze-v0"
 
@@ -296,3 +296,47 @@ def test_a_move_that_does_not_exist_is_refused():
     maze = Maze()
     with pytest.raises(IndexError):
         maze.step(maze.reset(2, torch.Generator().manual_seed(0)), torch.tensor([0, 4]))
+
+
+def test_actions_and_seeds_of_numpy_and_torch():
+    """Faults of use: a tensor of 1 was refused as no action, a seed of NumPy as a list of seeds."""
+    for one in (1, np.int64(1), np.uint8(1), np.array(1), torch.tensor(1), torch.tensor([1])[0]):
+        env = MazeEnv()
+        first, _ = env.reset(seed=np.int64(3))
+        assert np.array_equal(first, MazeEnv().reset(seed=3)[0])
+        env.step(one)
+    for wrong in (4, -1, 1.0, "1", np.array([1, 2]), None, torch.tensor(1.0)):
+        with pytest.raises(ValueError, match="an action is 0, 1, 2 or 3; got"):
+            env.step(wrong)
+    for wrong in (1.5, "1"):
+        with pytest.raises(ValueError, match="a seed is an int; got"):
+            env.reset(seed=wrong)
+    vector = MazeVectorEnv(2)
+    assert np.array_equal(vector.reset(seed=np.int64(3))[0], MazeVectorEnv(2).reset(seed=3)[0])
+    for actions in ([1, 2], (1, 2), np.array([1, 2], np.int32), torch.tensor([1, 2])):
+        vector.step(actions)
+    for wrong in ([1, 4], [1], [1.0, 2.0], 1, np.array([[1, 2]])):
+        with pytest.raises(ValueError, match="actions are 2 numbers from 0 to 3"):
+            vector.step(wrong)
+
+
+@pytest.mark.parametrize("seeds", [[5, 6, 7], (5, 6, 7), np.array([5, 6, 7])])
+def test_a_seed_for_each_maze_makes_the_mazes_of_these_seeds(seeds):
+    vector = MazeVectorEnv(3, size=5, steps=4)
+    singles = [MazeEnv(size=5, steps=4) for _ in seeds]
+    for episode in range(3):  # later episodes too
+        each = [5, 6, 7] if episode == 0 else [None] * 3
+        observed, _ = vector.reset(seed=seeds if episode == 0 else None)
+        expected = [env.reset(seed=seed)[0] for env, seed in zip(singles, each, strict=True)]
+        assert np.array_equal(observed, np.stack(expected))
+        for action in range(4):
+            observed, reward, *_rest = vector.step([action] * 3)
+            for row, env in enumerate(singles):
+                one = env.step(action)
+                assert np.array_equal(observed[row], one[0])
+                assert reward[row] == np.float32(one[1])
+    vector.reset(seed=9)
+    assert np.array_equal(vector.reset(seed=9)[0], MazeVectorEnv(3, size=5, steps=4).reset(seed=9)[0])
+    with pytest.raises(ValueError, match="one for each of 3 mazes; got 2"):
+        vector.reset(seed=[1, 2])
+    vector.reset(seed=[1, None, 2])

@@ -155,7 +155,10 @@ class PlasticClassifier(nn.Module):
         """
         if frames.dim() != 3:
             raise ValueError(f"frames must be [F, S, S]; got {tuple(frames.shape)}.")
-        scaled = frames.to(self.head.w.dtype) / 255 if frames.dtype == torch.uint8 else frames
+        if frames.dtype != torch.uint8 and not frames.is_floating_point():
+            raise ValueError(f"frames must be uint8 with ink 255, or float with ink 1; got {frames.dtype}.")
+        scaled = frames.to(self.head.w.dtype)
+        scaled = scaled / 255 if frames.dtype == torch.uint8 else scaled
         features: Tensor = self.embedding(scaled.unsqueeze(1).contiguous(memory_format=torch.channels_last))
         return features.to(self.head.w.dtype)
 
@@ -247,7 +250,8 @@ class PlasticClassifier(nn.Module):
             Probabilities, `[Q, W]`; 0 for a label without a support picture.
 
         Raises:
-            ValueError: no support pictures, another number of labels, or a label outside 0 … W - 1.
+            ValueError: no support pictures, another number of labels, a label outside 0 … W - 1, or floats outside
+                0 … 1.
 
         Examples:
             >>> network = tp.pretrained("omniglot")
@@ -264,6 +268,11 @@ class PlasticClassifier(nn.Module):
                 f"labels must be in 0 … {self.ways - 1}; got {int(labels.min())} … {int(labels.max())}. This network "
                 f"distinguishes at most {self.ways} classes."
             )
+        for name, pictures in (("support", support), ("query", query)):
+            if pictures.is_floating_point() and not bool(((pictures >= 0) & (pictures <= 1)).all()):
+                raise ValueError(
+                    f"{name} must be from 0 (paper) to 1 (ink), or uint8; got {pictures.min():g} … {pictures.max():g}."
+                )
         present = labels.unique()
         known = torch.zeros(self.ways, dtype=torch.bool, device=labels.device).index_fill(0, present, True)
         features = self.features(support)

@@ -56,8 +56,7 @@ class LSTM(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if input_size < 1 or hidden_size < 1:
-            raise ValueError(f"LSTM: sizes must be at least 1; got {input_size} and {hidden_size}.")
+        input_size, hidden_size = checks.size("LSTM", input_size), checks.size("LSTM", hidden_size)
         if not 0 <= clamped_inputs <= min(input_size, hidden_size):
             raise ValueError(
                 f"LSTM: clamped_inputs must be between 0 and {min(input_size, hidden_size)}, the smaller of "
@@ -118,6 +117,7 @@ class LSTM(nn.Module):
                 "x must be [T, B, I], [B, T, I] with batch_first=True, or [T, I] unbatched; "
                 f"got {tuple(x.shape)} with input_size={self.input_size}."
             )
+        checks.input_kind("LSTM", x, next(self.core.parameters()))
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(next(self.core.parameters()).dtype)
         swap = self.batch_first and x.dim() == 3
@@ -176,6 +176,8 @@ class LSTM(nn.Module):
 
 def _check_state(state: LSTMState, x: Tensor, N: int) -> None:
     batch = (x.shape[1],) if x.dim() == 3 else ()
+    if not isinstance(state, tuple) or len(state) != 2:
+        raise ValueError(f"LSTM: state must be an LSTMState or None, and is a {type(state).__name__}.")
     hidden, cell = state
     if batch and hidden.dim() == 2 and hidden.shape[0] != batch[0]:
         raise ValueError(

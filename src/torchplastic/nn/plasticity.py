@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -26,6 +27,15 @@ class Plasticity(nn.Module):
     alpha: nn.Parameter | None
     eta: Tensor | None
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" not in vars(cls):  # a copy with a name of its own: a TypeError of a call begins with it
+            of = cls.__init__
+            own = FunctionType(of.__code__, of.__globals__, of.__name__, of.__defaults__, of.__closure__)
+            own.__kwdefaults__, own.__annotations__ = of.__kwdefaults__, of.__annotations__
+            own.__qualname__ = f"{cls.__qualname__}.__init__"
+            cls.__init__ = own  # type: ignore[method-assign]
+
     def __init__(
         self,
         pre: int,
@@ -39,8 +49,8 @@ class Plasticity(nn.Module):
     ) -> None:
         super().__init__()
         who = type(self).__name__
-        if pre < 1 or post < 1:
-            raise ValueError(f"{who}: sizes must be at least 1; got {pre} and {post}.")
+        pre, post = checks.size(who, pre), checks.size(who, post)
+        checks.computes_in(who, torch.get_default_dtype() if dtype is None else dtype)
         checks.one_of("alpha", alpha, ALPHAS)
         get_rule(rule)
         self.rule = rule
@@ -50,16 +60,13 @@ class Plasticity(nn.Module):
         self.w = nn.Parameter(torch.empty(pre, post, **kind))
         shape = {"full": (pre, post), "neuron": (post,), "shared": (), "none": None}[alpha]
         self.alpha = None if shape is None else nn.Parameter(torch.empty(shape, **kind))
-        rate = None
-        if shape is not None:
-            rate = torch.as_tensor(eta).detach().to(self.w, copy=True)
-            if tuple(rate.shape) not in {(), (post,)}:
-                raise ValueError(f"{who}: eta must be a number, 0-dim or ({post},); got {tuple(rate.shape)}.")
+        start = None if shape is None else _initial_rate(who, eta, post)
+        rate = None if start is None else torch.empty(start.shape, **kind)
         if learn_eta and rate is not None:
             self.eta = nn.Parameter(rate)
         else:
             self.register_buffer("eta", rate)
-        self._eta_start = None if rate is None else rate.detach().cpu().tolist()
+        self._eta_start = None if start is None else start.tolist()
 
     def reset_plasticity(self, generator: torch.Generator | None) -> None:
         """Draw w and alpha from 0.01 N(0, 1) and set eta to its initial value."""
@@ -68,15 +75,26 @@ class Plasticity(nn.Module):
             if self.alpha is not None:
                 self.alpha.normal_(0, INIT_STD, generator=generator)
             if self.eta is not None:
-                self.eta.copy_(torch.tensor(self._eta_start))
+                self.eta.copy_(torch.tensor(self._eta_start, device="cpu"))
 
     def extra_repr(self) -> str:
         text = f"{self.w.shape[0]}, {self.w.shape[1]}, alpha={self.alpha_kind!r}"
         if self._eta_start is None:
             return text
         name = self.rule if isinstance(self.rule, str) else _function_name(self.rule.update)
-        start = f"{self._eta_start:g}" if isinstance(self._eta_start, float) else f"[{self.w.shape[1]}]"
+        start = f"{self._eta_start:g}" if isinstance(self._eta_start, float) else f"[{len(self._eta_start)}]"
         return f"{text}, rule={name!r}, eta={start}, learn_eta={self.learn_eta}"
+
+
+def _initial_rate(who: str, eta: float | Tensor, N: int) -> Tensor:
+    """The initial eta on the CPU, also where layers are made on the meta device. ValueError if it is none."""
+    start = torch.as_tensor(eta, dtype=torch.float64, device="cpu").detach()
+    if tuple(start.shape) not in checks.eta_shapes(N):
+        raise ValueError(f"{who}: eta must be a number, 0-dim, (1,) or ({N},); got {tuple(start.shape)}.")
+    if not bool(((start >= 0) & (start <= 1)).all()):
+        worst = start.flatten()[(start.flatten() - 0.5).abs().nan_to_num(torch.inf).argmax()].item()
+        raise ValueError(f"{who}: eta must lie in 0 … 1; got {worst:g}. (Training may take it further.)")
+    return start
 
 
 def _function_name(function: Callable[..., Any]) -> str:

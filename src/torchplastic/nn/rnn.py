@@ -80,8 +80,8 @@ class PlasticRNNCell(Plasticity):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(hidden_size, hidden_size, rule, alpha, eta, learn_eta, device, dtype)
-        if input_size is not None and input_size < 1:
-            raise ValueError(f"{type(self).__name__}: input_size must be at least 1, or None; got {input_size}.")
+        if input_size is not None:
+            input_size = checks.size(type(self).__name__, input_size)
         checks.one_of("nonlinearity", nonlinearity, NONLINEARITIES)
         impl = checks.impl(impl, dispatch.impls(), dispatch.ALIASES)
         self.input_size = input_size
@@ -172,8 +172,9 @@ class PlasticRNNCell(Plasticity):
             1, batch, self.hidden_size, self.alpha_kind, get_rule(self.rule), self.nonlinearity, (False,),
             self.w.device.type, self.w.dtype, self.chunk_size,
         )  # fmt: skip
+        eta = checks.plasticity_rate(type(self).__name__, self.hidden_size, self.eta, self.alpha, like=self.w)
         return Stepper(
-            type(self).__name__, spec, self.impl, self.w, self.alpha, self.eta, self.i2h, PlasticState(hidden, trace)
+            type(self).__name__, spec, self.impl, self.w, self.alpha, eta, self.i2h, PlasticState(hidden, trace)
         )
 
     def _input_units(self) -> int:
@@ -192,6 +193,7 @@ class PlasticRNNCell(Plasticity):
             raise ValueError(
                 f"{who}: clamp needs input_size=None, one input unit per neuron; got input_size={self.input_size}."
             )
+        checks.input_kind(who, x, self.w)
         return run(
             who, x if self.i2h is None else self.i2h(x), self.w, self.alpha, self.eta, state, self.rule, clamp,
             clamped_steps, self.nonlinearity, self.impl, self.chunk_size,

@@ -5,6 +5,7 @@ Axes: B batch, I presynaptic and N postsynaptic neurons (recurrent: I = N).
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Iterable, Mapping
 
@@ -33,11 +34,31 @@ def impl(value: str, allowed: Iterable[str], aliases: Mapping[str, str]) -> str:
     return value
 
 
+def size(who: str, value: int) -> int:
+    """Check a number of units."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{who}: a size must be an int; got {value!r}.") from None
+    if number < 1:
+        raise ValueError(f"{who}: sizes must be at least 1; got {number}.")
+    return number
+
+
+def computes_in(who: str, dtype: torch.dtype, name: str = "dtype") -> None:
+    """Check that a layer computes in this dtype."""
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"{who} computes in float32 or float64; got {name} {dtype}. "
+            "For mixed precision keep float32 parameters and use torch.autocast."
+        )
+
+
 def connections(who: str, I: int, N: int, w: Tensor, alpha: Tensor | None) -> None:
     """Check the shapes of w, `[I, N]`, and of alpha, `[I, N]`, `[N]`, 0-dim or None."""
     if tuple(w.shape) != (I, N):
         raise ValueError(f"{who}: w must be [pre, post] ({I}, {N}); got {tuple(w.shape)}.")
-    if alpha is not None and tuple(alpha.shape) not in {(I, N), (N,), ()}:
+    if alpha is not None and tuple(alpha.shape) not in ((I, N), (N,), ()):  # no set: jit.trace has tensors for sizes
         raise ValueError(f"{who}: alpha must be ({I}, {N}), ({N},), 0-dim or None; got {tuple(alpha.shape)}.")
 
 
@@ -49,11 +70,24 @@ def same_kind(who: str, **tensors: Tensor | None) -> None:
         listing = ", ".join(f"{name} {tensor.dtype} on {tensor.device}" for name, tensor in present.items())
         raise ValueError(f"{who}: tensors must share dtype and device; got {listing}.")
     for dtype, _ in kinds:
-        if dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"{who} computes in float32 or float64; got {next(iter(present))} {dtype}. "
-                "For mixed precision keep float32 parameters and use torch.autocast."
-            )
+        computes_in(who, dtype, next(iter(present)))
+
+
+def eta_shapes(N: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes that eta may have."""
+    return (), (1,), (N,)
+
+
+def input_kind(who: str, x: Tensor, w: Tensor) -> None:
+    """Check that an input has the dtype and the device of the parameters; under autocast it may be narrower."""
+    if x.dtype == w.dtype and x.device == w.device:
+        return
+    if x.is_floating_point() and x.device == w.device and torch.is_autocast_enabled(x.device.type):
+        return
+    raise ValueError(
+        f"{who}: x must be {w.dtype} on {w.device}, like the parameters; got {x.dtype} on {x.device}. "
+        "Pass x.to(layer.w)."
+    )
 
 
 def plasticity_rate(who: str, N: int, eta: Tensor | float | None, alpha: Tensor | None, like: Tensor) -> Tensor | None:
@@ -65,10 +99,10 @@ def plasticity_rate(who: str, N: int, eta: Tensor | float | None, alpha: Tensor 
     if isinstance(eta, int | float):
         return like.new_full((), eta)  # created on the device, without a copy
     rate = torch.as_tensor(eta, dtype=None if isinstance(eta, Tensor) else like.dtype, device=like.device)
-    if tuple(rate.shape) not in {(), (N,)}:
-        raise ValueError(f"{who}: eta must be a number, 0-dim or ({N},); got {tuple(rate.shape)}.")
+    if tuple(rate.shape) not in eta_shapes(N):
+        raise ValueError(f"{who}: eta must be a number, 0-dim, (1,) or ({N},); got {tuple(rate.shape)}.")
     same_kind(who, w=like, eta=rate)
-    return rate
+    return rate.reshape(()) if tuple(rate.shape) == (1,) else rate
 
 
 def plastic_state(
@@ -78,7 +112,12 @@ def plastic_state(
     B = 1 if batch is None else batch
     if state is None:
         return like.new_zeros(B, N), like.new_zeros(B, I, N) if plastic else None
-    hidden, trace, eligibility = state
+    if not isinstance(state, tuple) or not 1 <= len(state) <= 3:
+        raise ValueError(
+            f"{who}: state must be a PlasticState or None, and is a {type(state).__name__}. A state of torch.nn.RNN "
+            "has no trace: pass PlasticState(hidden, trace)."
+        )
+    hidden, trace, eligibility = (*state, None, None)[:3]  # from a trace of torch.jit a tuple without None
     if eligibility is not None:
         raise ValueError(
             f"{who}: the state has an eligibility trace but the rule has one trace only. "
@@ -104,3 +143,12 @@ def plastic_state(
     if batch is None:
         return hidden.unsqueeze(0), None if trace is None else trace.unsqueeze(0)
     return hidden, trace
+
+
+def results(y: Tensor, hidden: Tensor, trace: Tensor | None, batched: bool) -> tuple[Tensor, PlasticState]:
+    """y and the state as a layer returns them; while torch.jit traces, which takes no None, a tuple without it."""
+    if not batched:
+        y, hidden, trace = y.squeeze(1), hidden.squeeze(0), None if trace is None else trace.squeeze(0)
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return y, (hidden,) if trace is None else (hidden, trace)  # type: ignore[return-value]
+    return y, PlasticState(hidden, trace)

@@ -5,6 +5,7 @@ Axes: B mazes, F numbers observed.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
@@ -25,6 +26,14 @@ CELL = 16  # pixels
 
 def _generator(random: np.random.Generator) -> torch.Generator:
     return torch.Generator().manual_seed(int(random.integers(2**63)))
+
+
+def _whole(value: Any, what: str) -> int:
+    """A Python int, a number of NumPy, or a tensor of one, as an int. ValueError if it is none."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"{what}; got {value!r}.") from None
 
 
 def _observation_space(maze: Maze) -> spaces.Box:
@@ -86,18 +95,19 @@ class MazeEnv(gymnasium.Env[Observation, np.int64]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode -> observation, info."""
-        super().reset(seed=seed)
+        super().reset(seed=None if seed is None else _whole(seed, "a seed is an int"))
         self._state = self.maze.reset(1, _generator(self.np_random), **_cells(self.maze, options))
         return self._observation(), self._info()
 
     def step(self, action: np.int64) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Move -> observation, reward, terminated (never), truncated, info."""
-        if not self.action_space.contains(action):
-            raise ValueError(f"an action is 0, 1, 2 or 3; got {action}.")
+        """Move -> observation, reward, terminated (never), truncated, info. ValueError for another action."""
+        move = _whole(action, "an action is 0, 1, 2 or 3")
+        if not 0 <= move < len(ACTIONS):
+            raise ValueError(f"an action is 0, 1, 2 or 3; got {move}.")
         state = self.state
         if state.step >= self.maze.steps:
             raise RuntimeError(f"the episode is over after {self.maze.steps} steps; call reset.")
-        self._state = self.maze.step(state, torch.tensor([int(action)]))
+        self._state = self.maze.step(state, torch.tensor([move]))
         done = self._state.step >= self.maze.steps
         return self._observation(), float(self._state.reward[0]), False, done, self._info()
 
@@ -146,15 +156,30 @@ class MazeVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._state: MazeState | None = None
+        self._each: list[np.random.Generator] | None = None
+        """A source of random numbers for each maze, if each had a seed of its own"""
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin new episodes. ValueError for a list of seeds: one seed determines all mazes."""
-        if seed is not None and not isinstance(seed, int):
-            raise ValueError("the vector of mazes takes one seed for all mazes; got a sequence of seeds.")
-        super().reset(seed=seed)
-        self._state = self.maze.reset(self.num_envs, _generator(self.np_random), **_cells(self.maze, options))
+        """Begin new episodes.
+
+        seed: one for all mazes together; or one for each, as a sequence: each maze is then the one that MazeEnv makes
+        of its seed. ValueError if there are more or fewer than mazes.
+        """
+        cells = _cells(self.maze, options)
+        if isinstance(seed, Sequence | np.ndarray) and np.ndim(np.asarray(seed, object)) == 1:
+            if len(seed) != self.num_envs:
+                raise ValueError(f"a sequence of seeds has one for each of {self.num_envs} mazes; got {len(seed)}.")
+            whole = [None if each is None else _whole(each, "a seed is an int") for each in seed]
+            self._each = [gymnasium.utils.seeding.np_random(each)[0] for each in whole]
+        elif seed is not None:
+            super().reset(seed=_whole(seed, "a seed is an int, or a sequence with one for each maze"))
+            self._each = None
+        if self._each is None:
+            self._state = self.maze.reset(self.num_envs, _generator(self.np_random), **cells)
+        else:
+            self._state = MazeState.join([self.maze.reset(1, _generator(random), **cells) for random in self._each])
         return self.maze.observe(self._state).numpy(), {}
 
     def step(
@@ -163,7 +188,12 @@ class MazeVectorEnv(VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
         """Move all -> observations, rewards, terminated, truncated, info."""
         if self._state is None:
             raise RuntimeError("call reset first.")
-        if not self.action_space.contains(np.asarray(actions)):
+        actions = np.asarray(actions)
+        if not (
+            actions.shape == (self.num_envs,)
+            and actions.dtype.kind in "iu"
+            and ((actions >= 0) & (actions < len(ACTIONS))).all()
+        ):
             raise ValueError(f"actions are {self.num_envs} numbers from 0 to 3; got {actions!r}.")
         never = np.zeros(self.num_envs, bool)
         if self._state.step >= self.maze.steps:

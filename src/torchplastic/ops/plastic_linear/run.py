@@ -48,6 +48,4 @@ def run(
     if not batched:
         x, drive = x.unsqueeze(1), None if drive is None else drive.unsqueeze(1)
     y, hidden, trace = reference(x, w, alpha, rate, hidden, trace, rule=rule, drive=drive, activation=activation)
-    if batched:
-        return y, PlasticState(hidden, trace)
-    return y.squeeze(1), PlasticState(hidden.squeeze(0), None if trace is None else trace.squeeze(0))
+    return checks.results(y, hidden, trace, batched)

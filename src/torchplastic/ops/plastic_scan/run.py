@@ -77,11 +77,7 @@ def run(
         y, hidden, trace = torch.compiler.disable(_run)(who, spec, impl, clamped_steps, *inputs)
     else:
         y, hidden, trace = _run(who, spec, impl, clamped_steps, *inputs)
-    if alpha is None:
-        trace = None
-    if batched:
-        return y, PlasticState(hidden, trace)
-    return y.squeeze(1), PlasticState(hidden.squeeze(0), None if trace is None else trace.squeeze(0))
+    return checks.results(y, hidden, None if alpha is None else trace, batched)
 
 
 def _run(
@@ -90,9 +86,9 @@ def _run(
 ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
     """Run the implementation that is chosen for these steps."""
     inputs = (drive, w, alpha, eta, hidden, trace)
-    if impl != "reference" and any(tensor is not None and unpack_dual(tensor).tangent is not None for tensor in inputs):
-        if impl != "auto":
-            raise ValueError(f'{who}: impl="{impl}" has no forward-mode derivative. Use impl="reference" or "auto".')
+    if (only_reference := _only_reference(inputs)) is not None:
+        if impl not in ("auto", "reference"):
+            raise ValueError(f'{who}: impl="{impl}" has no {only_reference}. Use impl="reference" or "auto".')
         return reference.reference(spec, *inputs, clamp)
     if clamp is None or spec.alpha == "none":
         clamped_steps = (False,) * spec.T
@@ -104,10 +100,19 @@ def _run(
     return dispatch.choose(who, spec, impl).run(spec, *inputs, clamp)
 
 
+def _only_reference(inputs: Sequence[Tensor | None]) -> str | None:
+    """What this call asks for that only the reference has; None if it asks for nothing."""
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return "trace of torch.jit"
+    if any(tensor is not None and unpack_dual(tensor).tangent is not None for tensor in inputs):
+        return "forward-mode derivative"
+    return None
+
+
 def _clamp(who: str, clamp: Tensor | None, T: int, B: int, N: int, batched: bool) -> Tensor | None:
     if clamp is None:
         return None
-    if clamp.dtype != torch.bool or tuple(clamp.shape) not in {(T, N), (T, B, N) if batched else (T, N)}:
+    if clamp.dtype != torch.bool or tuple(clamp.shape) not in ((T, N), (T, B, N) if batched else (T, N)):
         allowed = f"({T}, {B}, {N}) or ({T}, {N})" if batched else f"({T}, {N})"
         raise ValueError(f"{who}: clamp must be bool {allowed}; got {clamp.dtype} {tuple(clamp.shape)}.")
     return (clamp.unsqueeze(1) if clamp.dim() == 2 else clamp).expand(T, B, N)

@@ -90,12 +90,12 @@ class Recurrent(Scan):
             kept[..., N:, :] = 0
         self.run(
             "recurrent_forward", self.kernels.recurrent.FORWARD, **self.common,
-            **self.of_forward(self.in_rows(self.trace), out), T=T, chunks=len(kept), settle=True, drive=drive, x=x,
+            **self.of_forward(self.rows(self.trace), out), T=T, chunks=len(kept), settle=True, drive=drive, x=x,
             kept=kept,
         )  # fmt: skip
-        out = out if M == N else out[..., :N]
         y, last = outputs_of(x, N, keep)
-        return (y, last, out.contiguous(), x, kept, *self.made()) if keep else (y, last, out)
+        results = y, last, out if M == N else out[..., :N].contiguous()
+        return (*results, x, kept, *self.made()) if keep else results
 
     def of_forward(self, H: Tensor, out: Tensor) -> dict[str, Tensor | int]:
         """What a record of the forward pass holds whatever its steps are."""
@@ -109,14 +109,6 @@ class Recurrent(Scan):
         pending = self.w.new_zeros(self.B, 3, self.M)
         pending[:, 1] = 1
         return pending
-
-    def in_rows(self, trace: Tensor) -> Tensor:
-        """A trace as `[B, N, M]`: a view if its memory has this layout; padding is not read."""
-        B, N, M = self.B, self.N, self.M
-        stored = trace.untyped_storage().nbytes() // trace.element_size()
-        if trace.stride() == (N * M, M, 1) and trace.storage_offset() + B * N * M <= stored:
-            return trace.as_strided((B, N, M), (N * M, M, 1))
-        return self.rows(trace)
 
     def backward(self, x: Tensor, starts: Tensor, grads: Grads) -> tuple[Tensor, ...]:
         """gx `[T + 1, B, M]`, ga `[T, B, M]`, G `[B, R, M]`; dalpha `[groups, R, M]`, geta `[groups, M]`."""
@@ -162,7 +154,7 @@ class Steps:
         self._before, self._after, self._y = self._x[0], self._x[1], self._x[1, :, :N]
         self._y.copy_(hidden.detach())
         self._trace = cpu_cache.empty((B, N, run.M), hidden)
-        self._trace[...] = run.in_rows(trace.detach())
+        self._trace[...] = run.rows(trace.detach())
         self._values = {**run.common, **run.of_forward(self._trace, self._trace), "x": self._x}  # kept alive
         self._places = run.kernels.recurrent.FORWARD
         self._record = fill(self._places, **self._values, T=1, chunks=0, settle=False, drive=None, kept=None)
