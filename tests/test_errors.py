@@ -64,10 +64,10 @@ ERRORS = [
         "x must be [B, I], or [I] unbatched; got (4, 20, 20) with input_size=20.",
     ),
     # constructors
-    (lambda: tp.PlasticRNN(I, 0), "PlasticRNN: sizes must be at least 1; got 0 and 0."),
-    (lambda: tp.PlasticRNN(0, N), "PlasticRNN: input_size must be at least 1, or None; got 0."),
-    (lambda: tp.PlasticLinear(I, 0), "PlasticLinear: sizes must be at least 1; got 20 and 0."),
-    (lambda: tp.LSTM(0, N), "LSTM: sizes must be at least 1; got 0 and 5."),
+    (lambda: tp.PlasticRNN(I, 0), "PlasticRNN: sizes must be at least 1; got 0."),
+    (lambda: tp.PlasticRNN(0, N), "PlasticRNN: sizes must be at least 1; got 0."),
+    (lambda: tp.PlasticLinear(I, 0), "PlasticLinear: sizes must be at least 1; got 0."),
+    (lambda: tp.LSTM(0, N), "LSTM: sizes must be at least 1; got 0."),
     (
         lambda: tp.LSTM(I, N, clamped_inputs=6),
         "LSTM: clamped_inputs must be between 0 and 5, the smaller of input_size and hidden_size; got 6.",
@@ -88,7 +88,7 @@ ERRORS = [
     (lambda: tp.PlasticRNN(I, N, rule="bcm"), "rule must be a torchplastic.Rule or one of hebb, oja; got 'bcm'."),
     (
         lambda: tp.PlasticRNN(I, N, eta=zeros(3)),
-        "PlasticRNN: eta must be a number, 0-dim or (5,); got (3,).",
+        "PlasticRNN: eta must be a number, 0-dim, (1,) or (5,); got (3,).",
     ),
     # state
     (
@@ -164,7 +164,7 @@ ERRORS = [
         lambda: scan(eta=None),
         "plastic_scan: a plastic network needs eta; pass a float, a 0-dim tensor or (5,).",
     ),
-    (lambda: scan(eta=zeros(4)), "plastic_scan: eta must be a number, 0-dim or (5,); got (4,)."),
+    (lambda: scan(eta=zeros(4)), "plastic_scan: eta must be a number, 0-dim, (1,) or (5,); got (4,)."),
     (lambda: scan(chunk_size=0), "plastic_scan: chunk_size must be at least 1; got 0."),
     (
         lambda: scan(rule=tp.Rule(lambda H, u, v, eta: H), impl="chunked"),

@@ -12,6 +12,7 @@ lock                locked while a process writes; released when it ends
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -32,6 +33,7 @@ from torchplastic.legacy import modern, modern_text
 from torchplastic.reading import read_weights, readable, weights_file
 
 LONGEST_ROW = 4096  # bytes
+UNFINISHED = ".torchplastic-part"  # how the name of a file ends while it is written
 PREFIXES = ("_orig_mod.", "module.")  # prefixes that torch.compile and data-parallel wrappers add to names
 
 
@@ -99,7 +101,12 @@ class RunDirectory:
         write_json(self.path / "summary.json", summary)
 
     def reopen(self) -> None:
-        """Remove the files of a finished run before training continues; the checkpoint stays."""
+        """Remove the files of a finished run before training continues, and what a killed process left unfinished.
+
+        The checkpoint stays.
+        """
+        for unfinished in self.path.glob(f".*{UNFINISHED}"):
+            unfinished.unlink(missing_ok=True)
         for name in ("summary.json", "model.safetensors", "samples.npz"):
             (self.path / name).unlink(missing_ok=True)
 
@@ -165,7 +172,8 @@ class RunDirectory:
     # --- tensors
 
     def save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Replace checkpoint.pt."""
+        """Replace checkpoint.pt. The rows before it are on the disk first, so that a power cut loses none."""
+        _settle(self.path / "metrics.jsonl")
         replace_file(self.path / "checkpoint.pt", lambda file: torch.save(checkpoint, file))
 
     def checkpoint(self) -> dict[str, Any]:
@@ -304,17 +312,32 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Write a temporary file and rename it to `path`, so that a reader sees the old file or the new one."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED, delete=False) as file:
         temporary = Path(file.name)
         try:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
-            temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+    try:  # Windows renames no open file
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _settle(path.parent)
+
+
+def _settle(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk, where the system can."""
+    with contextlib.suppress(OSError):  # Windows opens no folder
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def refuse_link(path: Path) -> None:

@@ -6,7 +6,6 @@ A command's module is imported when it runs, and this file needs only Python, so
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import signal
 import sys
@@ -27,9 +26,8 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
     if debug and args[:1] == ["sweep"]:  # which passes it on to its processes
         args.append("--debug")
     try:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="replace")  # a question mark if the encoding has no α or ×
+        if arguments is None:
+            console.prepare_streams()
         code = _call(args)
         sys.stdout.flush()
     except SystemExit as stop:  # the parser's help
@@ -37,7 +35,7 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
     except KeyboardInterrupt:
         code = console.INTERRUPTED
     except BrokenPipeError:  # the reader of the output has closed it
-        sys.stderr.close()
+        sys.stdout = None
         code = 1
     except Exception as error:
         code = _explain(error, debug)

@@ -3,14 +3,51 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
 
+NARROWEST = 40  # columns
 INTERRUPTED = 128 + signal.SIGINT  # the exit code after Ctrl-C
+
+
+class Forgiving:
+    """A stream that drops what it cannot write: a message must not end the training it tells of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):  # a full disk, a closed pipe; a closed stream
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def prepare_streams() -> None:
+    """Give this process both streams, also where they were closed, and let no message on stderr fail."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    stderr = Path(os.devnull).open("w") if sys.stderr is None else sys.stderr  # noqa: SIM115
+    for stream in (sys.stdout, stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a question mark if the encoding has no α or ×
+    sys.stderr = Forgiving(stderr)
+    if shutil.get_terminal_size().columns < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)  # the parser's help never ends in a very narrow terminal
 
 
 def say(line: str) -> None:

@@ -107,6 +107,12 @@ def resume(
         run.reopen()
         started = trainer.state.row.get("episodes", 0)
         run.cut_metrics(lambda row: row["episode"] <= done - started)
+        last = run.last_row().get("episode", 0)
+        if last < done - started:
+            LOG.warning(
+                "metrics.jsonl has no rows of episodes %s to %s: they are lost, the training is not",
+                f"{last + 1:,}", f"{done - started:,}",
+            )  # fmt: skip
         run.change_last_row(checkpoints.restored_row(trainer))
         run.write_config(config.to_dict())
         return _train(job, trainer, untrained, received)

@@ -49,4 +49,4 @@ def handle(act: Callable[[], None] | None = None) -> Iterator[list[int]]:
 def orphaned() -> bool:
     """Whether the parent process named in the environment has ended."""
     parent = os.environ.get(PARENT)
-    return parent is not None and os.getppid() != int(parent)
+    return parent is not None and parent.isdecimal() and os.getppid() != int(parent)
