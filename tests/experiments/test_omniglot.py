@@ -165,7 +165,7 @@ def test_what_is_refused(small_omniglot, tmp_path, capsys):
         if not path.stem.endswith("_01"):
             path.unlink()
     for place, more, words in (
-        (torn, [], "images_background.zip cannot be read, it is broken or foreign"),
+        (torn, [], "images_background.zip cannot be read, it is damaged or foreign"),
         (foreign, [], "Omniglot not found in"),
         (tmp_path / "nothing", [], "does not exist"),
         (single, [], "holds 1 drawings of alphabet0/character00; Omniglot has 20"),
