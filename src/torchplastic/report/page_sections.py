@@ -18,6 +18,7 @@ from torchplastic.report.grouping import Group, group_runs
 from torchplastic.report.published import Literature, published
 from torchplastic.report.sources import Bench, Samples, Sources
 from torchplastic.report.tables import Table
+from torchplastic.runs import RunRecord
 
 
 @dataclass
@@ -74,6 +75,7 @@ def _experiment(name: str, groups: Sequence[Group]) -> Section:
             f"{run.path} at episode {run.episodes:,} of {number(run.config.get('episodes'))}" for run in unfinished
         )
         note += "."
+    note += _outside(runs)
     section = Section(name, note, _learning(name, groups, literature) + _profiles(name, groups))
     if any(run.rows for run in runs):
         candidates = [
@@ -97,6 +99,18 @@ def _experiment(name: str, groups: Sequence[Group]) -> Section:
             (f"Configuration: {group.label}{first}", json.dumps(group.config, indent=2, ensure_ascii=False))
         )
     return section
+
+
+def _outside(runs: Sequence[RunRecord]) -> str:
+    """A warning of runs whose learned eta is no rate any more."""
+    rates = [(run.path, run.rows[-1].get("eta")) for run in runs if run.rows]
+    found = [f"{path} ({eta:.3g})" for path, eta in rates if eta is not None and not 0 <= eta <= 1]
+    if not found:
+        return ""
+    return (
+        f" Warning: eta has left 0 … 1 in {', '.join(found)}. Below 0 the trace is written with the opposite sign, and "
+        "Hebb's trace grows; above 1 Hebb's trace changes its sign at each step."
+    )
 
 
 def _commands(group: Group) -> str:
