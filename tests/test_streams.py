@@ -22,7 +22,7 @@ TRAIN = [
 @pytest.mark.parametrize(
     "where", ["2>&1 | head -n 1", "2>/dev/full", "2>&-", ">&-", ">/dev/full", ">&- 2>&-", "2>&1 | true"]
 )
-def test_training_goes_on_where_nobody_listens(where, tmp_path, run_process):
+def test_training_goes_on_where_output_cannot_be_written(where, tmp_path, run_process):
     """A fault of use: a message that could not be written ended training, unsaved."""
     out = tmp_path / "run"
     command = f'"$@" {where}'

@@ -27,11 +27,12 @@ RENAMED = {
     },
 }
 
-#: Settings that later versions added, by the object that contains them: the key beside which each belongs, and the
-#: value that earlier versions worked with. "cells" belongs to images only.
-ADDED: dict[str, dict[str, tuple[str, Any]]] = {
-    "model": {"forget_bias": ("clamped", 0.0), "cells": ("clamped", 0)},
-    "optim": {"lr_alpha": ("lr_w", None)},
+#: Settings that later versions added, by the object that contains them and the experiment ("" is any): the key beside
+#: which each belongs, and the value that earlier versions worked with.
+ADDED: dict[tuple[str, str], dict[str, tuple[str, Any]]] = {
+    ("model", ""): {"forget_bias": ("clamped", 0.0)},
+    ("model", "images"): {"cells": ("clamped", 0)},
+    ("optim", ""): {"lr_alpha": ("lr_w", None)},
 }
 
 #: Old and new wording in descriptions of data.
@@ -55,9 +56,10 @@ def modern(value: Any, experiment: str, holder: str = "") -> Any:
         found = {
             names.get(key) or _measure(key, experiment): modern(part, experiment, key) for key, part in value.items()
         }
-        for key, (beside, worked_with) in ADDED.get(holder, {}).items():
-            if beside in found and (key != "cells" or experiment == "images"):
-                found.setdefault(key, worked_with)
+        for where in ((holder, ""), (holder, experiment)):
+            for key, (beside, worked_with) in ADDED.get(where, {}).items():
+                if beside in found:
+                    found.setdefault(key, worked_with)
         return found
     if isinstance(value, list):
         return [modern(part, experiment, holder) for part in value]

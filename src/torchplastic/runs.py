@@ -312,18 +312,15 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Write a temporary file and rename it to `path`, so that a reader sees the old file or the new one."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED, delete=False) as file:
-        temporary = Path(file.name)
-        try:
+    number, name = tempfile.mkstemp(UNFINISHED, f".{path.name}.", path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(number, "wb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    try:  # Windows renames no open file
+            os.fsync(number)
         temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        temporary.replace(path)  # Windows renames no open file
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

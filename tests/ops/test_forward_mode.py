@@ -72,10 +72,5 @@ def test_the_baseline():
     lstm, x, v = tp.LSTM(3, 5, dtype=torch.float64), *torch.randn(2, 4, 1, 3, dtype=torch.float64)
     other = nn.LSTM(3, 5, dtype=torch.float64)
     other.load_state_dict(lstm.core.state_dict())
-    try:
-        wanted = tangent(lambda x: other(x)[0], x, v)
-    except (NotImplementedError, RuntimeError):
-        with pytest.raises((NotImplementedError, RuntimeError)):
-            tangent(lambda x: lstm(x)[0], x, v)
-        return
+    wanted = tangent(lambda x: other(x)[0], x, v)
     torch.testing.assert_close(tangent(lambda x: lstm(x)[0], x, v), wanted)

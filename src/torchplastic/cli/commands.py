@@ -26,8 +26,7 @@ def run(arguments: Sequence[str] | None) -> NoReturn:
     if debug and args[:1] == ["sweep"]:  # which passes it on to its processes
         args.append("--debug")
     try:
-        if arguments is None:
-            console.prepare_streams()
+        console.prepare_streams(own=arguments is None)
         code = _call(args)
         sys.stdout.flush()
     except SystemExit as stop:  # the parser's help

@@ -37,17 +37,22 @@ class Forgiving:
         return getattr(self._stream, name)
 
 
-def prepare_streams() -> None:
-    """Give this process both streams, also where they were closed, and let no message on stderr fail."""
-    if sys.stdout is None:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
-    stderr = Path(os.devnull).open("w") if sys.stderr is None else sys.stderr  # noqa: SIM115
-    for stream in (sys.stdout, stderr):
+def prepare_streams(own: bool) -> None:
+    """Let no text fail for its letters; in a process of our own let no message on stderr fail, nor a closed stream."""
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a question mark if the encoding has no α or ×
-    sys.stderr = Forgiving(stderr)
+    if not own:
+        return
+    if sys.stdout is None:
+        sys.stdout = _nowhere()
+    sys.stderr = Forgiving(_nowhere() if sys.stderr is None else sys.stderr)
     if shutil.get_terminal_size().columns < NARROWEST:
         os.environ["COLUMNS"] = str(NARROWEST)  # the parser's help never ends in a very narrow terminal
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w")
 
 
 def say(line: str) -> None:

@@ -45,9 +45,18 @@ def is_data(inside: str) -> bool:
 
 def pictures_below(folder: Path) -> list[Path]:
     """The pictures in a folder and below, by their names, sorted."""
+    return sorted(_pictures(folder))
+
+
+def holds_pictures(folder: Path) -> bool:
+    """Whether there are pictures in a folder or below; it is listed up to the first."""
+    return next(_pictures(folder), None) is not None
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
     with readable(folder, "cannot be listed"):
         inside = ((path, path.relative_to(folder).as_posix()) for path in folder.rglob("*"))
-        return sorted(p for p, name in inside if p.suffix.lower() in SUFFIXES and is_data(name) and p.is_file())
+        yield from (p for p, name in inside if p.suffix.lower() in SUFFIXES and is_data(name) and p.is_file())
 
 
 # --- bytes

@@ -54,7 +54,7 @@ def _at(place: Path, side: int) -> Pictures:
     found = cifar10.find(place)
     if found is not None:
         return _cifar10(found, side)
-    if place.is_dir() and files.pictures_below(place):
+    if place.is_dir() and files.holds_pictures(place):
         with files.many_pictures():
             return read_folder(place, side)
     what = "is empty" if place.is_dir() and not any(place.iterdir()) else "holds neither CIFAR-10 nor pictures"

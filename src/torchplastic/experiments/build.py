@@ -41,6 +41,11 @@ class ReadoutLSTM(nn.Module):
         self.lstm = LSTM(inputs, cells)
         self.readout = nn.Linear(cells, outputs)
 
+    @property
+    def core(self) -> nn.LSTM:
+        """The LSTM's parameters, as `LSTM.core`."""
+        return self.lstm.core
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all weights uniformly from ±1 / sqrt(cells)."""
         draw_uniformly(self, self.lstm.hidden_size, generator)
@@ -74,16 +79,14 @@ def make_network(config: Model, seed: int, neurons: int, *, lstm_cells: int, cla
     """
     stream = generator(seed, "initialisation")
     if config.kind == "lstm":
-        made: BitLSTM | ReadoutLSTM
-        if lstm_cells < clamped_inputs:
-            made = ReadoutLSTM(neurons, lstm_cells, clamped_inputs)
-            core = made.lstm.core
-        else:
-            made = BitLSTM(neurons, lstm_cells, clamped_inputs=clamped_inputs if config.clamped else 0)
-            core = made.core
-        made.reset_parameters(stream)
-        open_forget_gates(core, config.forget_bias)
-        return made
+        lstm: BitLSTM | ReadoutLSTM = (
+            ReadoutLSTM(neurons, lstm_cells, clamped_inputs)
+            if lstm_cells < clamped_inputs
+            else BitLSTM(neurons, lstm_cells, clamped_inputs=clamped_inputs if config.clamped else 0)
+        )
+        lstm.reset_parameters(stream)
+        open_forget_gates(lstm.core, config.forget_bias)
+        return lstm
     rnn = PlasticRNN(
         None,
         neurons,

@@ -142,13 +142,7 @@ def load(path: Path, data_dir: Path | None = None, device: str = "cpu") -> Train
     """
     run = RunDirectory.open(path)
     experiment, config = _load(run, data_dir)
-    target = environment.place(config, device)
-    model = environment.use_what_runs(experiment.build(config).model, target)
-    try:
-        model.load_state_dict(run.weights())
-    except RuntimeError as error:
-        raise RunError(f"the weights in {path} do not fit its config.json: {error}") from None
-    return Trained(experiment, config, model.to(target))
+    return Trained(experiment, config, _network(run, experiment, config, environment.place(config, device)))
 
 
 def evaluate(
@@ -164,7 +158,7 @@ def evaluate(
     refuse_link(path / "eval")  # before anything is measured
     experiment, config = _load(run, data_dir)
     torch.set_num_threads(config.threads)
-    environment.place(config, device)  # before anything is read
+    target = environment.place(config, device)
     episodes = episodes or experiment.evaluation_episodes
     data, trained_on = experiment.data(config), _data_of(run)
     if data != trained_on and data_dir is None:
@@ -173,7 +167,7 @@ def evaluate(
             "original data, or of others to evaluate on, with --data-dir."
         )
     trained = (run.summary or run.checkpoint()).get("episodes" if run.summary else "episode")
-    model = load(path, data_dir, device).model
+    model = _network(run, experiment, config, target)
     LOG.info("measuring %s on %s new episodes", path, f"{episodes:,}")
     result = experiment.evaluate(config, model, episodes, generator(config.seed, "evaluation"))
     head = {"experiment": config.experiment, "preset": config.preset, "episodes": episodes, "trained_episodes": trained}
@@ -201,6 +195,16 @@ def _load(run: RunDirectory, data_dir: Path | None) -> tuple[Experiment, Config]
     if not isinstance(config, DataConfig):
         raise ValueError(f"{config.experiment} takes no data; omit --data-dir.")
     return experiment, replace(config, data_dir=str(data_dir))
+
+
+def _network(run: RunDirectory, experiment: Experiment, config: Config, device: torch.device) -> nn.Module:
+    """The network of a run with its weights. RunError if these do not fit."""
+    model = environment.use_what_runs(experiment.build(config).model, device)
+    try:
+        model.load_state_dict(run.weights())
+    except RuntimeError as error:
+        raise RunError(f"the weights in {run.path} do not fit its config.json: {error}") from None
+    return model.to(device)
 
 
 def _data_of(run: RunDirectory) -> str:

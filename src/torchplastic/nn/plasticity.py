@@ -89,8 +89,7 @@ class Plasticity(nn.Module):
 def _initial_rate(who: str, eta: float | Tensor, N: int) -> Tensor:
     """The initial eta on the CPU, also where layers are made on the meta device. ValueError if it is none."""
     start = torch.as_tensor(eta, dtype=torch.float64, device="cpu").detach()
-    if tuple(start.shape) not in checks.eta_shapes(N):
-        raise ValueError(f"{who}: eta must be a number, 0-dim, (1,) or ({N},); got {tuple(start.shape)}.")
+    checks.eta_shape(who, N, start)
     if not bool(((start >= 0) & (start <= 1)).all()):
         worst = start.flatten()[(start.flatten() - 0.5).abs().nan_to_num(torch.inf).argmax()].item()
         raise ValueError(f"{who}: eta must lie in 0 … 1; got {worst:g}. (Training may take it further.)")

@@ -78,8 +78,7 @@ class Stepper:
                 f"stepper: x must be [B, I] = {expected}; got {tuple(x.shape)}. "
                 "For another batch size call layer.stepper(batch)."
             )
-        if x.dtype != w.dtype or x.device != w.device:
-            checks.input_kind(self._who, x, w)
+        checks.input_kind(self._who, x, w)
         drive = x if i2h is None else linear(x, i2h.weight, i2h.bias)
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):

@@ -73,9 +73,10 @@ def same_kind(who: str, **tensors: Tensor | None) -> None:
         computes_in(who, dtype, next(iter(present)))
 
 
-def eta_shapes(N: int) -> tuple[tuple[int, ...], ...]:
-    """The shapes that eta may have."""
-    return (), (1,), (N,)
+def eta_shape(who: str, N: int, eta: Tensor) -> None:
+    """Check the shape of eta."""
+    if tuple(eta.shape) not in ((), (1,), (N,)):
+        raise ValueError(f"{who}: eta must be a number, 0-dim, (1,) or ({N},); got {tuple(eta.shape)}.")
 
 
 def input_kind(who: str, x: Tensor, w: Tensor) -> None:
@@ -99,8 +100,7 @@ def plasticity_rate(who: str, N: int, eta: Tensor | float | None, alpha: Tensor 
     if isinstance(eta, int | float):
         return like.new_full((), eta)  # created on the device, without a copy
     rate = torch.as_tensor(eta, dtype=None if isinstance(eta, Tensor) else like.dtype, device=like.device)
-    if tuple(rate.shape) not in eta_shapes(N):
-        raise ValueError(f"{who}: eta must be a number, 0-dim, (1,) or ({N},); got {tuple(rate.shape)}.")
+    eta_shape(who, N, rate)
     same_kind(who, w=like, eta=rate)
     return rate.reshape(()) if tuple(rate.shape) == (1,) else rate
 
